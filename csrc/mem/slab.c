@@ -1,0 +1,83 @@
+#include "mem/slab.h"
+
+#include "base/error.h"
+
+int cfn_slab_class_for(const cfn_region_t *r, uint64_t bytes) {
+  for (unsigned c = 0; c < CFN_CLASSES; c++)
+    if (r->geo.config.class_chunks[c] > 0 && bytes <= r->geo.config.class_bytes[c]) return (int)c;
+  return CFN_TOO_LARGE;
+}
+
+uint32_t cfn_slab_largest(const cfn_region_t *r) {
+  for (unsigned c = CFN_CLASSES; c-- > 0;)
+    if (r->geo.config.class_chunks[c] > 0) return r->geo.config.class_bytes[c];
+  return 0;
+}
+
+static bool claim_one(const cfn_region_t *r, uint32_t k, unsigned me, cfn_a64 *cell) {
+  cfn_chunk_shm_t *chunk = cfn_chunk(r, k);
+  /* acquire pairs with the freeing CAS: the last reader's loads of the payload are over before our
+   * stores begin */
+  uint64_t own = cfn_load_acquire(&chunk->own);
+  if (cfn_own_state(own) != CFN_FREE) return false;
+  cfn_store_relaxed(cell, k + 1); /* ordered before the CAS by its release half */
+  /* dies here: the register names a chunk whose word does not name us; a reaper ignores it */
+  return cfn_cas_acqrel(&chunk->own, own, cfn_own_next(own, CFN_MINE, me));
+  /* dies here: MINE(me), announced, in no ring: the reaper frees it */
+}
+
+int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsigned cls,
+                       bool urgent, bool thorough, cfn_slab_cursor_t *cursor) {
+  uint32_t limit =
+      r->geo.config.class_chunks[cls] - (urgent ? 0 : r->geo.class_reserved[cls]);
+  uint32_t first = r->geo.class_first[cls];
+  if (thorough) {
+    for (uint32_t i = 0; i < limit; i++)
+      if (claim_one(r, first + i, me, cell)) return first + i;
+    cfn_store_relaxed(cell, 0);
+    return CFN_NO_SPACE;
+  }
+  cfn_a64 *hints = cfn_hints(r) + r->geo.class_hint[cls];
+  uint32_t words = (limit + 63) / 64;
+  uint32_t start = words ? cursor->word[cls] % words : 0;
+  for (uint32_t i = 0; i < words; i++) {
+    uint32_t w = start + i < words ? start + i : start + i - words;
+    uint64_t may = cfn_load_relaxed(&hints[w]); /* relaxed: a hint proves nothing either way */
+    if (w == words - 1 && limit % 64) may &= (UINT64_C(1) << (limit % 64)) - 1;
+    while (may) {
+      uint32_t bit = (uint32_t)__builtin_ctzll(may);
+      may &= may - 1;
+      uint32_t k = first + w * 64 + bit;
+      bool got = claim_one(r, k, me, cell);
+      /* Taken by us or by another: the bit is wrong now. A racing free may set it just before this
+       * clears it: a lost hint, found by the thorough scan. */
+      if (got || cfn_own_state(cfn_load_relaxed(&cfn_chunk(r, k)->own)) != CFN_FREE)
+        cfn_and_relaxed(&hints[w], ~(UINT64_C(1) << bit));
+      if (got) {
+        cursor->word[cls] = w;
+        return k;
+      }
+    }
+  }
+  cfn_store_relaxed(cell, 0);
+  return CFN_NO_SPACE;
+}
+
+bool cfn_slab_free(const cfn_region_t *r, uint32_t k, uint64_t own) {
+  /* release: our reads and writes of the payload are over before the next owner's begin; seq_cst:
+   * the freed chunk is visible before the class event is looked at */
+  if (!cfn_cas_seq(&cfn_chunk(r, k)->own, own, cfn_own_next(own, CFN_FREE, 0))) return false;
+  /* dies here: FREE without its hint bit */
+  unsigned cls = cfn_chunk_class(r, k);
+  uint32_t i = k - r->geo.class_first[cls];
+  cfn_or_relaxed(&cfn_hints(r)[r->geo.class_hint[cls] + i / 64], UINT64_C(1) << (i % 64));
+  return true;
+}
+
+uint32_t cfn_slab_free_hint(const cfn_region_t *r, unsigned cls) {
+  uint32_t n = 0;
+  uint32_t words = (r->geo.config.class_chunks[cls] + 63) / 64;
+  for (uint32_t w = 0; w < words; w++)
+    n += (uint32_t)__builtin_popcountll(cfn_load_relaxed(&cfn_hints(r)[r->geo.class_hint[cls] + w]));
+  return n;
+}

@@ -1,0 +1,41 @@
+/* The slab: equal chunks in size classes, each with an owner word.
+ *
+ *   claim   FREE -> MINE(me) by CAS, announced in the attachment's register BEFORE the CAS
+ *   publish the chunk becomes reachable from a ring slot (msg/ring.h); still MINE(sender)
+ *   take    MINE/TAKEN(anyone) -> TAKEN(consumer) by CAS of the exact word, while still referenced
+ *   done    TAKEN(me) -> DONE by CAS
+ *   free    -> FREE by CAS of the exact word, by whoever emptied the slot
+ *
+ * The one lemma: MINE ends before the slot is emptied, so "not in its ring, and the own word
+ * unchanged" means "never published". Hence a dead sender's chunk can be told from a message.
+ *
+ * A cell IS its owner: no free list, no counter that a death could skew. Hints (one bit a chunk)
+ * only make the search short; a lost hint is found by the full scan before NO_SPACE is reported.
+ * Wrap: 2^48 transitions of one chunk while one actor is stopped between load and CAS.
+ */
+#ifndef CFN_MEM_SLAB_H
+#define CFN_MEM_SLAB_H
+
+#include "mem/region.h"
+
+typedef struct cfn_slab_cursor {
+  uint32_t word[CFN_CLASSES]; /* where the last claim was lucky; private */
+} cfn_slab_cursor_t;
+
+/* Smallest class that holds `bytes`, or CFN_TOO_LARGE. Classes without chunks are passed over. */
+int cfn_slab_class_for(const cfn_region_t *r, uint64_t bytes);
+uint32_t cfn_slab_largest(const cfn_region_t *r);
+
+/* Claims a chunk of the class, for attachment `me` whose register `cell` announces it.
+ * `urgent` may take the reserved chunks too; `thorough` ignores the hints and looks at every own
+ * word. Returns the chunk or CFN_NO_SPACE. */
+int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsigned cls,
+                       bool urgent, bool thorough, cfn_slab_cursor_t *cursor);
+
+/* Frees by CAS of the exact word; false if it was not that word any more (then it is not ours). */
+bool cfn_slab_free(const cfn_region_t *r, uint32_t chunk, uint64_t own);
+
+/* How many chunks of a class are free, by the hints: advisory. */
+uint32_t cfn_slab_free_hint(const cfn_region_t *r, unsigned cls);
+
+#endif
