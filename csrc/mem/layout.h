@@ -228,7 +228,8 @@ enum {
   CFN_REG_DONE = 1,   /* chunk+1 whose slot it is about to empty */
   CFN_REG_DRAIN = 2,  /* chunk+1 taken out of a ring that is being retired */
   CFN_REG_CREATE = 3, /* mailbox+1 being created */
-  CFN_REG_RECORD = 4  /* mailbox+1 whose removal it drives */
+  CFN_REG_RECORD = 4, /* mailbox+1 whose removal it drives */
+  CFN_REG_JOINER = 8  /* like DRAIN, written by a process that recycles a dead slot to join in it */
 };
 
 typedef struct cfn_attach_shm {
@@ -290,8 +291,9 @@ typedef struct cfn_mailbox_shm {
   cfn_a64 owner;
   cfn_a64 rlap;
   cfn_a64 registered_wall_ns;
-  cfn_a64 sent; /* messages sent as this agent: relaxed adds */
-  uint8_t pad0[80];
+  cfn_a64 sent;     /* messages sent as this agent: relaxed adds */
+  cfn_a64 inc_base; /* owner's inc when the name was created: incarnation = inc - inc_base */
+  uint8_t pad0[72];
   /* 128: rung when a message was committed; the consumer waits */
   cfn_line_event_shm_t bell;
   /* 256: rung when slots were emptied; senders wait */

@@ -52,6 +52,7 @@ typedef struct cfn_region {
   pthread_mutex_t live_lock;
   uint64_t live_stamp;
   int live_fd[CFN_LIVE_FILES];
+  uint64_t live_ino[CFN_LIVE_FILES];
   uint16_t live_held[CFN_LIVE_FILES];
   uint64_t own_nonce[CFN_MAX_ATTACHMENTS]; /* nonce of this process's attachment in a slot, or 0 */
 } cfn_region_t;

@@ -110,7 +110,7 @@ static int retire_slot(const cfn_region_t *r, cfn_a64 *slot, uint64_t lap, unsig
   uint32_t k = ref - 1;
   cfn_chunk_shm_t *chunk = cfn_chunk(r, k);
   uint64_t own = cfn_load_seq(&chunk->own);
-  uint32_t messages = chunk->count;
+  uint32_t messages = 0;
   if (cfn_load_seq(slot) != w) return 0; /* own belongs to what is in the slot only if it still is */
   if (!cfn_authority_holds(authority)) return -1; /* LAST */
   unsigned state = cfn_own_state(own);
@@ -119,6 +119,7 @@ static int retire_slot(const cfn_region_t *r, cfn_a64 *slot, uint64_t lap, unsig
     uint64_t mine = cfn_own_next(own, CFN_TAKEN, me);
     if (!cfn_cas_seq(&chunk->own, own, mine)) return 0;
     /* dies here: TAKEN(me) and referenced; the next retirer takes it over */
+    messages = chunk->count;
     if (!cfn_cas_seq(slot, w, cfn_slot_word(lap, 0))) return 0;
     /* dies here: TAKEN(me), unreferenced, announced: the reaper frees it */
     cfn_chunk_give_back(r, k, mine);
@@ -126,7 +127,6 @@ static int retire_slot(const cfn_region_t *r, cfn_a64 *slot, uint64_t lap, unsig
     /* DONE is never re-owned: whoever empties the slot frees it. */
     if (!cfn_cas_seq(slot, w, cfn_slot_word(lap, 0))) return 0;
     cfn_chunk_give_back(r, k, own);
-    messages = 0;
   } else { /* FREE and referenced: damage; the slot goes, the chunk is not ours */
     if (!cfn_cas_seq(slot, w, cfn_slot_word(lap, 0))) return 0;
   }

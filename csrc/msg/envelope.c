@@ -1,0 +1,87 @@
+#include "msg/envelope.h"
+
+#include <string.h>
+
+#include "base/error.h"
+
+void cfn_frame_write(cfn_chunk_shm_t *chunk, uint8_t *payload, uint64_t target,
+                     const cfn_source_t *source, uint64_t first_seq, uint64_t wall_ns,
+                     const cfn_outgoing_t *messages, uint32_t count, uint32_t bytes) {
+  /* relaxed: reapers read it to know which ring to look in; if they see the old one, the chunk is
+   * not published yet and is in no ring at all */
+  cfn_store_relaxed(&chunk->target, target);
+  chunk->bytes = bytes;
+  chunk->count = count;
+  chunk->first_seq = first_seq;
+  chunk->wall_ns = wall_ns;
+  chunk->source_inc = source->attachment_inc;
+  chunk->source_att = source->attachment;
+  chunk->name_bytes = source->name_bytes;
+  chunk->flags = 0;
+  chunk->source_mailbox = source->mailbox;
+  chunk->source_agent_inc = source->agent_inc;
+  chunk->source_pid = source->pid;
+  memcpy(payload, source->name, source->name_bytes);
+  uint8_t *index = payload + cfn_pad8(source->name_bytes);
+  uint64_t at = cfn_frame_head_bytes(source->name_bytes, count);
+  for (uint32_t i = 0; i < count; i++) {
+    const cfn_outgoing_t *m = &messages[i];
+    if (count > 1) {
+      uint32_t offset = (uint32_t)at;
+      memcpy(index + (size_t)i * 4, &offset, 4);
+    }
+    cfn_record_shm_t record = {m->correlation, m->body_bytes, m->type_bytes, m->codec, m->flags};
+    memcpy(payload + at, &record, sizeof record);
+    at += sizeof record;
+    if (m->type_bytes) memcpy(payload + at, m->type, m->type_bytes);
+    at += cfn_pad8(m->type_bytes);
+    if (m->body_bytes) memcpy(payload + at, m->body, m->body_bytes);
+    at += cfn_pad8(m->body_bytes);
+  }
+}
+
+int cfn_frame_read(const cfn_region_t *r, uint32_t k, const cfn_chunk_shm_t *chunk,
+                   cfn_frame_t *out) {
+  unsigned cls = cfn_chunk_class(r, k);
+  out->payload = cfn_chunk_payload(r, k, cls);
+  out->bytes = *(const volatile uint32_t *)&chunk->bytes;
+  out->count = *(const volatile uint32_t *)&chunk->count;
+  out->name_bytes = *(const volatile uint8_t *)&chunk->name_bytes;
+  out->first_seq = chunk->first_seq;
+  out->wall_ns = chunk->wall_ns;
+  out->source_inc = chunk->source_inc;
+  out->source_agent_inc = chunk->source_agent_inc;
+  out->source_pid = chunk->source_pid;
+  out->source_mailbox = chunk->source_mailbox;
+  out->source_att = chunk->source_att;
+  if (out->bytes > r->geo.config.class_bytes[cls] || out->count < 1 ||
+      out->count > CFN_INDEX_MASK || out->name_bytes >= CFN_NAME_BYTES)
+    return CFN_CORRUPT;
+  uint64_t head = cfn_frame_head_bytes(out->name_bytes, out->count);
+  if (head + (uint64_t)out->count * sizeof(cfn_record_shm_t) > out->bytes) return CFN_CORRUPT;
+  return CFN_OK;
+}
+
+int cfn_frame_index(const cfn_frame_t *f, uint32_t *offsets) {
+  memcpy(offsets, f->payload + cfn_pad8(f->name_bytes), (size_t)f->count * 4);
+  for (uint32_t i = 0; i < f->count; i++)
+    if (offsets[i] % 8 || (uint64_t)offsets[i] + sizeof(cfn_record_shm_t) > f->bytes)
+      return CFN_CORRUPT;
+  return CFN_OK;
+}
+
+int cfn_frame_record(const cfn_frame_t *f, uint32_t offset, cfn_record_t *out) {
+  cfn_record_shm_t record;
+  memcpy(&record, f->payload + offset, sizeof record);
+  uint64_t type_at = (uint64_t)offset + sizeof record;
+  uint64_t body_at = type_at + cfn_pad8(record.type_bytes);
+  if (body_at + record.body_bytes > f->bytes) return CFN_CORRUPT;
+  out->correlation = record.correlation;
+  out->type = f->payload + type_at;
+  out->body = f->payload + body_at;
+  out->body_bytes = record.body_bytes;
+  out->type_bytes = record.type_bytes;
+  out->codec = record.codec;
+  out->flags = record.flags;
+  return CFN_OK;
+}

@@ -1,0 +1,452 @@
+#include "msg/inbox.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/os.h"
+
+#define TOKEN(generation, lease, index) \
+  ((uint64_t)((generation) & 0xffffffu) << 40 | (uint64_t)(lease) << 20 | (index))
+#define TOKEN_LEASE(t) ((uint32_t)((t) >> 20) & 0xfffffu)
+#define TOKEN_INDEX(t) ((uint32_t)(t) & 0xfffffu)
+#define TOKEN_GENERATION(t) ((uint32_t)((t) >> 40))
+#define ROOM_RING_NS 1000000u
+
+static cfn_lane_shm_t *lane_words(const cfn_inbox_t *in, unsigned lane) {
+  return &cfn_mailbox(in->region, in->mailbox)->lane[lane];
+}
+
+static void count(cfn_inbox_t *in, unsigned which, uint64_t n) {
+  cfn_a64 *c = &in->slot->counter[which]; /* one writer: no read-modify-write needed */
+  cfn_store_relaxed(c, cfn_load_relaxed(c) + n);
+}
+
+void cfn_inbox_begin(cfn_inbox_t *in, const cfn_region_t *r, unsigned me, uint32_t mailbox,
+                     uint64_t mid, uint64_t consumer) {
+  in->region = r;
+  in->slot = cfn_attachment(r, me);
+  in->me = me;
+  in->mailbox = mailbox;
+  in->mid = mid;
+  in->consumer = consumer;
+  for (unsigned i = 0; i < CFN_LANES; i++) {
+    in->lane[i] = (cfn_inbox_lane_t){0};
+    in->lane[i].cursor = cfn_load_seq(&lane_words(in, i)->head);
+  }
+  /* The holder before us may have died between emptying slots and waking those who wait for them. */
+  cfn_event_ring_futex(&cfn_mailbox(r, mailbox)->space.event);
+}
+
+static void lease_reset(cfn_inbox_t *in, uint32_t i) {
+  cfn_lease_t *l = &in->lease[i];
+  l->own = 0;
+  l->generation++;
+  l->next_free = in->lease_free;
+  in->lease_free = i + 1;
+  in->open--;
+}
+
+void cfn_inbox_end(cfn_inbox_t *in) {
+  for (uint32_t i = 0; i < in->leases; i++) {
+    free(in->lease[i].offsets);
+    free(in->lease[i].bits);
+  }
+  free(in->lease);
+  in->lease = NULL;
+  in->leases = in->lease_free = in->open = 0;
+  in->consumer = 0;
+}
+
+/* An unused lease entry, or NULL without memory. */
+static cfn_lease_t *lease_new(cfn_inbox_t *in) {
+  if (!in->lease_free) {
+    uint32_t more = in->leases ? in->leases * 2 : 64;
+    cfn_lease_t *grown = realloc(in->lease, more * sizeof *grown);
+    if (!grown) return NULL;
+    memset(grown + in->leases, 0, (more - in->leases) * sizeof *grown);
+    in->lease = grown;
+    for (uint32_t i = more; i-- > in->leases;) {
+      in->lease[i].next_free = in->lease_free;
+      in->lease_free = i + 1;
+    }
+    in->leases = more;
+  }
+  cfn_lease_t *l = &in->lease[in->lease_free - 1];
+  in->lease_free = l->next_free;
+  in->open++;
+  return l;
+}
+
+/* Room for the index table and ack bits of a frame of several. */
+static bool lease_room(cfn_lease_t *l, uint32_t n) {
+  if (l->room < n) {
+    uint32_t *offsets = realloc(l->offsets, (size_t)n * sizeof *offsets);
+    if (offsets) l->offsets = offsets;
+    uint64_t *bits = realloc(l->bits, (size_t)(n + 63) / 64 * sizeof *bits);
+    if (bits) l->bits = bits;
+    if (!offsets || !bits) return false;
+    l->room = n;
+  }
+  memset(l->bits, 0, (size_t)(n + 63) / 64 * sizeof *l->bits);
+  return true;
+}
+
+/* ---- the head move: R5, R6, R7 over the DONE prefix ---- */
+
+/* Drops what stands in a slot and makes no sense; only while it is ours to drop. */
+static void drop_corrupt(cfn_inbox_t *in, unsigned lane, cfn_a64 *slot, uint64_t w) {
+  if (cfn_inbox_fenced(in)) return;
+  if (cfn_cas_seq(slot, w, cfn_slot_word(cfn_slot_lap(w) + 1, 0))) {
+    cfn_add_relaxed(&cfn_state(in->region)->corrupt_dropped, 1);
+    count(in, CFN_COUNT_CORRUPT, 1);
+    in->lane[lane].freed++;
+  }
+}
+
+static void move_head(cfn_inbox_t *in, unsigned lane) {
+  const cfn_region_t *r = in->region;
+  cfn_ring_t q = cfn_ring_of_lane(r, in->mailbox, lane);
+  cfn_a64 *cell = &in->slot->reg[CFN_REG_DONE];
+  /* seq_cst loads: a full ring of DONEs whose acker died between ack and move would wedge if the
+   * next one looked at an old word and saw nothing to do. */
+  uint64_t h = cfn_load_seq(q.head);
+  for (uint32_t i = 0; i < 4 * cfn_ring_slots(&q); i++) {
+    cfn_a64 *slot = cfn_ring_slot(&q, h);
+    uint64_t w = cfn_load_seq(slot);
+    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, h));
+    if (ahead > 0) { /* R5 was done by another; R6 perhaps not */
+      cfn_max_seq(q.head, h + 1);
+      h++;
+      continue;
+    }
+    uint32_t ref = cfn_slot_ref(w);
+    if (ahead < 0 || ref == 0) return;
+    if (ref > r->geo.chunks) {
+      drop_corrupt(in, lane, slot, w);
+      if (cfn_load_seq(slot) == w) return;
+      continue;
+    }
+    cfn_chunk_shm_t *chunk = cfn_chunk(r, ref - 1);
+    uint64_t own = cfn_load_seq(&chunk->own);
+    if (cfn_own_state(own) != CFN_DONE) return;
+    cfn_store_relaxed(cell, ref); /* announced before R5 */
+    if (cfn_cas_seq(slot, w, cfn_slot_word(cfn_slot_lap(w) + 1, 0))) { /* R5 */
+      /* dies here: DONE, unreferenced, announced */
+      cfn_max_seq(q.head, h + 1); /* R6 */
+      cfn_chunk_give_back(r, ref - 1, own); /* R7: only R5's winner frees */
+      in->lane[lane].freed++;
+      h++;
+    } /* the loser looks again */
+    cfn_store_release(cell, 0);
+  }
+}
+
+void cfn_inbox_announce(cfn_inbox_t *in, bool now) {
+  cfn_event_shm_t *space = &cfn_mailbox(in->region, in->mailbox)->space.event;
+  uint32_t freed = 0, quarter = UINT32_MAX;
+  for (unsigned i = 0; i < CFN_LANES; i++) {
+    uint32_t enough = in->region->geo.config.lane_slots[i] / 4;
+    freed += in->lane[i].freed;
+    if (in->lane[i].freed >= enough && enough < quarter) quarter = enough;
+  }
+  if (freed == 0) return;
+  /* seq_cst, after R5: the Dekker pair with a sender that armed and saw the lane full */
+  if (cfn_load_seq(&space->word) & CFN_EVENT_ANY) {
+    /* Waking one sender for each slot would cost a system call a message; waiting for a quarter
+     * would let them sleep beside a slow reader. So: many, or the last ring is long ago. */
+    uint64_t clock = cfn_os_coarse_ns();
+    if (!now && quarter == UINT32_MAX && clock - in->room_rung_ns < ROOM_RING_NS) return;
+    in->room_rung_ns = clock;
+    cfn_event_ring_some(space, (int)freed);
+  }
+  for (unsigned i = 0; i < CFN_LANES; i++) in->lane[i].freed = 0;
+}
+
+/* ---- take: R2, R3, R4 ---- */
+
+static int lease_start(cfn_inbox_t *in, unsigned lane, uint64_t position, uint32_t k, uint64_t own) {
+  const cfn_region_t *r = in->region;
+  cfn_lease_t *l = lease_new(in);
+  if (!l) return CFN_NO_MEMORY;
+  uint32_t i = (uint32_t)(l - in->lease);
+  if (cfn_frame_read(r, k, cfn_chunk(r, k), &l->frame) < 0 ||
+      (l->frame.count > 1 && l->frame.count > 0xfffffu)) {
+    lease_reset(in, i);
+    return CFN_CORRUPT;
+  }
+  l->own = own;
+  l->position = position;
+  l->chunk = k;
+  l->count = l->frame.count;
+  l->lane = (uint8_t)lane;
+  l->prefix = l->acked = l->start = l->next = 0;
+  if (l->count > 1) {
+    if (!lease_room(l, l->count)) {
+      lease_reset(in, i);
+      return CFN_NO_MEMORY;
+    }
+    if (cfn_frame_index(&l->frame, l->offsets) < 0) {
+      lease_reset(in, i);
+      return CFN_CORRUPT;
+    }
+    uint64_t acked = cfn_load_seq(&lane_words(in, lane)->acked);
+    if (cfn_place_position(acked) == position && cfn_place_index(acked) < l->count)
+      l->prefix = l->acked = l->start = l->next = cfn_place_index(acked);
+  }
+  in->lane[lane].current = i + 1;
+  return CFN_OK;
+}
+
+/* Leases the frame at the lane's cursor. CFN_OK, CFN_EMPTY, CFN_AGENT_FENCED, CFN_NO_MEMORY. */
+static int take(cfn_inbox_t *in, unsigned lane) {
+  const cfn_region_t *r = in->region;
+  cfn_ring_t q = cfn_ring_of_lane(r, in->mailbox, lane);
+  bool skipped = false;
+  for (uint32_t tries = 0; tries < 4 * cfn_ring_slots(&q) + 64; tries++) {
+    uint64_t p = in->lane[lane].cursor;
+    cfn_a64 *slot = cfn_ring_slot(&q, p);
+    uint64_t w = cfn_load_seq(slot); /* R2; acquire half pairs with the COMMIT */
+    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, p));
+    if (ahead > 0) {
+      in->lane[lane].cursor++;
+      continue;
+    }
+    uint32_t ref = cfn_slot_ref(w);
+    if (ahead < 0 || ref == 0) {
+      if (skipped) move_head(in, lane);
+      return CFN_EMPTY;
+    }
+    if (ref > r->geo.chunks) {
+      drop_corrupt(in, lane, slot, w);
+      if (cfn_inbox_fenced(in)) return CFN_AGENT_FENCED;
+      continue;
+    }
+    cfn_chunk_shm_t *chunk = cfn_chunk(r, ref - 1);
+    uint64_t own = cfn_load_acquire(&chunk->own); /* R3 */
+    if (cfn_load_seq(slot) != w) continue; /* own belongs to w's message only if w is still there */
+    unsigned state = cfn_own_state(own);
+    if (state == CFN_DONE) { /* acked by an earlier reader; the head move may be ours to finish */
+      in->lane[lane].cursor++;
+      skipped = true;
+      continue;
+    }
+    if (cfn_inbox_fenced(in)) return CFN_AGENT_FENCED; /* the authority, LAST */
+    if (state != CFN_MINE && state != CFN_TAKEN) { /* FREE and referenced: damage */
+      if (cfn_load_seq(&chunk->own) == own) drop_corrupt(in, lane, slot, w);
+      continue;
+    }
+    uint64_t mine = cfn_own_next(own, CFN_TAKEN, in->me);
+    if (!cfn_cas_seq(&chunk->own, own, mine)) continue; /* R4; lost: look again */
+    in->lane[lane].cursor++;
+    int r2 = lease_start(in, lane, p, ref - 1, mine);
+    if (r2 == CFN_CORRUPT) { /* its outline makes no sense: drop it and say so */
+      if (cfn_cas_seq(&chunk->own, mine, cfn_own_next(mine, CFN_DONE, in->me))) {
+        cfn_add_relaxed(&cfn_state(r)->corrupt_dropped, 1);
+        count(in, CFN_COUNT_CORRUPT, 1);
+      }
+      move_head(in, lane);
+      continue;
+    }
+    if (r2 == CFN_NO_MEMORY) in->lane[lane].cursor--;
+    if (skipped) move_head(in, lane);
+    return r2;
+  }
+  return CFN_EMPTY; /* bounded: a ring that changes this fast is looked at again by the caller */
+}
+
+/* Hands out the next message of the lane's current lease. */
+static int hand_out(cfn_inbox_t *in, unsigned lane, cfn_handed_t *out) {
+  uint32_t i = in->lane[lane].current - 1;
+  cfn_lease_t *l = &in->lease[i];
+  uint32_t index = l->next;
+  uint32_t offset = l->count > 1 ? l->offsets[index] : cfn_frame_first(&l->frame);
+  if (cfn_frame_record(&l->frame, offset, &out->record) < 0) {
+    /* One bad record spoils its frame: the lengths beside it cannot be trusted either. */
+    if (cfn_cas_seq(&cfn_chunk(in->region, l->chunk)->own, l->own,
+                    cfn_own_next(l->own, CFN_DONE, in->me))) {
+      cfn_add_relaxed(&cfn_state(in->region)->corrupt_dropped, l->count - index);
+      count(in, CFN_COUNT_CORRUPT, l->count - index);
+    }
+    in->lane[lane].current = 0;
+    lease_reset(in, i);
+    move_head(in, lane);
+    return CFN_CORRUPT;
+  }
+  uint64_t place = cfn_place(l->position, index);
+  uint64_t next = index + 1 < l->count ? place + 1 : cfn_place(l->position + 1, 0);
+  uint64_t before = cfn_max_seq(&lane_words(in, lane)->seen, next);
+  if (index == l->start) l->seen_before = before; /* later ones of the frame: what was seen then */
+  if (!cfn_inbox_still_mine(in, TOKEN(l->generation, i, index))) return CFN_AGENT_FENCED;
+  out->token = TOKEN(l->generation, i, index);
+  out->position = l->position;
+  out->index = index;
+  out->lane = (uint8_t)lane;
+  out->redelivered = place < l->seen_before;
+  out->frame = &l->frame;
+  if (++l->next == l->count) in->lane[lane].current = 0;
+  count(in, CFN_COUNT_RECEIVED, 1);
+  if (out->redelivered) count(in, CFN_COUNT_REDELIVERED, 1);
+  return CFN_OK;
+}
+
+int cfn_inbox_next(cfn_inbox_t *in, unsigned lanes, cfn_handed_t *out) {
+  for (unsigned lane = 0; lane < CFN_LANES; lane++) {
+    if (!(lanes >> lane & 1)) continue;
+    for (;;) {
+      if (!in->lane[lane].current) {
+        int r = take(in, lane);
+        if (r == CFN_EMPTY) break;
+        if (r < 0) return r;
+      }
+      int r = hand_out(in, lane, out);
+      if (r != CFN_CORRUPT) return r;
+    }
+  }
+  return CFN_EMPTY;
+}
+
+bool cfn_inbox_ready(cfn_inbox_t *in, unsigned lanes) {
+  for (unsigned lane = 0; lane < CFN_LANES; lane++) {
+    if (!(lanes >> lane & 1)) continue;
+    if (in->lane[lane].current) return true;
+    cfn_ring_t q = cfn_ring_of_lane(in->region, in->mailbox, lane);
+    uint64_t p = in->lane[lane].cursor;
+    uint64_t w = cfn_load_seq(cfn_ring_slot(&q, p));
+    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, p));
+    if (ahead > 0 || (ahead == 0 && cfn_slot_ref(w))) return true;
+  }
+  return false;
+}
+
+/* ---- ack ---- */
+
+static cfn_lease_t *lease_of(const cfn_inbox_t *in, cfn_token_t token) {
+  uint32_t i = TOKEN_LEASE(token);
+  if (i >= in->leases) return NULL;
+  cfn_lease_t *l = &in->lease[i];
+  if (!l->own || (l->generation & 0xffffffu) != TOKEN_GENERATION(token)) return NULL;
+  return TOKEN_INDEX(token) < l->next ? l : NULL;
+}
+
+bool cfn_inbox_still_mine(const cfn_inbox_t *in, cfn_token_t token) {
+  uint32_t i = TOKEN_LEASE(token);
+  if (i >= in->leases || !in->lease[i].own) return false;
+  return cfn_load_seq(&cfn_chunk(in->region, in->lease[i].chunk)->own) == in->lease[i].own;
+}
+
+int cfn_inbox_lane_of(const cfn_inbox_t *in, cfn_token_t token) {
+  cfn_lease_t *l = lease_of(in, token);
+  return l ? l->lane : -1;
+}
+
+/* Notes the ack of one message of a frame of several; true when the whole frame is acked. */
+static bool ack_part(cfn_inbox_t *in, cfn_lease_t *l, uint32_t index) {
+  l->bits[index / 64] |= UINT64_C(1) << (index % 64);
+  l->acked++;
+  if (l->acked == l->count) return true;
+  uint32_t before = l->prefix;
+  while (l->prefix < l->count && l->bits[l->prefix / 64] >> (l->prefix % 64) & 1) l->prefix++;
+  /* CAS-max: a fenced reader that wakes up here can only say what it really processed. */
+  if (l->prefix != before)
+    cfn_max_seq(&lane_words(in, l->lane)->acked, cfn_place(l->position, l->prefix));
+  return false;
+}
+
+int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token) {
+  cfn_lease_t *l = lease_of(in, token);
+  if (!l) return CFN_INVALID;
+  uint32_t index = TOKEN_INDEX(token);
+  unsigned lane = l->lane;
+  cfn_a64 *own = &cfn_chunk(in->region, l->chunk)->own;
+  if (l->count > 1) {
+    if (index < l->start || l->bits[index / 64] >> (index % 64) & 1) return CFN_INVALID;
+    if (cfn_load_seq(own) != l->own) goto fenced;
+    if (!ack_part(in, l, index)) {
+      count(in, CFN_COUNT_ACKED, 1);
+      cfn_event_ring_futex(&cfn_mailbox(in->region, in->mailbox)->acks.event);
+      return CFN_OK;
+    }
+  }
+  if (!cfn_cas_seq(own, l->own, cfn_own_next(l->own, CFN_DONE, in->me))) goto fenced;
+  /* dies here: DONE and referenced; the next ack, take or skip moves the head */
+  count(in, CFN_COUNT_ACKED, 1);
+  lease_reset(in, TOKEN_LEASE(token));
+  move_head(in, lane);
+  cfn_event_ring_futex(&cfn_mailbox(in->region, in->mailbox)->acks.event);
+  cfn_inbox_announce(in, false);
+  return CFN_OK;
+fenced:
+  if (in->lane[lane].current == TOKEN_LEASE(token) + 1) in->lane[lane].current = 0;
+  lease_reset(in, TOKEN_LEASE(token));
+  return CFN_AGENT_FENCED;
+}
+
+/* ---- looking without touching ---- */
+
+/* These read what another process may be rewriting; the caller re-checks before it believes. */
+__attribute__((no_sanitize("thread"))) static void copy_racy(void *to, const void *from, size_t n) {
+  const volatile uint64_t *f = from;
+  uint64_t *t = to;
+  for (size_t i = 0; i < (n + 7) / 8; i++) t[i] = f[i];
+}
+__attribute__((no_sanitize("thread"))) static uint32_t count_racy(const cfn_chunk_shm_t *chunk) {
+  return *(const volatile uint32_t *)&chunk->count;
+}
+
+uint64_t cfn_lane_depth(const cfn_region_t *r, uint32_t mailbox, unsigned lane) {
+  cfn_ring_t q = cfn_ring_of_lane(r, mailbox, lane);
+  uint64_t acked = cfn_load_seq(&cfn_mailbox(r, mailbox)->lane[lane].acked);
+  uint64_t depth = 0, h = cfn_load_seq(q.head);
+  for (uint32_t i = 0; i < cfn_ring_slots(&q); i++, h++) {
+    uint64_t w = cfn_load_seq(cfn_ring_slot(&q, h));
+    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, h));
+    if (ahead > 0) continue;
+    uint32_t ref = cfn_slot_ref(w);
+    if (ahead < 0 || ref == 0) break;
+    if (ref > r->geo.chunks) continue;
+    cfn_chunk_shm_t *chunk = cfn_chunk(r, ref - 1);
+    uint64_t own = cfn_load_seq(&chunk->own);
+    if (cfn_own_state(own) == CFN_DONE || cfn_own_state(own) == CFN_FREE) continue;
+    uint32_t n = count_racy(chunk);
+    if (cfn_load_seq(&chunk->own) != own || n > CFN_INDEX_MASK) continue;
+    if (cfn_place_position(acked) == h && cfn_place_index(acked) < n) n -= cfn_place_index(acked);
+    depth += n;
+  }
+  return depth;
+}
+
+int cfn_lane_peek(const cfn_region_t *r, uint32_t mailbox, unsigned lane, uint8_t *buffer,
+                  void (*visit)(void *context, const cfn_peek_t *peek), void *context) {
+  cfn_ring_t q = cfn_ring_of_lane(r, mailbox, lane);
+  cfn_lane_shm_t *words = &cfn_mailbox(r, mailbox)->lane[lane];
+  uint64_t h = cfn_load_seq(q.head);
+  int seen = 0;
+  for (uint32_t i = 0; i < cfn_ring_slots(&q); i++, h++) {
+    cfn_a64 *slot = cfn_ring_slot(&q, h);
+    uint64_t w = cfn_load_seq(slot);
+    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, h));
+    if (ahead > 0) continue;
+    uint32_t ref = cfn_slot_ref(w);
+    if (ahead < 0 || ref == 0) break;
+    if (ref > r->geo.chunks) continue;
+    cfn_chunk_shm_t *chunk = cfn_chunk(r, ref - 1);
+    uint64_t own = cfn_load_seq(&chunk->own);
+    unsigned state = cfn_own_state(own);
+    if (state != CFN_MINE && state != CFN_TAKEN) continue;
+    cfn_peek_t peek = {.position = h, .lane = lane, .own_state = state};
+    _Alignas(8) cfn_chunk_shm_t meta;
+    copy_racy(&meta, chunk, sizeof meta);
+    if (cfn_frame_read(r, ref - 1, &meta, &peek.frame) < 0) continue;
+    copy_racy(buffer, peek.frame.payload, peek.frame.bytes);
+    peek.frame.payload = buffer;
+    uint64_t acked = cfn_load_seq(&words->acked);
+    if (cfn_place_position(acked) == h && cfn_place_index(acked) < peek.frame.count)
+      peek.first = cfn_place_index(acked);
+    peek.seen = cfn_load_seq(&words->seen);
+    if (cfn_load_seq(slot) != w || cfn_load_seq(&chunk->own) != own) continue; /* LAST */
+    visit(context, &peek);
+    seen++;
+  }
+  return seen;
+}

@@ -1,0 +1,132 @@
+/* The consuming side of a mailbox: leases.
+ *
+ *   take   reads the next frame of a lane and leases it: it stays in its slot until it is acked, so
+ *          a reader that dies loses nothing
+ *   ack    in any order; a message acked is never handed out again
+ *   move   the head passes over acked frames and frees them
+ *
+ * One taken frame, step by step (core.md R2-R7; `cur` is a private cursor):
+ *
+ *   R2  w = slot[cur]; lap ahead: cur++; lap behind or empty: nothing there
+ *   R3  own = own word of the chunk in w; slot[cur] still w? (own belongs to it only then)
+ *       DONE: acked by an earlier reader, skip
+ *       consumer word still exactly mine? LAST, else fenced
+ *   R4  CAS own, MINE/TAKEN(anyone) -> TAKEN(me)            the lease; one process wins
+ *       dies here: TAKEN(dead), referenced: the successor takes it over
+ *       CAS-max seen; its old value says whether an earlier reader was handed this message
+ *       own still my word? else a thief took it: do not hand it out
+ *   ack CAS own, TAKEN(me) -> DONE                          the message is over
+ *       dies here: DONE, referenced: the next ack, take or skip runs the head move
+ *   R5  register = chunk; CAS slot[head], {lap, k+1} -> {lap+1, 0}
+ *       dies here: DONE, unreferenced, announced: the reaper frees it
+ *   R6  CAS-max head    R7 only R5's winner: CAS own DONE -> FREE; register = 0
+ *
+ * Who may: only the holder of the consumer word {ver|attachment} takes. It is given up by its
+ * holder, taken away after proven death, or stolen by an operator; never by a timeout. Every step
+ * above is a CAS of an exact word or a CAS-max, so a fenced reader that wakes up after hours fails
+ * and corrupts nothing.
+ *
+ * Frames of several messages: `acked` {position|index} is the prefix of a frame that is acked; acks
+ * out of order inside a frame are kept privately until the prefix reaches them.
+ */
+#ifndef CFN_MSG_INBOX_H
+#define CFN_MSG_INBOX_H
+
+#include "msg/envelope.h"
+#include "msg/ring.h"
+
+/* Names one message that was handed out: {generation:24 | lease:20 | index:20}. */
+typedef uint64_t cfn_token_t;
+
+typedef struct cfn_lease {
+  uint64_t own;      /* the exact word of the lease; 0 = this entry is free */
+  uint64_t position;
+  uint64_t seen_before; /* place: older hand-outs */
+  uint32_t chunk, count;
+  uint32_t start;    /* first index not acked by an earlier reader */
+  uint32_t next;     /* next index to hand out */
+  uint32_t prefix;   /* acked prefix */
+  uint32_t acked;    /* how many are acked */
+  uint32_t generation;
+  uint32_t next_free;
+  uint8_t lane;
+  cfn_frame_t frame;
+  uint32_t *offsets; /* index table, copied; capacity below */
+  uint64_t *bits;    /* acked, one bit a message */
+  uint32_t room;     /* messages that offsets and bits have room for */
+} cfn_lease_t;
+
+typedef struct cfn_inbox_lane {
+  uint64_t cursor;  /* next position to read */
+  uint32_t current; /* lease being handed out, +1; 0 none */
+  uint32_t freed;   /* slots emptied since room was last announced */
+} cfn_inbox_lane_t;
+
+typedef struct cfn_inbox {
+  const cfn_region_t *region;
+  cfn_attach_shm_t *slot; /* my attachment: registers and counters */
+  unsigned me;
+  uint32_t mailbox;
+  uint64_t mid;      /* the OPEN word it was taken under */
+  uint64_t consumer; /* my exact consumer word; 0 = not the consumer */
+  cfn_inbox_lane_t lane[CFN_LANES];
+  cfn_lease_t *lease;
+  uint32_t leases, lease_free; /* lease_free: +1 */
+  uint32_t open;               /* leases in use */
+  uint64_t room_rung_ns;
+} cfn_inbox_t;
+
+/* A message that was handed out. Pointers lead into the chunk: valid until it is acked. */
+typedef struct cfn_handed {
+  cfn_token_t token;
+  uint64_t position;
+  uint32_t index;
+  uint8_t lane;
+  bool redelivered;
+  const cfn_frame_t *frame;
+  cfn_record_t record;
+} cfn_handed_t;
+
+/* Starts reading a mailbox whose consumer word was just taken. */
+void cfn_inbox_begin(cfn_inbox_t *in, const cfn_region_t *r, unsigned me, uint32_t mailbox,
+                     uint64_t mid, uint64_t consumer);
+/* Forgets all leases; nothing in the region changes. */
+void cfn_inbox_end(cfn_inbox_t *in);
+
+static inline bool cfn_inbox_fenced(const cfn_inbox_t *in) {
+  return cfn_load_seq(&cfn_mailbox(in->region, in->mailbox)->consumer) != in->consumer;
+}
+
+/* The next message of the lanes in `lanes` (bit mask), by priority. CFN_OK, CFN_EMPTY,
+ * CFN_AGENT_FENCED, CFN_NO_MEMORY. After CFN_OK and any copying, cfn_inbox_still_mine tells whether
+ * the copy is good. */
+int cfn_inbox_next(cfn_inbox_t *in, unsigned lanes, cfn_handed_t *out);
+bool cfn_inbox_still_mine(const cfn_inbox_t *in, cfn_token_t token);
+/* Is there anything to hand out? (seq_cst: the re-check after arming the bell) */
+bool cfn_inbox_ready(cfn_inbox_t *in, unsigned lanes);
+
+/* CFN_OK; CFN_AGENT_FENCED: somebody took the inbox over, and the message with it; CFN_INVALID: the
+ * token names nothing (acked already). */
+int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token);
+/* Which lane a token's message came from, or -1. */
+int cfn_inbox_lane_of(const cfn_inbox_t *in, cfn_token_t token);
+/* Announces emptied slots to senders that wait for room; `now` = do not wait to have many. */
+void cfn_inbox_announce(cfn_inbox_t *in, bool now);
+
+/* Messages waiting in a lane, taken but unacked ones included; a snapshot. */
+uint64_t cfn_lane_depth(const cfn_region_t *r, uint32_t mailbox, unsigned lane);
+
+/* Looks at a lane without touching it. `visit` gets each frame that was whole when it was copied
+ * (copy first, slot and own re-checked last). Returns how many frames it saw. */
+typedef struct cfn_peek {
+  uint64_t position;
+  unsigned lane;
+  unsigned own_state; /* CFN_MINE: not taken, CFN_TAKEN: leased */
+  uint32_t first;     /* first index of the frame not acked */
+  uint64_t seen;      /* the lane's seen place */
+  cfn_frame_t frame;  /* payload points at the private copy */
+} cfn_peek_t;
+int cfn_lane_peek(const cfn_region_t *r, uint32_t mailbox, unsigned lane, uint8_t *buffer,
+                  void (*visit)(void *context, const cfn_peek_t *peek), void *context);
+
+#endif
