@@ -6,6 +6,8 @@
  *          holder.  A creator re-uses the record (FREE -> MINE, fence of the consumer word, PEND, OPEN) and consumes the new
  *          mailbox.  Senders of the old mailbox hold its exact OPEN word and may use it at any time, also long after; senders
  *          of the new one hold the new OPEN word.  Directory steps are one CAS of the mailbox word.
+ *          With STALE there is one process more: a remover of an earlier removal of the same record, stopped before it looked
+ *          at rlap, and continued at any time.
  * ACTORS   old sender (attachment 0, N0 messages), new sender (1, N1), holders (2 and 3), creator and new consumer (4), reaper.
  * DIES     old sender (D0), holders (D2, D3), at every step.  Everybody may be stopped for any time at any step.  With STEAL,
  *          holder 3 may take the consumer word from a living holder 2 (operator's steal).
@@ -25,6 +27,7 @@
  *          MUTANT_NO_AUTH_CONS      ... not at the consumer word
  *          MUTANT_AUTH_EARLY        ... before own is loaded instead of last
  *          MUTANT_NO_AGREE          every remover uses its own lap(tail)+2
+ *          MUTANT_AGREE_BLIND       rlap is set without a look at the mailbox word (needs STALE to fail)
  *          MUTANT_LAP0, MUTANT_LAP1 rlap = lap(tail), lap(tail)+1
  *          MUTANT_NO_FENCE          creator does not change the consumer word
  *          MUTANT_DONE_REOWNED      remover re-owns a DONE chunk before it empties the slot
@@ -32,7 +35,6 @@
  *          MUTANT_SLOT_FIRST        remover empties the slot before it owns the chunk
  *          MUTANT_TAKER_NO_MID      taker of the consumer word does not look at the mailbox word
  *          MUTANT_TAKER_MID_FIRST   ... looks before it loads the consumer word
- *          MUTANT_NO_RETAKE_LOOK    a holder does not look at the mailbox word again after it took the consumer word
  *          MUTANT_FREE_INEXACT      REMOVING -> FREE without the version
  *          MUTANT_CURSOR_STORE      head, tail, seen stored, not CAS-max
  *          MUTANT_NO_REGISTER       remover does not announce the chunk it takes out
@@ -65,20 +67,27 @@
 #ifndef RECVS
 #define RECVS 1
 #endif
-#define NA 5
+#ifndef H3
+#define H3 1                /* 0: no holder 3 */
+#endif
+#ifndef STALE
+#define STALE 0
+#endif
+#define NA 6
+#define STALE_REM MID(1,MB_REMOVING)    /* the mailbox word of an earlier removal of this record */
 
-#define OLD_OPEN  MID(1,MB_OPEN)
-#define OLD_REM   MID(2,MB_REMOVING)
-#define NEW_FREE  MID(3,MB_FREE)
-#define NEW_MINE  MID(4,MB_MINE)
-#define NEW_PEND  MID(5,MB_PEND)
-#define NEW_OPEN  MID(6,MB_OPEN)
+#define OLD_OPEN  MID(3,MB_OPEN)
+#define OLD_REM   MID(4,MB_REMOVING)
+#define NEW_FREE  MID(5,MB_FREE)
+#define NEW_MINE  MID(6,MB_MINE)
+#define NEW_PEND  MID(7,MB_PEND)
+#define NEW_OPEN  MID(8,MB_OPEN)
 
 short own[NCH]; byte slot[C]; byte pay[NCH];
 byte tail, head, seen, mid, cons; short rlap;
 byte id[NA]; byte reg[NA]; bool dead[NA];
 /* ghosts */
-bool committed[4]; byte acked[4]; byte senders = 2, holders = 2, busy = 6; bool create_done;
+bool committed[4]; byte acked[4]; byte senders = 2, holders = 1+H3+STALE, busy = 5+H3+STALE; bool create_done;
 
 #if C == 1
 #define REFS(k) ((S_REF(slot[0]) == k+1))
@@ -117,7 +126,7 @@ PICK:                                                           /* any chunk tha
   STEP( assert(own[k] == o); pay[k] = att*2+s );                /* plain store */
 TAIL:
 #ifdef MUTANT_MID_CHECK_EARLY
-  STEP( if :: mid != expect -> goto STALE :: else fi );
+  STEP( if :: mid != expect -> goto DROP :: else fi );
 #endif
   STEP( t = tail );
   STEP( w = slot[AT(t)];
@@ -126,7 +135,7 @@ TAIL:
            :: else -> goto FULL
         fi );
 #if !defined(MUTANT_NO_MID_CHECK) && !defined(MUTANT_MID_CHECK_EARLY)
-  STEP( if :: mid != expect -> goto STALE :: else fi );         /* AFTER the slot */
+  STEP( if :: mid != expect -> goto DROP :: else fi );         /* AFTER the slot */
 #endif
   STEP( if :: slot[AT(t)] == w ->                               /* commit */
              assert(own[k] == o); assert(REFS(k) == 0);
@@ -139,12 +148,12 @@ HELP:
   STEP( if :: tail == t -> tail = t+1 :: else fi; goto TAIL );
 FULL:                                                           /* wait until something changed */
   if
-  :: atomic { mid != expect -> goto STALE }
+  :: atomic { mid != expect -> goto DROP }
   :: atomic { tail != t || S_LAP(slot[AT(t)]) >= LAP(t) -> goto TAIL }
-  :: atomic { att == 0 || create_done -> goto STALE }           /* gives up */
+  :: atomic { att == 0 || create_done -> goto DROP }           /* gives up */
   :: atomic { mortal -> dead[att] = true; goto DIE }
   fi;
-STALE:
+DROP:
   STEP( set_free(k, o) );
   STEP( reg[att] = 0 );
 DIE:
@@ -152,9 +161,9 @@ DIE:
 }
 
 /* a process that consumes the old mailbox and then removes it; b = messages it may be handed */
-proctype holder(byte att; byte b; bool steal; bool mortal)
+proctype holder(byte att; byte b; bool steal; bool mortal; bool stale)
 { byte c = 0, me = 0, m = 0, w = 0, k = 0, cur = 0, i = 0, lk = 0; short o = 0, lease = 0;
-  bool lost = false;
+  if :: stale -> m = STALE_REM; me = CONS(0,att); goto AGREE :: else fi;
 TAKE:
 #ifdef MUTANT_TAKER_MID_FIRST
   STEP( m = mid; if :: m == OLD_OPEN || m == OLD_REM :: else -> goto DIE fi );
@@ -168,14 +177,9 @@ TAKE:
 BUSY:
   if :: atomic { cons != c || dead[C_ATT(c)] -> c = 0; goto TAKE } :: atomic { goto DIE } fi;
 TOOK:
-#ifdef MUTANT_NO_RETAKE_LOOK
-  if :: m == OLD_REM -> goto AGREE :: else fi;
-#endif
   STEP( cur = head );
 LOOP:
-#ifndef MUTANT_NO_RETAKE_LOOK
   STEP( m = mid; if :: m == OLD_REM -> goto AGREE :: m == OLD_OPEN :: else -> goto GIVE fi );    /* the holder keeps looking at mid */
-#endif
   if
   :: atomic { b > 0 && lease == 0 -> goto RECV }
   :: atomic { lease != 0 -> o = lease; k = lk; lease = 0; lk = 0; goto ACK }
@@ -236,7 +240,9 @@ AGREE:
   STEP( cur = LAP(tail)+2 );
 #endif
 #endif
+#ifndef MUTANT_AGREE_BLIND
   STEP( if :: mid != m -> goto GIVE :: else fi );               /* a remover of an earlier removal must not set rlap */
+#endif
   STEP( if :: rlap == o -> rlap = RLAP(M_VER(m), cur) :: else -> o = 0; goto AGREE fi; o = 0 );
 #endif
 SLOTS:                                                          /* cur = the lap */
@@ -425,11 +431,16 @@ END:
 init { byte z;
   atomic {
     z = 0; do :: z < NA -> id[z] = ID(1,LIVE); z++ :: else -> break od; z = 0;
-    mid = OLD_OPEN; cons = CONS(0,NONE);
+    mid = OLD_OPEN; cons = CONS(1,NONE); rlap = RLAP(M_VER(STALE_REM), 0);
     run sender(0, N0, OLD_OPEN, D0);
     run sender(1, N1, NEW_OPEN, false);
-    run holder(2, RECVS, false, D2);
-    run holder(3, RECVS, STEAL, D3);
+    run holder(2, RECVS, false, D2, false);
+#if H3
+    run holder(3, RECVS, STEAL, D3, false);
+#endif
+#if STALE
+    run holder(5, 0, false, false, true);
+#endif
     run creator(4, false);
     run reaper()
   };

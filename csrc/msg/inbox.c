@@ -278,6 +278,7 @@ static int hand_out(cfn_inbox_t *in, unsigned lane, cfn_handed_t *out) {
   uint64_t before = cfn_max_seq(&lane_words(in, lane)->seen, next);
   if (index == l->start) l->seen_before = before; /* later ones of the frame: what was seen then */
   if (!cfn_inbox_still_mine(in, TOKEN(l->generation, i, index))) return CFN_AGENT_FENCED;
+  cfn_event_ring_futex(&cfn_mailbox(in->region, in->mailbox)->acks.event); /* who waits for "seen" */
   out->token = TOKEN(l->generation, i, index);
   out->position = l->position;
   out->index = index;

@@ -1,0 +1,407 @@
+#include "agent/bus.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "agent/directory.h"
+#include "base/os.h"
+
+#define TICK_FIRST_NS UINT64_C(250000000)
+#define TICK_LONGEST_NS UINT64_C(2000000000)
+
+/* ---- open, close ---- */
+
+static void set_source(cfn_bus_t *bus) {
+  uint64_t pid;
+  cfn_identity_of(bus->region, bus->actor.me, &pid);
+  cfn_source_t source = {.name = bus->agent,
+                         .name_bytes = (uint8_t)strlen(bus->agent),
+                         .attachment = (uint16_t)bus->actor.me,
+                         .mailbox = bus->mailbox,
+                         .attachment_inc = cfn_id_inc(bus->id_word),
+                         .agent_inc = bus->agent_inc,
+                         .pid = pid};
+  bus->outbox.source = source;
+}
+
+int cfn_bus_open(const char *dir, const char *name, const cfn_wish_t *wish, int flags,
+                 cfn_bus_t **out, int *created) {
+  static const cfn_wish_t nothing;
+  cfn_bus_t *bus = calloc(1, sizeof *bus);
+  if (!bus) return cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for a handle");
+  bool made = false;
+  int r = cfn_region_open(dir, name, wish ? wish : &nothing, flags, &bus->region, &made);
+  if (r == CFN_OK) {
+    r = cfn_attach(bus->region, &bus->actor, &bus->id_word);
+    if (r < 0) cfn_region_close(bus->region);
+  }
+  if (r < 0) {
+    free(bus);
+    return r;
+  }
+  bus->region_open = true;
+  bus->stamp = cfn_os_fork_stamp();
+  cfn_store_relaxed(&bus->tick_ns, TICK_FIRST_NS);
+  bus->fifo[0] = bus->fifo[1] = -1;
+  bus->round_robin = bus->actor.me;
+  pthread_mutex_init(&bus->lock, NULL);
+  cfn_outbox_begin(&bus->outbox, bus->region, bus->actor.me, &(cfn_source_t){.name = ""});
+  set_source(bus);
+  *out = bus;
+  if (created) *created = made;
+  return CFN_OK;
+}
+
+static void forget_pending(cfn_bus_t *bus) {
+  while (bus->pending) {
+    cfn_pending_t *p = bus->pending;
+    bus->pending = p->next;
+    free(p->wire);
+    free(p);
+  }
+}
+
+void cfn_bus_close(cfn_bus_t *bus) {
+  if (bus->stamp != cfn_os_fork_stamp()) return; /* inherited: nothing of it is ours to give back */
+  pthread_mutex_lock(&bus->lock);
+  if (!bus->closed) {
+    bus->closed = true;
+    cfn_inbox_end(&bus->inbox);
+    for (int i = 0; i < 2; i++)
+      if (bus->fifo[i] >= 0) close(bus->fifo[i]);
+    bus->fifo[0] = bus->fifo[1] = -1;
+    if (cfn_load_seq(&bus->actor.slot->id) == bus->id_word) {
+      cfn_detach(&bus->actor, bus->id_word);
+    } else {
+      cfn_life_drop(bus->region, bus->actor.me);
+    }
+    /* Threads of ours that sleep in this handle: let them find it closed. */
+    cfn_event_ring_futex(&bus->actor.slot->reply_bell);
+    if (bus->mailbox) {
+      cfn_mailbox_shm_t *m = cfn_mailbox(bus->region, bus->mailbox - 1);
+      cfn_event_ring(&m->bell.event, (cfn_doorbell_t){bus->region, 'm', bus->mailbox - 1});
+    }
+    if (cfn_load_seq(&bus->inside) == 0) {
+      cfn_region_close(bus->region);
+      bus->region_open = false;
+    }
+  }
+  pthread_mutex_unlock(&bus->lock);
+}
+
+void cfn_bus_free(cfn_bus_t *bus) {
+  if (!bus) return;
+  if (bus->stamp == cfn_os_fork_stamp()) {
+    cfn_bus_close(bus);
+    if (bus->region_open) cfn_region_close(bus->region);
+    pthread_mutex_destroy(&bus->lock);
+  }
+  forget_pending(bus);
+  free(bus);
+}
+
+int cfn_bus_enter(cfn_bus_t *bus) {
+  if (bus->stamp != cfn_os_fork_stamp())
+    return cfn_fail(CFN_FORKED, 0, 0,
+                    "this handle was opened before fork(); open the bus again in the child "
+                    "(Bus(name, agent=...)), handles do not survive a fork");
+  pthread_mutex_lock(&bus->lock);
+  int r = CFN_OK;
+  if (bus->closed) {
+    r = cfn_fail(CFN_CLOSED, 0, 0, "this handle is closed");
+  } else if (cfn_region_retired(bus->region)) {
+    r = cfn_fail(CFN_RETIRED, 0, 0, "bus '%s' was destroyed", bus->region->name);
+  } else if (cfn_load_acquire(&bus->actor.slot->id) != bus->id_word) {
+    r = cfn_fail(CFN_AGENT_FENCED, 0, 0,
+                 "this process was judged dead and its attachment recycled (was it restored from a "
+                 "checkpoint, or were its descriptors closed?); open the bus again");
+  }
+  if (r < 0) pthread_mutex_unlock(&bus->lock);
+  return r;
+}
+
+int cfn_bus_destroy(cfn_bus_t *bus) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  cfn_region_t *region = bus->region;
+  r = cfn_region_destroy(region);
+  /* Everybody asleep in it wakes up and finds it gone. */
+  cfn_event_ring_futex(&cfn_state(region)->registry.event);
+  for (unsigned c = 0; c < CFN_CLASSES; c++)
+    cfn_event_ring_futex(&cfn_state(region)->class_room[c].event);
+  for (uint32_t i = 0; i < region->geo.config.agents; i++) {
+    cfn_event_ring(&cfn_mailbox(region, i)->bell.event, (cfn_doorbell_t){region, 'm', i});
+    cfn_event_ring_futex(&cfn_mailbox(region, i)->space.event);
+    cfn_event_ring_futex(&cfn_mailbox(region, i)->acks.event);
+  }
+  for (uint32_t i = 0; i < region->geo.config.attachments; i++)
+    cfn_event_ring(&cfn_attachment(region, i)->reply_bell, (cfn_doorbell_t){region, 'a', i});
+  cfn_bus_leave(bus);
+  return r;
+}
+
+cfn_region_t *cfn_bus_region(cfn_bus_t *bus) { return bus->region; }
+uint32_t cfn_bus_attachment(const cfn_bus_t *bus) { return bus->actor.me; }
+
+void cfn_bus_count(cfn_bus_t *bus, unsigned which, uint64_t n) {
+  cfn_a64 *c = &bus->actor.slot->counter[which];
+  cfn_store_relaxed(c, cfn_load_relaxed(c) + n);
+}
+
+/* ---- waiting ---- */
+
+bool cfn_deadline_passed(uint64_t deadline) {
+  if (deadline == 0) return true;
+  return deadline != CFN_FOREVER && cfn_os_monotonic_ns() >= deadline;
+}
+
+int cfn_bus_judge(cfn_bus_t *bus, const cfn_address_t *address) {
+  cfn_mailbox_shm_t *m = cfn_mailbox(bus->region, address->index);
+  char name[CFN_NAME_BYTES];
+  cfn_record_name(bus->region, address->index, name);
+  uint32_t who = 0;
+  int life = cfn_life_of_agent(bus->region, address->index, &who);
+  if (cfn_load_seq(&m->mid) != address->mid)
+    return cfn_fail(CFN_STALE, 0, 0, "the agent was unregistered meanwhile");
+  if (life != CFN_LIFE_DEAD) return CFN_OK;
+  uint64_t pid = 0;
+  if (who) cfn_identity_of(bus->region, who - 1, &pid);
+  return cfn_fail(CFN_AGENT_DEAD, (int64_t)pid, 0,
+                  "agent '%s' is dead%s; its inbox is kept for a successor (start it again under "
+                  "the same name), or remove it with unregister",
+                  name, who ? ": its process ended without leaving the bus" : "");
+}
+
+/* What every wait does now and then: are we still we, is anybody dead. */
+static int tick(cfn_bus_t *bus, const cfn_address_t *counterpart) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  r = cfn_life_refresh(bus->region, bus->actor.me);
+  if (r == CFN_AGENT_FENCED) cfn_fail(r, 0, 0, "another process has this attachment now");
+  bus->round_robin = (bus->round_robin + 1) % bus->region->geo.config.attachments;
+  if (r >= 0 && bus->round_robin != bus->actor.me &&
+      cfn_reap_if_dead(&bus->actor, bus->round_robin))
+    cfn_registry_finish_removals(&bus->actor);
+  if (r >= 0 && counterpart) r = cfn_bus_judge(bus, counterpart);
+  cfn_bus_leave(bus);
+  return r < 0 && r != CFN_OS ? r : CFN_OK;
+}
+
+int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsigned kind,
+                  uint32_t index, const cfn_address_t *counterpart, uint64_t deadline) {
+  cfn_attach_shm_t *slot = bus->actor.slot;
+  uint64_t now = cfn_os_monotonic_ns();
+  uint64_t slice = cfn_load_relaxed(&bus->tick_ns);
+  bool last = false;
+  if (deadline != CFN_FOREVER) {
+    if (now >= deadline) return CFN_TIMEOUT;
+    if (deadline - now < slice) {
+      slice = deadline - now;
+      last = true;
+    }
+  }
+  cfn_store_relaxed(&slot->waiting_since, cfn_os_wall_ns());
+  cfn_store_relaxed(&slot->waiting, (uint64_t)kind << 56 | index);
+  cfn_bus_count(bus, CFN_COUNT_WAITS, 1);
+  int slept = cfn_event_sleep(event, armed, slice);
+  cfn_store_relaxed(&slot->waiting, 0);
+  if (slept == 0) {
+    cfn_store_relaxed(&bus->tick_ns, TICK_FIRST_NS);
+    return CFN_OK;
+  }
+  if (slept == -EINTR) return CFN_INTERRUPTED;
+  uint64_t longer = 2 * cfn_load_relaxed(&bus->tick_ns);
+  cfn_store_relaxed(&bus->tick_ns, longer < TICK_LONGEST_NS ? longer : TICK_LONGEST_NS);
+  int r = tick(bus, counterpart);
+  if (r < 0) return r;
+  return last ? CFN_TIMEOUT : CFN_INTERRUPTED;
+}
+
+/* ---- agents ---- */
+
+static int check_agent_name(const char *agent) {
+  return cfn_name_check(agent, strlen(agent), "the agent name");
+}
+
+static int register_locked(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profile,
+                           cfn_address_t *out, bool *created) {
+  int r = check_agent_name(agent);
+  if (r == CFN_OK) r = cfn_profile_check(profile);
+  if (r < 0) return r;
+  r = cfn_registry_create(&bus->actor, agent, strlen(agent), profile, &out->index, &out->mid, created);
+  if (r == CFN_OVER_CAPACITY && cfn_reap_all(&bus->actor) > 0)
+    r = cfn_registry_create(&bus->actor, agent, strlen(agent), profile, &out->index, &out->mid,
+                            created);
+  if (r == CFN_OK && !*created) cfn_profile_store(bus->region, out->index, profile);
+  return r;
+}
+
+int cfn_bus_register(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profile,
+                     cfn_address_t *out, int *created) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  bool made = false;
+  r = register_locked(bus, agent, profile, out, &made);
+  if (created) *created = made;
+  cfn_bus_leave(bus);
+  return r;
+}
+
+int cfn_bus_act_as(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profile, int flags,
+                   uint64_t *incarnation, int *owner) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  *owner = 0;
+  *incarnation = 0;
+  if (bus->mailbox) {
+    r = cfn_fail(CFN_INVALID, 0, 0, "this handle acts as '%s' already; agents are not renamed: open "
+                 "another handle", bus->agent);
+    cfn_bus_leave(bus);
+    return r;
+  }
+  cfn_address_t address;
+  bool made = false;
+  for (int tries = 0; tries < 100; tries++) {
+    r = register_locked(bus, agent, profile, &address, &made);
+    if (r < 0 || !(flags & CFN_ACT_OWN)) break;
+    uint32_t holder;
+    r = cfn_registry_take_owner(&bus->actor, address.index, address.mid, incarnation, &holder);
+    if (r == CFN_OK) *owner = 1;
+    if (r == CFN_OK || r == CFN_AGENT_BUSY) { /* a living owner: act beside it */
+      r = CFN_OK;
+      break;
+    }
+    if (r == CFN_AGENT_DEAD) cfn_reap_if_dead(&bus->actor, holder);
+    else if (r != CFN_STALE) break;
+  }
+  if (r == CFN_OK) {
+    strncpy(bus->agent, agent, sizeof bus->agent - 1);
+    bus->mailbox = address.index + 1;
+    bus->mid = address.mid;
+    bus->agent_inc = *incarnation;
+    bus->owner = *owner;
+    cfn_store_seq(&bus->actor.slot->agent, address.index + 1);
+    set_source(bus);
+  }
+  cfn_bus_leave(bus);
+  return r;
+}
+
+static int find_locked(cfn_bus_t *bus, const char *agent, cfn_address_t *out) {
+  int r = check_agent_name(agent);
+  if (r < 0) return r;
+  if (cfn_directory_find(bus->region, agent, strlen(agent), &out->index, &out->mid) == CFN_OK)
+    return CFN_OK;
+  return cfn_fail(CFN_UNKNOWN_AGENT, 0, 0,
+                  "no agent '%s' on bus '%s'; register it first (cfnshm register %s), or wait for it",
+                  agent, bus->region->name, agent);
+}
+
+int cfn_bus_find(cfn_bus_t *bus, const char *agent, cfn_address_t *out) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  r = find_locked(bus, agent, out);
+  cfn_bus_leave(bus);
+  return r;
+}
+
+static int wait_agent(cfn_bus_t *bus, const char *agent, uint64_t deadline, cfn_address_t *out) {
+  for (;;) {
+    int r = cfn_bus_find(bus, agent, out);
+    if (r != CFN_UNKNOWN_AGENT || cfn_deadline_passed(deadline)) return r;
+    cfn_event_shm_t *event = &cfn_state(bus->region)->registry.event;
+    uint32_t armed = cfn_event_arm(event);
+    r = cfn_bus_find(bus, agent, out);
+    if (r != CFN_UNKNOWN_AGENT) return r;
+    r = cfn_bus_sleep(bus, event, armed, CFN_WAIT_AGENT, 0, NULL, deadline);
+    if (r < 0 && r != CFN_TIMEOUT) return r;
+  }
+}
+
+int cfn_bus_wait_agent(cfn_bus_t *bus, const char *agent, uint64_t deadline, cfn_address_t *out) {
+  cfn_bus_wait_begin(bus);
+  int r = wait_agent(bus, agent, deadline, out);
+  cfn_bus_wait_end(bus);
+  return r;
+}
+
+int cfn_bus_unregister(cfn_bus_t *bus, const char *agent, int flags, uint64_t *dropped) {
+  *dropped = 0;
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  for (int tries = 0; tries < 100; tries++) {
+    cfn_address_t address;
+    r = find_locked(bus, agent, &address);
+    if (r < 0) break;
+    uint32_t holder = 0;
+    unsigned owner = cfn_owner_att(cfn_load_seq(&cfn_mailbox(bus->region, address.index)->owner));
+    bool force = flags & CFN_FORCE;
+    if (!force && owner && owner != CFN_OWNER_DIED && owner != bus->actor.me + 1 &&
+        owner <= bus->region->geo.config.attachments &&
+        cfn_life_of(bus->region, owner - 1, NULL, NULL) == CFN_LIFE_ALIVE) {
+      r = CFN_AGENT_BUSY;
+      holder = owner - 1;
+    } else {
+      uint64_t consumer;
+      r = cfn_registry_take_consumer(&bus->actor, address.index, address.mid, force, &consumer,
+                                     &holder);
+      if (r == CFN_AGENT_DEAD) {
+        cfn_reap_if_dead(&bus->actor, holder);
+        continue;
+      }
+      if (r == CFN_STALE) continue;
+      if (r == CFN_OK) {
+        bool own = bus->mailbox == address.index + 1;
+        if (own) cfn_inbox_end(&bus->inbox);
+        r = cfn_registry_remove(&bus->actor, address.index, address.mid, consumer, dropped);
+        if (own) bus->mailbox = 0;
+        if (own) cfn_store_seq(&bus->actor.slot->agent, 0);
+      }
+    }
+    if (r == CFN_AGENT_BUSY) {
+      uint64_t pid;
+      cfn_identity_of(bus->region, holder, &pid);
+      cfn_fail(r, (int64_t)pid, 0, "agent '%s' belongs to process %llu, which is alive; end it first, "
+               "or unregister with force", agent, (unsigned long long)pid);
+    }
+    break;
+  }
+  cfn_bus_leave(bus);
+  return r;
+}
+
+int cfn_bus_set_profile(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profile) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  cfn_address_t address;
+  r = cfn_profile_check(profile);
+  if (r == CFN_OK) r = find_locked(bus, agent, &address);
+  if (r == CFN_OK) cfn_profile_store(bus->region, address.index, profile);
+  cfn_bus_leave(bus);
+  return r;
+}
+
+int cfn_bus_agents(cfn_bus_t *bus, cfn_address_t *out, uint32_t most) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  int n = 0;
+  for (uint32_t i = 0; i < bus->region->geo.config.agents; i++) {
+    uint64_t mid = cfn_load_seq(&cfn_mailbox(bus->region, i)->mid);
+    if (cfn_mid_state(mid) != CFN_MID_OPEN) continue;
+    if ((uint32_t)n < most) out[n] = (cfn_address_t){mid, i};
+    n++;
+  }
+  cfn_bus_leave(bus);
+  return n;
+}
+
+int cfn_bus_reap(cfn_bus_t *bus) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  cfn_directory_help(bus->region);
+  r = cfn_reap_all(&bus->actor);
+  cfn_bus_leave(bus);
+  return r;
+}

@@ -1,0 +1,71 @@
+/* The handle: one attachment of one process to one bus, and what it keeps privately. */
+#ifndef CFN_AGENT_BUS_H
+#define CFN_AGENT_BUS_H
+
+#include <pthread.h>
+
+#include "agent/attach.h"
+#include "cfnshm.h"
+#include "msg/inbox.h"
+#include "msg/outbox.h"
+
+/* A request that somebody waits for, or whose answer has come. */
+typedef struct cfn_pending {
+  uint64_t correlation;
+  uint8_t *wire; /* the answer, whole, or NULL */
+  struct cfn_pending *next;
+} cfn_pending_t;
+
+struct cfn_bus {
+  cfn_region_t *region;
+  cfn_actor_t actor;
+  uint64_t id_word; /* LIVE(inc): our attachment while we are not fenced */
+  uint64_t stamp;   /* of the process that opened it */
+  pthread_mutex_t lock; /* never held across a wait */
+  bool closed, region_open;
+  cfn_a32 inside; /* threads in calls that may wait: they keep the region mapped */
+  /* the agent we act as */
+  char agent[CFN_NAME_BYTES];
+  uint32_t mailbox; /* +1, 0 = nobody */
+  uint64_t mid;
+  uint64_t agent_inc;
+  bool owner;
+  cfn_inbox_t inbox; /* consumer == 0: we do not read it */
+  cfn_outbox_t outbox;
+  cfn_pending_t *pending;
+  cfn_a64 tick_ns; /* grows while nothing happens */
+  uint32_t round_robin; /* whose life the next tick looks at */
+  int fifo[2];          /* inbox, replies; -1 */
+};
+
+/* Enters a call: CFN_OK with the lock held, or CFN_FORKED, CFN_CLOSED, CFN_RETIRED,
+ * CFN_AGENT_FENCED without it. */
+int cfn_bus_enter(cfn_bus_t *bus);
+static inline void cfn_bus_leave(cfn_bus_t *bus) { pthread_mutex_unlock(&bus->lock); }
+
+/* Around every call that may leave the lock and come back: a close meanwhile must not unmap. */
+static inline void cfn_bus_wait_begin(cfn_bus_t *bus) { cfn_add_seq(&bus->inside, 1); }
+static inline void cfn_bus_wait_end(cfn_bus_t *bus) { cfn_add_seq(&bus->inside, (uint32_t)-1); }
+
+/* Sleeps on an event that was armed (and whose condition was looked at again after that). The lock
+ * is NOT held. `counterpart` is the agent whose death ends the wait, or NULL. CFN_OK: look again;
+ * CFN_TIMEOUT: look once more, then say so; CFN_INTERRUPTED; or why waiting makes no sense. */
+int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsigned kind,
+                  uint32_t index, const cfn_address_t *counterpart, uint64_t deadline);
+
+/* Has the deadline passed? 0 has always passed. */
+bool cfn_deadline_passed(uint64_t deadline);
+
+/* Is the agent's process proven dead? CFN_OK or CFN_AGENT_DEAD with the story, CFN_STALE. */
+int cfn_bus_judge(cfn_bus_t *bus, const cfn_address_t *address);
+
+void cfn_bus_count(cfn_bus_t *bus, unsigned which, uint64_t n);
+
+/* Becomes the consumer of our agent's inbox if we are not. Lock held. */
+int cfn_bus_consume(cfn_bus_t *bus, bool steal);
+
+/* Writes a message into out; the body too if it fits and `view` is not set. */
+int64_t cfn_wire_write(void *out, size_t room, const cfn_frame_t *frame, const cfn_record_t *record,
+                       uint32_t index, bool view);
+
+#endif

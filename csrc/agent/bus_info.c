@@ -1,0 +1,88 @@
+/* What a bus tells of itself: every number here is read from the region. */
+#include <string.h>
+
+#include "agent/bus.h"
+#include "agent/directory.h"
+
+static void owner_waits(const cfn_region_t *r, uint32_t att, uint32_t mailbox,
+                        cfn_agent_info_t *out) {
+  cfn_attach_shm_t *slot = cfn_attachment(r, att);
+  uint64_t waiting = cfn_load_relaxed(&slot->waiting);
+  if (cfn_load_relaxed(&slot->agent) != mailbox + 1) return;
+  out->waiting = (uint8_t)(waiting >> 56);
+  out->waiting_index = (uint32_t)waiting;
+  if (waiting) out->waiting_since_wall_ns = cfn_load_relaxed(&slot->waiting_since);
+}
+
+static void fill_agent(cfn_bus_t *bus, uint32_t i, cfn_agent_info_t *out) {
+  cfn_region_t *r = bus->region;
+  cfn_mailbox_shm_t *m = cfn_mailbox(r, i);
+  memset(out, 0, sizeof *out);
+  out->index = i;
+  cfn_record_name(r, i, out->name);
+  out->readable = 1;
+  for (unsigned t = 0; t < CFN_TEXTS; t++)
+    if (!cfn_profile_text(r, i, t, out->text[t])) out->readable = 0;
+  out->registered_wall_ns = cfn_load_relaxed(&m->registered_wall_ns);
+  uint64_t owner = cfn_load_seq(&m->owner);
+  uint64_t consumer = cfn_load_seq(&m->consumer);
+  out->incarnation = cfn_owner_inc(owner) - cfn_load_relaxed(&m->inc_base);
+  unsigned whose = cfn_owner_att(owner), reader = cfn_consumer_att(consumer);
+  if (whose && whose <= r->geo.config.attachments) {
+    cfn_identity_of(r, whose - 1, &out->owner_pid);
+    owner_waits(r, whose - 1, i, out);
+  }
+  if (reader && reader <= r->geo.config.attachments) {
+    cfn_identity_of(r, reader - 1, &out->reader_pid);
+    if (!out->waiting) owner_waits(r, reader - 1, i, out);
+  }
+  out->life = (uint8_t)cfn_life_of_agent(r, i, NULL);
+  for (unsigned l = 0; l < CFN_LANES; l++) {
+    out->depth[l] = cfn_lane_depth(r, i, l);
+    out->capacity[l] = r->geo.config.lane_slots[l];
+  }
+  out->sent = cfn_load_relaxed(&m->sent);
+}
+
+int cfn_bus_agent_info(cfn_bus_t *bus, const cfn_address_t *address, cfn_agent_info_t *out) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  r = CFN_STALE;
+  if (address->index < bus->region->geo.config.agents) {
+    fill_agent(bus, address->index, out);
+    out->mid = address->mid;
+    if (cfn_load_seq(&cfn_mailbox(bus->region, address->index)->mid) == address->mid) r = CFN_OK;
+  }
+  if (r == CFN_STALE) cfn_fail(r, 0, 0, "the agent was unregistered meanwhile");
+  cfn_bus_leave(bus);
+  return r;
+}
+
+int cfn_bus_info(cfn_bus_t *bus, cfn_bus_info_t *out) {
+  int e = cfn_bus_enter(bus);
+  if (e < 0) return e;
+  cfn_region_t *r = bus->region;
+  memset(out, 0, sizeof *out);
+  memcpy(out->name, r->name, sizeof out->name);
+  memcpy(out->path, r->path, sizeof out->path);
+  out->config = r->geo.config;
+  out->region_bytes = r->geo.region_bytes;
+  out->created_wall_ns = r->super.created_wall_ns;
+  out->creator_pid = r->super.creator_pid;
+  out->corrupt_dropped = cfn_load_relaxed(&cfn_state(r)->corrupt_dropped);
+  out->largest_body = cfn_bus_largest_body(bus);
+  for (unsigned c = 0; c < CFN_CLASSES; c++) out->free_chunks[c] = cfn_slab_free_hint(r, c);
+  uint64_t top = cfn_load_seq(&cfn_state(r)->attach_top);
+  if (top > r->geo.config.attachments) top = r->geo.config.attachments;
+  for (uint32_t i = 0; i < top; i++) {
+    for (unsigned c = 0; c < CFN_COUNTERS; c++)
+      out->counter[c] += cfn_load_relaxed(&cfn_attachment(r, i)->counter[c]);
+    int life = cfn_life_of(r, i, NULL, NULL);
+    if (life == CFN_LIFE_ALIVE) out->attached++;
+    if (life == CFN_LIFE_DEAD) out->dead++;
+  }
+  for (uint32_t i = 0; i < r->geo.config.agents; i++)
+    if (cfn_mid_state(cfn_load_seq(&cfn_mailbox(r, i)->mid)) == CFN_MID_OPEN) out->agents++;
+  cfn_bus_leave(bus);
+  return CFN_OK;
+}

@@ -1,0 +1,351 @@
+/* Receiving through a handle. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/bus.h"
+#include "agent/directory.h"
+#include "base/os.h"
+
+_Static_assert(sizeof(cfn_wire_t) == 104, "the wire header is read by offset in message.py");
+
+int64_t cfn_wire_write(void *out, size_t room, const cfn_frame_t *f, const cfn_record_t *rec,
+                       uint32_t index, bool view) {
+  size_t head = sizeof(cfn_wire_t) + f->name_bytes + rec->type_bytes;
+  bool inside = !view && head + rec->body_bytes <= room;
+  if (head > room) return CFN_NO_MEMORY;
+  cfn_wire_t w = {.sequence = f->first_seq + index,
+                  .wall_ns = f->wall_ns,
+                  .correlation = rec->correlation,
+                  .source_inc = f->source_inc,
+                  .source_agent_inc = f->source_agent_inc,
+                  .source_pid = f->source_pid,
+                  .external = inside ? 0 : (uint64_t)(uintptr_t)rec->body,
+                  .total_bytes = (uint32_t)(head + (inside ? rec->body_bytes : 0)),
+                  .body_bytes = rec->body_bytes,
+                  .index = index,
+                  .source_mailbox = f->source_mailbox,
+                  .source_att = f->source_att,
+                  .flags = rec->flags,
+                  .codec = rec->codec,
+                  .type_bytes = rec->type_bytes,
+                  .sender_bytes = f->name_bytes,
+                  .wire_flags = inside ? 0 : CFN_WIRE_EXTERNAL};
+  uint8_t *p = out;
+  memcpy(p, &w, sizeof w);
+  memcpy(p + sizeof w, f->payload, f->name_bytes);
+  memcpy(p + sizeof w + f->name_bytes, rec->type, rec->type_bytes);
+  if (inside) memcpy(p + head, rec->body, rec->body_bytes);
+  return w.total_bytes;
+}
+
+/* ---- becoming and staying the consumer ---- */
+
+static int fail_no_agent(void) {
+  return cfn_fail(CFN_INVALID, 0, 0, "this handle has no agent: open it with one (Bus(name, "
+                  "agent=\"...\"), --as NAME, CFNSHM_AGENT)");
+}
+
+static int lost_inbox(cfn_bus_t *bus) {
+  cfn_mailbox_shm_t *m = cfn_mailbox(bus->region, bus->mailbox - 1);
+  unsigned att = cfn_consumer_att(cfn_load_seq(&m->consumer));
+  uint64_t pid = 0;
+  if (att && att <= bus->region->geo.config.attachments)
+    cfn_identity_of(bus->region, att - 1, &pid);
+  cfn_inbox_end(&bus->inbox);
+  return cfn_fail(CFN_AGENT_FENCED, (int64_t)pid, 0,
+                  "the inbox of '%s' was taken over%s; messages that were not acked are redelivered "
+                  "there", bus->agent, pid ? " by another process" : "");
+}
+
+int cfn_bus_consume(cfn_bus_t *bus, bool steal) {
+  if (!bus->mailbox) return fail_no_agent();
+  if (bus->inbox.consumer) return CFN_OK;
+  uint32_t i = bus->mailbox - 1;
+  for (int tries = 0; tries < 100; tries++) {
+    uint64_t consumer;
+    uint32_t holder = 0;
+    int r = cfn_registry_take_consumer(&bus->actor, i, bus->mid, steal, &consumer, &holder);
+    if (r == CFN_OK) {
+      cfn_inbox_begin(&bus->inbox, bus->region, bus->actor.me, i, bus->mid, consumer);
+      return CFN_OK;
+    }
+    if (r == CFN_AGENT_DEAD) {
+      cfn_reap_if_dead(&bus->actor, holder);
+      continue;
+    }
+    if (r == CFN_AGENT_BUSY) {
+      uint64_t pid;
+      cfn_identity_of(bus->region, holder, &pid);
+      return cfn_fail(r, (int64_t)pid, 0,
+                      "the inbox of '%s' is being read by process %llu, which is alive; only one "
+                      "reads at a time. End it, or take the inbox over with steal",
+                      bus->agent, (unsigned long long)pid);
+    }
+    if (r == CFN_STALE)
+      return cfn_fail(CFN_UNKNOWN_AGENT, 0, 0, "agent '%s' was unregistered meanwhile", bus->agent);
+    return r;
+  }
+  return cfn_fail(CFN_AGAIN, 0, 0, "the inbox of '%s' changes hands all the time", bus->agent);
+}
+
+int cfn_bus_claim_inbox(cfn_bus_t *bus, int steal) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  if (bus->inbox.consumer && cfn_inbox_fenced(&bus->inbox)) cfn_inbox_end(&bus->inbox);
+  r = cfn_bus_consume(bus, steal);
+  cfn_bus_leave(bus);
+  return r;
+}
+
+int cfn_bus_release_inbox(cfn_bus_t *bus) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  if (bus->inbox.consumer) {
+    cfn_registry_give_back_consumer(&bus->actor, bus->inbox.mailbox, bus->inbox.consumer);
+    cfn_inbox_end(&bus->inbox);
+  }
+  cfn_bus_leave(bus);
+  return r;
+}
+
+/* ---- the doorbell descriptor ---- */
+
+static cfn_event_shm_t *bell_of(cfn_bus_t *bus, int replies, cfn_doorbell_t *bell) {
+  if (replies) {
+    *bell = (cfn_doorbell_t){bus->region, 'a', bus->actor.me};
+    return &bus->actor.slot->reply_bell;
+  }
+  *bell = (cfn_doorbell_t){bus->region, 'm', bus->mailbox - 1};
+  return &cfn_mailbox(bus->region, bus->mailbox - 1)->bell.event;
+}
+
+static bool something_there(cfn_bus_t *bus, int replies) {
+  if (!replies) return cfn_inbox_ready(&bus->inbox, CFN_ALL_LANES);
+  cfn_ring_t q = cfn_ring_of_replies(bus->region, bus->actor.me);
+  uint64_t h = cfn_load_seq(q.head);
+  uint64_t w = cfn_load_seq(cfn_ring_slot(&q, h));
+  return cfn_slot_lap(w) != cfn_ring_lap(&q, h) || cfn_slot_ref(w);
+}
+
+/* Found nothing: make the descriptor unreadable, and readable again if something came meanwhile. */
+static void fifo_rest(cfn_bus_t *bus, int replies) {
+  if (bus->fifo[replies] < 0) return;
+  cfn_doorbell_t bell;
+  cfn_event_arm_fifo(bell_of(bus, replies, &bell));
+  if (something_there(bus, replies)) {
+    cfn_os_fifo_ring(bus->fifo[replies]);
+    return;
+  }
+  cfn_os_fifo_drain(bus->fifo[replies]);
+  /* A ring between arming and draining was drained with its byte: look again. */
+  if (something_there(bus, replies)) cfn_os_fifo_ring(bus->fifo[replies]);
+}
+
+int cfn_bus_fileno(cfn_bus_t *bus, int replies) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  replies = replies != 0;
+  if (!replies) r = cfn_bus_consume(bus, false);
+  if (r == CFN_OK && bus->fifo[replies] < 0) {
+    cfn_doorbell_t bell;
+    bell_of(bus, replies, &bell);
+    int fd = cfn_doorbell_open(bell);
+    if (fd < 0) {
+      errno = -fd;
+      r = cfn_fail_os("cannot open the doorbell of '%s'", bus->agent);
+    } else {
+      bus->fifo[replies] = fd;
+      fifo_rest(bus, replies);
+    }
+  }
+  if (r == CFN_OK) r = bus->fifo[replies];
+  cfn_bus_leave(bus);
+  return r;
+}
+
+/* ---- receive ---- */
+
+static int ack_all(cfn_bus_t *bus, const uint64_t *tokens, uint32_t n) {
+  int first = CFN_OK;
+  for (uint32_t i = 0; i < n; i++) {
+    int r = bus->inbox.consumer ? cfn_inbox_ack(&bus->inbox, tokens[i]) : CFN_INVALID;
+    if (r < 0 && first == CFN_OK) first = r;
+  }
+  if (first == CFN_AGENT_FENCED) lost_inbox(bus);
+  if (first == CFN_INVALID)
+    cfn_fail(first, 0, 0, "this message is not leased by this handle (acked already, or its inbox was "
+             "given up)");
+  return first;
+}
+
+int cfn_bus_ack(cfn_bus_t *bus, const uint64_t *tokens, uint32_t n) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  r = ack_all(bus, tokens, n);
+  if (bus->inbox.consumer) cfn_inbox_announce(&bus->inbox, false);
+  cfn_bus_leave(bus);
+  return r;
+}
+
+int cfn_bus_verify(cfn_bus_t *bus, uint64_t token) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  if (!bus->inbox.consumer || !cfn_inbox_still_mine(&bus->inbox, token)) r = lost_inbox(bus);
+  cfn_bus_leave(bus);
+  return r;
+}
+
+/* The next message into out; lock held. */
+static int64_t next_message(cfn_bus_t *bus, unsigned lanes, bool view, void *out, size_t room) {
+  cfn_handed_t h;
+  int r = cfn_inbox_next(&bus->inbox, lanes, &h);
+  if (r < 0) return r;
+  int64_t bytes = cfn_wire_write(out, room, h.frame, &h.record, h.index, view);
+  if (bytes < 0) return bytes;
+  cfn_wire_t *w = out;
+  w->token = h.token;
+  w->position = h.position;
+  w->lane = h.lane;
+  if (h.redelivered) w->wire_flags |= CFN_WIRE_REDELIVERED;
+  if (w->wire_flags & CFN_WIRE_EXTERNAL && view) bus->region->keep_mapped = true;
+  /* The copy is good only if the lease still holds after it was made. */
+  if (!cfn_inbox_still_mine(&bus->inbox, h.token)) return CFN_AGENT_FENCED;
+  return bytes;
+}
+
+typedef struct receiving {
+  unsigned lanes;
+  int flags;
+  uint32_t most;
+  void *out;
+  size_t room;
+  uint32_t *offsets; /* NULL: one message */
+  size_t used;
+} receiving_t;
+
+/* One look, lock held: > 0 bytes or messages, CFN_EMPTY, or an error. */
+static int64_t look(cfn_bus_t *bus, receiving_t *v) {
+  if (!v->offsets) return next_message(bus, v->lanes, v->flags & CFN_RECV_VIEW, v->out, v->room);
+  int64_t n = 0;
+  v->used = 0;
+  while (n < v->most && v->room - v->used >= sizeof(cfn_wire_t) + CFN_NAME_BYTES + 256) {
+    size_t at = (v->used + 7) / 8 * 8;
+    int64_t bytes = next_message(bus, v->lanes, false, (uint8_t *)v->out + at, v->room - at);
+    if (bytes == CFN_EMPTY) break;
+    if (bytes < 0) return n ? n : bytes; /* what was handed out before is good: give it first */
+    v->offsets[n++] = (uint32_t)at;
+    v->used = at + (size_t)bytes;
+    const cfn_wire_t *w = (const void *)((uint8_t *)v->out + at);
+    if (w->wire_flags & CFN_WIRE_EXTERNAL || w->lane == CFN_LANE_CONTROL) break;
+  }
+  return n ? n : CFN_EMPTY;
+}
+
+static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, uint64_t deadline,
+                       receiving_t *v) {
+  for (;;) {
+    int64_t r = cfn_bus_enter(bus);
+    if (r < 0) return r;
+    r = n_acks ? ack_all(bus, acks, n_acks) : CFN_OK;
+    n_acks = 0;
+    if (r == CFN_INVALID) r = CFN_OK; /* acked by hand before: nothing is owed */
+    if (r == CFN_OK) r = cfn_bus_consume(bus, false);
+    if (r == CFN_OK) r = look(bus, v);
+    if (r == CFN_AGENT_FENCED) r = lost_inbox(bus);
+    if (r != CFN_EMPTY) {
+      cfn_bus_leave(bus);
+      return r;
+    }
+    cfn_inbox_announce(&bus->inbox, true); /* about to be idle: nobody shall wait for room that is there */
+    fifo_rest(bus, 0);
+    if (cfn_deadline_passed(deadline)) {
+      cfn_fail(CFN_EMPTY, 0, 0, "no message for '%s'", bus->agent);
+      cfn_bus_leave(bus);
+      return CFN_EMPTY;
+    }
+    cfn_event_shm_t *bell = &cfn_mailbox(bus->region, bus->mailbox - 1)->bell.event;
+    uint32_t armed = cfn_event_arm(bell);
+    bool ready = cfn_inbox_ready(&bus->inbox, v->lanes) || cfn_inbox_fenced(&bus->inbox);
+    uint32_t mailbox = bus->mailbox - 1;
+    cfn_bus_leave(bus);
+    if (ready) continue;
+    int slept = cfn_bus_sleep(bus, bell, armed, CFN_WAIT_INBOX, mailbox, NULL, deadline);
+    if (slept < 0 && slept != CFN_TIMEOUT) return slept;
+  }
+}
+
+int64_t cfn_bus_recv(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsigned lanes,
+                     int flags, uint64_t deadline, void *out, size_t room) {
+  receiving_t v = {.lanes = lanes, .flags = flags, .most = 1, .out = out, .room = room};
+  cfn_bus_wait_begin(bus);
+  int64_t r = receive(bus, acks, n_acks, deadline, &v);
+  cfn_bus_wait_end(bus);
+  return r;
+}
+
+int64_t cfn_bus_recv_many(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsigned lanes,
+                          uint32_t most, uint64_t deadline, void *out, size_t room,
+                          uint32_t *offsets, size_t *used) {
+  receiving_t v = {.lanes = lanes, .most = most, .out = out, .room = room, .offsets = offsets};
+  cfn_bus_wait_begin(bus);
+  int64_t r = receive(bus, acks, n_acks, deadline, &v);
+  cfn_bus_wait_end(bus);
+  *used = v.used;
+  return r;
+}
+
+/* ---- peek ---- */
+
+typedef struct peeking {
+  uint8_t *out;
+  size_t room, used;
+  uint32_t *offsets;
+  uint32_t most, n;
+  bool full;
+} peeking_t;
+
+static void peek_frame(void *context, const cfn_peek_t *peek) {
+  peeking_t *p = context;
+  uint32_t offsets_small[64], *offsets = offsets_small;
+  if (peek->frame.count > 64) offsets = malloc((size_t)peek->frame.count * sizeof *offsets);
+  if (!offsets) return;
+  offsets[0] = cfn_frame_first(&peek->frame);
+  if (peek->frame.count > 1 && cfn_frame_index(&peek->frame, offsets) < 0) p->full = true;
+  for (uint32_t i = peek->first; i < peek->frame.count && !p->full; i++) {
+    cfn_record_t rec;
+    size_t at = (p->used + 7) / 8 * 8;
+    if (cfn_frame_record(&peek->frame, offsets[i], &rec) < 0) break;
+    size_t need = sizeof(cfn_wire_t) + peek->frame.name_bytes + rec.type_bytes + rec.body_bytes;
+    if (p->n == p->most || at + need > p->room) {
+      p->full = true;
+      break;
+    }
+    cfn_wire_write(p->out + at, p->room - at, &peek->frame, &rec, i, false);
+    cfn_wire_t *w = (void *)(p->out + at);
+    w->position = peek->position;
+    w->lane = (uint8_t)peek->lane;
+    if (cfn_place(peek->position, i) < peek->seen) w->wire_flags |= CFN_WIRE_REDELIVERED;
+    p->offsets[p->n++] = (uint32_t)at;
+    p->used = at + w->total_bytes;
+  }
+  if (offsets != offsets_small) free(offsets);
+}
+
+int64_t cfn_bus_peek(cfn_bus_t *bus, const cfn_address_t *address, unsigned lanes, void *out,
+                     size_t room, uint32_t *offsets, uint32_t most, size_t *used) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  peeking_t p = {.out = out, .room = room, .offsets = offsets, .most = most};
+  uint8_t *buffer = malloc(cfn_slab_largest(bus->region) + 8);
+  if (!buffer) r = cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory to look into an inbox");
+  for (unsigned lane = 0; r == CFN_OK && lane < CFN_LANES; lane++)
+    if (lanes >> lane & 1)
+      cfn_lane_peek(bus->region, address->index, lane, buffer, peek_frame, &p);
+  free(buffer);
+  if (r == CFN_OK && cfn_load_seq(&cfn_mailbox(bus->region, address->index)->mid) != address->mid)
+    r = cfn_fail(CFN_STALE, 0, 0, "the agent was unregistered meanwhile");
+  cfn_bus_leave(bus);
+  *used = p.used;
+  return r < 0 ? r : (int64_t)p.n;
+}

@@ -1,0 +1,356 @@
+/* Sending through a handle: post, and wait for room where there is none. */
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/bus.h"
+#include "agent/directory.h"
+#include "base/os.h"
+
+static const char *const lane_names[CFN_LANES] = {"control", "high", "normal", "low"};
+
+uint64_t cfn_bus_largest_body(cfn_bus_t *bus) {
+  return cfn_slab_largest(bus->region) - cfn_pad8(strlen(bus->agent)) - sizeof(cfn_record_shm_t);
+}
+
+static int fail_too_large(cfn_bus_t *bus, uint64_t bytes) {
+  return cfn_fail(CFN_TOO_LARGE, cfn_slab_largest(bus->region), (int64_t)bytes,
+                  "the message needs %llu bytes with its header and the largest chunk of bus '%s' "
+                  "holds %u; split it, or pass a file name",
+                  (unsigned long long)bytes, bus->region->name, cfn_slab_largest(bus->region));
+}
+
+static int fail_full(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane, int code) {
+  char name[CFN_NAME_BYTES];
+  cfn_record_name(bus->region, to->index, name);
+  uint64_t depth = cfn_lane_depth(bus->region, to->index, lane);
+  return cfn_fail(code, bus->region->geo.config.lane_slots[lane], (int64_t)depth,
+                  "%s: the %s lane of '%s' is full (%u places, %llu messages unread); it reads too "
+                  "slowly or is paused",
+                  code == CFN_FULL ? "no room" : "timed out waiting for room", lane_names[lane], name,
+                  bus->region->geo.config.lane_slots[lane], (unsigned long long)depth);
+}
+
+static int fail_no_space(cfn_bus_t *bus, unsigned cls) {
+  uint32_t free_now = cfn_slab_free_hint(bus->region, cls);
+  return cfn_fail(CFN_NO_SPACE, free_now, 1,
+                  "bus '%s' has %u chunks of %u bytes and %u are free (a part is kept for control "
+                  "messages and replies, and a full inbox gets no more of what is scarce); read the "
+                  "full inboxes, or create the bus larger (CFNSHM_SIZE)",
+                  bus->region->name, bus->region->geo.config.class_chunks[cls],
+                  bus->region->geo.config.class_bytes[cls], free_now);
+}
+
+typedef struct sending {
+  cfn_bus_t *bus;
+  cfn_route_t route;
+  const cfn_address_t *to; /* the agent, or NULL for a reply */
+  cfn_event_shm_t *space;
+  uint64_t deadline;
+  uint64_t first_sequence; /* of the frame, once it is posted */
+  bool reaped;
+} sending_t;
+
+/* No room: arms what will tell of room, looks again, sleeps. CFN_OK: try again. Called with the lock
+ * held, returns without it. */
+static int wait_for_room(sending_t *s, int why, unsigned cls, const cfn_outgoing_t *messages,
+                         uint32_t n, uint64_t *position) {
+  cfn_bus_t *bus = s->bus;
+  cfn_event_shm_t *event =
+      why == CFN_FULL ? s->space : &cfn_state(bus->region)->class_room[cls].event;
+  if (why == CFN_NO_SPACE && !s->reaped) { /* first ask the dead for what they left */
+    s->reaped = true;
+    if (cfn_reap_all(&bus->actor) > 0) {
+      cfn_bus_leave(bus);
+      return CFN_OK;
+    }
+  }
+  if (cfn_deadline_passed(s->deadline)) {
+    int r = why;
+    if (why == CFN_NO_SPACE) {
+      fail_no_space(bus, cls);
+    } else if (s->to) {
+      r = s->deadline ? CFN_TIMEOUT : CFN_FULL;
+      fail_full(bus, s->to, s->route.lane, r);
+    } else {
+      r = s->deadline ? CFN_TIMEOUT : CFN_FULL;
+      cfn_fail(r, CFN_REPLY_SLOTS, 0, "the asker has %u unread replies", CFN_REPLY_SLOTS);
+    }
+    cfn_bus_leave(bus);
+    return r;
+  }
+  uint32_t armed = cfn_event_arm(event);
+  /* AFTER arming: what became free before is seen here, what becomes free later rings us. */
+  unsigned again_cls;
+  int again = cfn_outbox_post(&bus->outbox, &s->route, messages, n, position, &again_cls);
+  s->first_sequence = bus->outbox.sequence - n + 1;
+  cfn_bus_leave(bus);
+  if (again == CFN_OK) return 1;
+  if (again != why || (why == CFN_NO_SPACE && again_cls != cls)) return CFN_OK;
+  int r = cfn_bus_sleep(bus, event, armed, why == CFN_FULL ? CFN_WAIT_SPACE : CFN_WAIT_CHUNKS,
+                        why == CFN_FULL ? s->route.index : cls, s->to, s->deadline);
+  if (!s->to && r != CFN_OK && cfn_bus_enter(bus) == CFN_OK) { /* has the asker died meanwhile? */
+    cfn_reap_if_dead(&bus->actor, s->route.index);
+    cfn_bus_leave(bus);
+  }
+  return r == CFN_TIMEOUT ? CFN_OK : r; /* look once more before saying so */
+}
+
+/* Posts, waiting for room. CFN_OK, CFN_STALE or an error. */
+static int post(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64_t *position) {
+  cfn_bus_t *bus = s->bus;
+  for (;;) {
+    int r = cfn_bus_enter(bus);
+    if (r < 0) return r;
+    unsigned cls = 0;
+    r = cfn_outbox_post(&bus->outbox, &s->route, messages, n, position, &cls);
+    if (r == CFN_FULL || r == CFN_NO_SPACE) {
+      if (r == CFN_FULL) cfn_bus_count(bus, CFN_COUNT_FULL, 1);
+      r = wait_for_room(s, r, cls, messages, n, position);
+      if (r == CFN_OK) continue;
+      if (r < 0) return r;
+      if (cfn_bus_enter(bus) < 0) return CFN_OK; /* posted while looking again, and closed since */
+      r = CFN_OK;
+    } else if (r == CFN_OK) {
+      s->first_sequence = bus->outbox.sequence - n + 1;
+    } else if (r == CFN_TOO_LARGE) {
+      fail_too_large(bus, cfn_outbox_frame_bytes(&bus->outbox, messages, n));
+    } else if (r == CFN_AGAIN) {
+      cfn_bus_leave(bus);
+      sched_yield();
+      if (cfn_deadline_passed(s->deadline) && s->deadline) return CFN_TIMEOUT;
+      continue;
+    }
+    if (r == CFN_OK && bus->mailbox && s->to)
+      cfn_add_relaxed(&cfn_mailbox(bus->region, bus->mailbox - 1)->sent, n);
+    cfn_bus_leave(bus);
+    return r;
+  }
+}
+
+static int check_address(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane) {
+  if (to->index >= bus->region->geo.config.agents || lane >= CFN_LANES)
+    return cfn_fail(CFN_INVALID, 0, lane, "bad address or lane");
+  return CFN_OK;
+}
+
+static int send_frame(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
+                      const cfn_outgoing_t *messages, uint32_t n, uint64_t deadline,
+                      cfn_receipt_t *receipt) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  r = check_address(bus, to, lane);
+  cfn_bus_leave(bus);
+  if (r < 0) return r;
+  sending_t s = {.bus = bus,
+                 .route = {CFN_TO_MAILBOX, (uint8_t)lane, to->index, to->mid},
+                 .to = to,
+                 .space = &cfn_mailbox(bus->region, to->index)->space.event,
+                 .deadline = deadline};
+  uint64_t position = 0;
+  r = post(&s, messages, n, &position);
+  if (r == CFN_STALE) cfn_fail(r, 0, 0, "the agent was unregistered meanwhile");
+  if (r < 0) return r;
+  if (receipt)
+    *receipt = (cfn_receipt_t){.mid = to->mid,
+                               .position = position,
+                               .first_sequence = s.first_sequence,
+                               .mailbox = to->index,
+                               .count = n,
+                               .lane = lane};
+  return CFN_OK;
+}
+
+int cfn_bus_send(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
+                 const cfn_outgoing_t *messages, uint32_t n, uint64_t deadline,
+                 cfn_receipt_t *receipt) {
+  if (n == 0 || n > CFN_INDEX_MASK / 16) return cfn_fail(CFN_INVALID, 0, n, "bad message count");
+  cfn_bus_wait_begin(bus);
+  int r = send_frame(bus, to, lane, messages, n, deadline, receipt);
+  cfn_bus_wait_end(bus);
+  return r;
+}
+
+int cfn_bus_send_one(cfn_bus_t *bus, uint32_t index, uint64_t mid, unsigned lane, unsigned codec,
+                     const void *body, uint32_t body_bytes, const char *type, uint32_t type_bytes,
+                     uint64_t correlation, uint64_t deadline, cfn_receipt_t *receipt) {
+  if (type_bytes > CFN_TYPE_BYTES_MAX)
+    return cfn_fail(CFN_INVALID, CFN_TYPE_BYTES_MAX, type_bytes,
+                    "a message type has at most %u bytes, not %u", CFN_TYPE_BYTES_MAX, type_bytes);
+  cfn_outgoing_t m = {body, type, correlation, body_bytes, (uint8_t)type_bytes, (uint8_t)codec,
+                      correlation ? CFN_MESSAGE_REPLY : 0};
+  return cfn_bus_send(bus, &(cfn_address_t){mid, index}, lane, &m, 1, deadline, receipt);
+}
+
+int64_t cfn_bus_send_joined(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane, unsigned codec,
+                            const char *type, uint32_t type_bytes, const uint8_t *bodies,
+                            const uint32_t *bytes, uint32_t n, uint64_t deadline,
+                            cfn_receipt_t *last, int *why) {
+  *why = CFN_OK;
+  if (type_bytes > CFN_TYPE_BYTES_MAX) {
+    *why = cfn_fail(CFN_INVALID, CFN_TYPE_BYTES_MAX, type_bytes,
+                    "a message type has at most %u bytes, not %u", CFN_TYPE_BYTES_MAX, type_bytes);
+    return 0;
+  }
+  cfn_outgoing_t *batch = malloc((n ? n : 1) * sizeof *batch);
+  if (!batch) {
+    *why = cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for a batch of %u messages", n);
+    return 0;
+  }
+  uint64_t at = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    batch[i] = (cfn_outgoing_t){bodies + at, type, 0, bytes[i], (uint8_t)type_bytes, (uint8_t)codec, 0};
+    at += bytes[i];
+  }
+  cfn_bus_wait_begin(bus);
+  int r = cfn_bus_enter(bus);
+  uint64_t largest = 0, head = 0;
+  if (r == CFN_OK) {
+    largest = cfn_slab_largest(bus->region);
+    head = cfn_frame_head_bytes(bus->outbox.source.name_bytes, 1);
+    cfn_bus_leave(bus);
+  }
+  uint32_t sent = 0;
+  while (r == CFN_OK && sent < n) {
+    uint32_t k = 0; /* as many as fit into the largest chunk */
+    uint64_t size = head + 8;
+    while (sent + k < n && (k == 0 || size + 4 + cfn_record_bytes(&batch[sent + k]) <= largest))
+      size += 4 + cfn_record_bytes(&batch[sent + k++]);
+    if (k > CFN_INDEX_MASK / 16) k = CFN_INDEX_MASK / 16;
+    r = send_frame(bus, to, lane, batch + sent, k, deadline, last);
+    if (r == CFN_OK) sent += k;
+  }
+  cfn_bus_wait_end(bus);
+  free(batch);
+  *why = r;
+  return sent;
+}
+
+static int reply(cfn_bus_t *bus, uint32_t att, uint64_t inc, const cfn_outgoing_t *message,
+                 uint64_t deadline) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  bool valid = att < bus->region->geo.config.attachments;
+  cfn_bus_leave(bus);
+  if (!valid) return cfn_fail(CFN_INVALID, 0, att, "the request names no attachment of this bus");
+  sending_t s = {.bus = bus,
+                 .route = {CFN_TO_REPLY, 0, att, cfn_id_word(inc, CFN_ID_LIVE)},
+                 .space = &cfn_attachment(bus->region, att)->reply_space,
+                 .deadline = deadline};
+  cfn_outgoing_t m = *message;
+  m.flags |= CFN_MESSAGE_REPLY;
+  uint64_t position;
+  r = post(&s, &m, 1, &position);
+  if (r == CFN_OK || r == CFN_STALE)
+    cfn_bus_count(bus, r == CFN_OK ? CFN_COUNT_REPLIES : CFN_COUNT_REPLIES_LATE, 1);
+  if (r == CFN_STALE) cfn_fail(r, 0, 0, "the process that asked is gone");
+  return r;
+}
+
+int cfn_bus_reply(cfn_bus_t *bus, uint32_t att, uint64_t inc, const cfn_outgoing_t *message,
+                  uint64_t deadline) {
+  cfn_bus_wait_begin(bus);
+  int r = reply(bus, att, inc, message, deadline);
+  cfn_bus_wait_end(bus);
+  return r;
+}
+
+int cfn_bus_broadcast(cfn_bus_t *bus, const cfn_address_t *to, uint32_t n, unsigned lane,
+                      const cfn_outgoing_t *message, int *result, cfn_receipt_t *receipt) {
+  int delivered = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    result[i] = cfn_bus_send(bus, &to[i], lane, message, 1, 0, &receipt[i]);
+    if (result[i] == CFN_OK) delivered++;
+    if (result[i] == CFN_FORKED || result[i] == CFN_CLOSED || result[i] == CFN_RETIRED ||
+        result[i] == CFN_AGENT_FENCED || result[i] == CFN_TOO_LARGE || result[i] == CFN_INVALID)
+      return result[i];
+  }
+  return delivered;
+}
+
+/* ---- receipts ---- */
+
+static int receipt_state(cfn_bus_t *bus, const cfn_receipt_t *t, uint32_t index) {
+  const cfn_region_t *r = bus->region;
+  if (t->mailbox >= r->geo.config.agents || t->lane >= CFN_LANES)
+    return cfn_fail(CFN_INVALID, 0, 0, "not a receipt of this bus");
+  cfn_mailbox_shm_t *m = cfn_mailbox(r, t->mailbox);
+  cfn_lane_shm_t *lane = &m->lane[t->lane];
+  cfn_ring_t q = cfn_ring_of_lane(r, t->mailbox, t->lane);
+  uint64_t place = cfn_place(t->position, index);
+  int state = CFN_RECEIPT_STORED;
+  if (cfn_load_seq(q.head) > t->position || cfn_load_seq(&lane->acked) > place) {
+    state = CFN_RECEIPT_ACKED;
+  } else {
+    cfn_a64 *slot = cfn_ring_slot(&q, t->position);
+    uint64_t w = cfn_load_seq(slot);
+    uint32_t ref = cfn_slot_ref(w);
+    if (cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, t->position)) > 0) {
+      state = CFN_RECEIPT_ACKED; /* emptied; the head lags */
+    } else if (ref && ref <= r->geo.chunks &&
+               cfn_own_state(cfn_load_seq(&cfn_chunk(r, ref - 1)->own)) == CFN_DONE &&
+               cfn_load_seq(slot) == w) {
+      state = CFN_RECEIPT_ACKED;
+    } else if (cfn_load_seq(&lane->seen) > place) {
+      state = CFN_RECEIPT_SEEN;
+    }
+  }
+  /* LAST: these cursors are this agent's only while the record is still it. */
+  if (cfn_load_seq(&m->mid) != t->mid) return CFN_RECEIPT_DROPPED;
+  return state;
+}
+
+int cfn_bus_receipt(cfn_bus_t *bus, const cfn_receipt_t *receipt, uint32_t index) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  r = receipt_state(bus, receipt, index);
+  cfn_bus_leave(bus);
+  return r;
+}
+
+/* The state that all messages of the receipt have reached. */
+static int receipt_least(cfn_bus_t *bus, const cfn_receipt_t *t) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  int least = receipt_state(bus, t, 0);
+  for (uint32_t i = 1; i < t->count && least >= 0; i++) {
+    int state = receipt_state(bus, t, i);
+    if (state < least) least = state;
+  }
+  cfn_bus_leave(bus);
+  return least;
+}
+
+static int receipt_wait(cfn_bus_t *bus, const cfn_receipt_t *t, int want, uint64_t deadline) {
+  cfn_address_t agent = {t->mid, t->mailbox};
+  for (;;) {
+    int state = receipt_least(bus, t);
+    if (state < 0 || state >= want) return state;
+    if (cfn_deadline_passed(deadline))
+      return cfn_fail(CFN_TIMEOUT, state, want, "timed out: the message is %s and not %s yet",
+                      state == CFN_RECEIPT_SEEN ? "seen" : "stored",
+                      want == CFN_RECEIPT_ACKED ? "acked" : "seen");
+    cfn_event_shm_t *event = &cfn_mailbox(bus->region, t->mailbox)->acks.event;
+    uint32_t armed = cfn_event_arm(event);
+    state = receipt_least(bus, t);
+    if (state < 0 || state >= want) return state;
+    int r = cfn_bus_sleep(bus, event, armed, CFN_WAIT_RECEIPT, t->mailbox, &agent, deadline);
+    bool died = cfn_owner_att(cfn_load_seq(&cfn_mailbox(bus->region, t->mailbox)->owner)) ==
+                CFN_OWNER_DIED;
+    if (r == CFN_AGENT_DEAD || died) { /* is there news of before its death? */
+      state = receipt_least(bus, t);
+      if (state < 0 || state >= want) return state;
+      int verdict = cfn_bus_judge(bus, &agent);
+      if (verdict == CFN_AGENT_DEAD) return verdict;
+    } else if (r < 0 && r != CFN_TIMEOUT && r != CFN_STALE) {
+      return r;
+    }
+  }
+}
+
+int cfn_bus_receipt_wait(cfn_bus_t *bus, const cfn_receipt_t *receipt, int want, uint64_t deadline) {
+  cfn_bus_wait_begin(bus);
+  int r = receipt_wait(bus, receipt, want, deadline);
+  cfn_bus_wait_end(bus);
+  return r;
+}

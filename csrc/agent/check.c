@@ -1,0 +1,276 @@
+/* The checker: every invariant of the region, as code.
+ *
+ * It runs beside a living bus, so a word that looks wrong is looked at again: only what stays exactly
+ * as it is over several looks is reported. "error" = an invariant is broken; "warning" = a state that
+ * heals by itself, by the next operation, or by reaping (doctor --repair).
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/directory.h"
+#include "agent/liveness.h"
+#include "base/hash.h"
+#include "cfnshm.h"
+
+#define LOOKS 3
+
+typedef struct checking {
+  cfn_region_t *r;
+  cfn_check_report_t report;
+  void *context;
+  int errors;
+  uint8_t *references; /* of each chunk */
+} checking_t;
+
+__attribute__((format(printf, 3, 4))) static void say(checking_t *c, const char *severity,
+                                                      const char *format, ...) {
+  char text[300];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  if (severity[0] == 'e') c->errors++;
+  if (c->report) c->report(c->context, severity, text);
+}
+
+static void check_super(checking_t *c) {
+  cfn_super_shm_t now;
+  memcpy(&now, c->r->base, sizeof now);
+  if (now.crc != cfn_crc32c(&now, offsetof(cfn_super_shm_t, crc)) ||
+      memcmp(&now.config, &c->r->super.config, sizeof now.config) != 0 ||
+      now.nonce != c->r->super.nonce)
+    say(c, "error", "the header was changed after the bus was created");
+}
+
+/* ---- rings ---- */
+
+static void check_chunk_in_slot(checking_t *c, const char *where, cfn_a64 *slot, uint64_t w,
+                                uint64_t target) {
+  uint32_t ref = cfn_slot_ref(w);
+  if (ref > c->r->geo.chunks) {
+    say(c, "error", "%s: a slot names chunk %u and there are %u", where, ref - 1, c->r->geo.chunks);
+    return;
+  }
+  cfn_chunk_shm_t *chunk = cfn_chunk(c->r, ref - 1);
+  uint64_t own = cfn_load_seq(&chunk->own);
+  uint64_t names = cfn_load_seq(&chunk->target);
+  if (cfn_load_seq(slot) != w) return; /* moved on meanwhile */
+  unsigned state = cfn_own_state(own);
+  if (state == CFN_FREE || state > CFN_DONE)
+    say(c, "error", "%s: chunk %u is in the ring with owner state %u", where, ref - 1, state);
+  if (names != target)
+    say(c, "error", "%s: chunk %u stands in this ring and is addressed to another", where, ref - 1);
+  if (c->references[ref - 1] < 255) c->references[ref - 1]++;
+}
+
+/* Does a slot's word agree with head and tail? True also while it keeps changing as we look. */
+static bool slot_agrees(const cfn_ring_t *q, uint32_t i, uint64_t *word) {
+  uint64_t before[3] = {0, 0, 0};
+  for (int look = 0, still = 0; look < 16 * LOOKS; look++) {
+    uint64_t now[3] = {cfn_load_seq(q->head), cfn_load_seq(&q->slot[i]), cfn_load_seq(q->tail)};
+    uint64_t head = now[0], w = now[1], tail = now[2];
+    uint64_t position = cfn_slot_lap(w) << q->log2 | i;
+    *word = w;
+    /* filled: head <= position <= tail, each of which may lag by one;
+     * empty: the position it waits for is not below tail, and at most one round ahead */
+    bool good = cfn_slot_ref(w) ? position + 1 >= head && position <= tail
+                                : position >= tail && position <= tail + cfn_ring_slots(q);
+    if (good && head <= tail + 1 && tail <= head + cfn_ring_slots(q) + 1) return true;
+    still = memcmp(now, before, sizeof now) == 0 ? still + 1 : 0;
+    if (still == LOOKS) return false;
+    memcpy(before, now, sizeof now);
+  }
+  return true;
+}
+
+static void check_ring(checking_t *c, const char *where, const cfn_ring_t *q, uint64_t target) {
+  for (uint32_t i = 0; i < cfn_ring_slots(q); i++) {
+    uint64_t w;
+    if (!slot_agrees(q, i, &w))
+      say(c, "error", "%s: slot %u {lap %llu, chunk %d} does not fit head %llu and tail %llu", where,
+          i, (unsigned long long)cfn_slot_lap(w), (int)cfn_slot_ref(w) - 1,
+          (unsigned long long)cfn_load_seq(q->head), (unsigned long long)cfn_load_seq(q->tail));
+    if (cfn_slot_ref(w)) check_chunk_in_slot(c, where, &q->slot[i], w, target);
+  }
+}
+
+/* ---- mailboxes, attachments ---- */
+
+static void check_holder(checking_t *c, const char *name, const char *word, unsigned att) {
+  if (att == 0) return;
+  if (att > c->r->geo.config.attachments) {
+    say(c, "error", "%s: its %s word names attachment %u of %u", name, word, att - 1,
+        c->r->geo.config.attachments);
+    return;
+  }
+  int life = cfn_life_of(c->r, att - 1, NULL, NULL);
+  uint64_t pid;
+  cfn_identity_of(c->r, att - 1, &pid);
+  if (life == CFN_LIFE_DEAD)
+    say(c, "warning", "%s: its %s, process %llu, is dead and not recycled yet", name, word,
+        (unsigned long long)pid);
+  if (life == CFN_LIFE_NONE)
+    say(c, "error", "%s: its %s word names attachment %u, where nobody is", name, word, att - 1);
+}
+
+static void check_mailbox(checking_t *c, uint32_t i) {
+  cfn_mailbox_shm_t *m = cfn_mailbox(c->r, i);
+  uint64_t mid = cfn_load_seq(&m->mid);
+  unsigned state = cfn_mid_state(mid);
+  char name[CFN_NAME_BYTES], where[160];
+  cfn_record_name(c->r, i, name);
+  for (char *p = name; *p; p++)
+    if (*p < 33 || *p > 126) *p = '?';
+  if (state > CFN_MID_REMOVING) say(c, "error", "mailbox %u has state %u", i, state);
+  if (state == CFN_MID_OPEN) {
+    uint32_t index;
+    uint64_t word;
+    if (cfn_name_check(name, strlen(name), "name") < 0)
+      say(c, "error", "mailbox %u has the impossible name '%s'", i, name);
+    else if ((cfn_directory_find(c->r, name, strlen(name), &index, &word) < 0 || index != i) &&
+             cfn_load_seq(&m->mid) == mid)
+      say(c, "error", "agent '%s' is not found under its name", name);
+    unsigned owner = cfn_owner_att(cfn_load_seq(&m->owner));
+    check_holder(c, name, "owner", owner == CFN_OWNER_DIED ? 0 : owner);
+    check_holder(c, name, "consumer", cfn_consumer_att(cfn_load_seq(&m->consumer)));
+    for (unsigned t = 0; t < CFN_TEXTS; t++) {
+      char text[CFN_TEXT_LONG_BYTES];
+      if (!cfn_profile_text(c->r, i, t, text))
+        say(c, "warning", "agent '%s': a text is half written (its writer died, or writes)", name);
+    }
+  } else if (state == CFN_MID_REMOVING) {
+    say(c, "warning", "mailbox %u ('%s') is being removed", i, name);
+  } else if (state != CFN_MID_FREE) {
+    say(c, "warning", "mailbox %u ('%s') is being created", i, name);
+  }
+  for (unsigned l = 0; l < CFN_LANES; l++) {
+    static const char *const lanes[CFN_LANES] = {"control", "high", "normal", "low"};
+    cfn_ring_t q = cfn_ring_of_lane(c->r, i, l);
+    snprintf(where, sizeof where, "agent '%s', %s lane", name, lanes[l]);
+    check_ring(c, where, &q, cfn_target_word(CFN_TO_MAILBOX, l, i));
+    uint64_t seen = cfn_load_seq(&m->lane[l].seen), acked = cfn_load_seq(&m->lane[l].acked);
+    if (cfn_place_position(seen) > cfn_load_seq(q.tail) + 1)
+      say(c, "error", "%s: more was seen than was sent", where);
+    if (cfn_place_position(acked) > cfn_load_seq(q.tail) + 1)
+      say(c, "error", "%s: more was acked than was sent", where);
+  }
+}
+
+static void check_attachment(checking_t *c, uint32_t i) {
+  cfn_attach_shm_t *a = cfn_attachment(c->r, i);
+  unsigned state = cfn_id_state(cfn_load_seq(&a->id));
+  if (state > CFN_ID_VACANT) say(c, "error", "attachment %u has state %u", i, state);
+  if (state == CFN_ID_LIVE || state == CFN_ID_JOINING || state == CFN_ID_REAP) {
+    bool free_byte;
+    int life = cfn_life_of(c->r, i, NULL, &free_byte);
+    uint64_t pid;
+    cfn_identity_of(c->r, i, &pid);
+    if (life == CFN_LIFE_DEAD)
+      say(c, "warning", "process %llu (attachment %u) is dead and not recycled yet",
+          (unsigned long long)pid, i);
+    if (free_byte)
+      say(c, "warning", "process %llu (attachment %u) lives but lost its life byte: some code closed "
+          "descriptors that are not its own", (unsigned long long)pid, i);
+  }
+  char where[64];
+  snprintf(where, sizeof where, "replies of attachment %u", i);
+  cfn_ring_t q = cfn_ring_of_replies(c->r, i);
+  check_ring(c, where, &q, cfn_target_word(CFN_TO_REPLY, 0, i));
+}
+
+/* ---- chunks ---- */
+
+static bool announced(const cfn_region_t *r, uint32_t att, uint32_t k) {
+  for (unsigned cell = 0; cell < CFN_REGISTERS; cell++)
+    if (cell != CFN_REG_CREATE && cell != CFN_REG_RECORD &&
+        cfn_load_seq(&cfn_attachment(r, att)->reg[cell]) == k + 1)
+      return true;
+  return false;
+}
+
+static bool referenced_now(const cfn_region_t *r, uint32_t k) {
+  cfn_ring_t q;
+  return cfn_ring_of_target(r, cfn_load_seq(&cfn_chunk(r, k)->target), &q) && cfn_ring_holds(&q, k);
+}
+
+/* Is somebody about to free it, or still filling it? */
+static bool in_hand(checking_t *c, uint32_t k, uint64_t own) {
+  const cfn_region_t *r = c->r;
+  uint32_t who = cfn_own_who(own);
+  if (cfn_own_state(own) == CFN_DONE) { /* freed by who moves the head, not by who acked it */
+    for (uint32_t i = 0; i < r->geo.config.attachments; i++)
+      if (announced(r, i, k)) return true;
+    return false;
+  }
+  if (who >= r->geo.config.attachments) return false;
+  unsigned state = cfn_id_state(cfn_load_seq(&cfn_attachment(r, who)->id));
+  return state != CFN_ID_VACANT && state != CFN_ID_FREE && announced(r, who, k);
+}
+
+static void check_chunk(checking_t *c, uint32_t k) {
+  cfn_a64 *word = &cfn_chunk(c->r, k)->own;
+  if (c->references[k] > 1) say(c, "error", "chunk %u stands in %u slots", k, c->references[k]);
+  uint64_t own = cfn_load_seq(word);
+  for (int look = 0, still = 0; look < 16 * LOOKS; look++) {
+    if (cfn_own_state(own) == CFN_FREE || referenced_now(c->r, k)) return;
+    if (in_hand(c, k, own)) {
+      say(c, "warning", "chunk %u is in the hands of attachment %u", k, cfn_own_who(own));
+      return;
+    }
+    uint64_t now = cfn_load_seq(word);
+    still = now == own ? still + 1 : 0;
+    if (still == LOOKS) {
+      say(c, "error", "chunk %u is leaked: state %u of attachment %u, in no ring, announced by nobody",
+          k, cfn_own_state(own), cfn_own_who(own));
+      return;
+    }
+    own = now;
+  }
+}
+
+static void check_directory(checking_t *c) {
+  cfn_region_t *r = c->r;
+  uint64_t intent = cfn_load_seq(&cfn_state(r)->intent);
+  if (cfn_intent_record(intent)) {
+    if (cfn_intent_record(intent) > r->geo.config.agents)
+      say(c, "error", "the directory's intent names record %u of %u", cfn_intent_record(intent) - 1,
+          r->geo.config.agents);
+    else
+      say(c, "warning", "a change of the directory is pending; the next one finishes it");
+  }
+  for (uint32_t s = 0; s < r->geo.config.directory_slots; s++) {
+    uint64_t d = cfn_load_seq(&cfn_directory(r)[s]);
+    uint32_t value = cfn_dir_value(d);
+    if (value == 0 || value == CFN_DIR_TOMB) continue;
+    if (value > r->geo.config.agents) {
+      say(c, "error", "directory slot %u names record %u of %u", s, value - 1, r->geo.config.agents);
+      continue;
+    }
+    unsigned state = cfn_mid_state(cfn_load_seq(&cfn_mailbox(r, value - 1)->mid));
+    if (state != CFN_MID_OPEN && state != CFN_MID_PEND &&
+        cfn_load_seq(&cfn_directory(r)[s]) == d && !cfn_intent_record(intent))
+      say(c, "error", "directory slot %u names record %u, which is not registered (state %u)", s,
+          value - 1, state);
+  }
+}
+
+int cfn_region_check(cfn_region_t *r, cfn_check_report_t report, void *context) {
+  checking_t c = {r, report, context, 0, calloc(r->geo.chunks, 1)};
+  if (!c.references) return cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory to check the bus");
+  uint64_t state = cfn_load_seq(&cfn_state(r)->state);
+  if (state == CFN_BUS_RETIRED) say(&c, "warning", "the bus was destroyed");
+  else if (state != CFN_BUS_OK) say(&c, "error", "the bus has state %llu", (unsigned long long)state);
+  check_super(&c);
+  check_directory(&c);
+  for (uint32_t i = 0; i < r->geo.config.agents; i++) check_mailbox(&c, i);
+  for (uint32_t i = 0; i < r->geo.config.attachments; i++) check_attachment(&c, i);
+  for (uint32_t k = 0; k < r->geo.chunks; k++) check_chunk(&c, k);
+  uint64_t dropped = cfn_load_relaxed(&cfn_state(r)->corrupt_dropped);
+  if (dropped)
+    say(&c, "warning", "%llu messages were dropped as corrupt since the bus was created",
+        (unsigned long long)dropped);
+  free(c.references);
+  return c.errors;
+}

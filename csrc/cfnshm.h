@@ -1,0 +1,218 @@
+/* The C face of cfnshm: what the Python binding, the command and the tests call.
+ *
+ * Results: 0 or more is success, negative is a code of base/error.h; cfn_last_failure() of the same
+ * thread says more. Deadlines are nanoseconds of CLOCK_MONOTONIC: 0 = do not wait, CFN_FOREVER.
+ * A call that waits returns CFN_INTERRUPTED after a signal and at each safety tick: call it again
+ * with the same deadline (it has done nothing). Handles may be shared by threads; a handle that was
+ * inherited by fork answers CFN_FORKED to everything.
+ */
+#ifndef CFNSHM_H
+#define CFNSHM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "agent/registry.h"
+#include "base/error.h"
+#include "mem/region.h"
+#include "msg/envelope.h"
+
+#define CFN_FOREVER UINT64_MAX
+#define CFN_ALL_LANES 15u
+
+typedef struct cfn_bus cfn_bus_t;
+
+/* An agent as it was looked up: its record and the exact word that says it is still that one. */
+typedef struct cfn_address {
+  uint64_t mid;
+  uint32_t index;
+} cfn_address_t;
+
+/* ---- life of a handle ---- */
+int cfn_bus_open(const char *dir, const char *name, const cfn_wish_t *wish, int flags,
+                 cfn_bus_t **out, int *created);
+/* Gives back what is held; unacked messages stay for the next reader. Idempotent. */
+void cfn_bus_close(cfn_bus_t *bus);
+/* Frees the handle after close, when no thread is inside any call on it. */
+void cfn_bus_free(cfn_bus_t *bus);
+int cfn_bus_destroy(cfn_bus_t *bus);
+cfn_region_t *cfn_bus_region(cfn_bus_t *bus);
+uint32_t cfn_bus_attachment(const cfn_bus_t *bus);
+
+/* ---- agents ---- */
+enum { CFN_ACT_OWN = 1 }; /* be its owner, if nobody living is */
+/* This handle acts as the agent from now on (made if missing). `*incarnation` is its owner's count,
+ * `*owner` whether that is us. */
+int cfn_bus_act_as(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profile, int flags,
+                   uint64_t *incarnation, int *owner);
+int cfn_bus_register(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profile,
+                     cfn_address_t *out, int *created);
+int cfn_bus_find(cfn_bus_t *bus, const char *agent, cfn_address_t *out);
+/* Waits until the agent is registered. */
+int cfn_bus_wait_agent(cfn_bus_t *bus, const char *agent, uint64_t deadline, cfn_address_t *out);
+enum { CFN_FORCE = 1 };
+/* Removes an agent; the unread is dropped and counted. CFN_AGENT_BUSY while somebody living owns or
+ * reads it, unless forced. */
+int cfn_bus_unregister(cfn_bus_t *bus, const char *agent, int flags, uint64_t *dropped);
+int cfn_bus_set_profile(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profile);
+/* All agents; returns how many there are (also beyond `most`). */
+int cfn_bus_agents(cfn_bus_t *bus, cfn_address_t *out, uint32_t most);
+
+enum {
+  CFN_WAIT_NONE = 0,
+  CFN_WAIT_INBOX,   /* for a message */
+  CFN_WAIT_SPACE,   /* for room in an inbox: index = the agent */
+  CFN_WAIT_CHUNKS,  /* for a chunk of a slab class: index = the class */
+  CFN_WAIT_RECEIPT, /* for an ack: index = the agent */
+  CFN_WAIT_REPLY,   /* for an answer: index = the agent */
+  CFN_WAIT_AGENT    /* for an agent to register */
+};
+typedef struct cfn_agent_info {
+  char name[CFN_NAME_BYTES];
+  char text[CFN_TEXTS][CFN_TEXT_LONG_BYTES];
+  uint64_t mid;
+  uint64_t registered_wall_ns;
+  uint64_t incarnation;
+  uint64_t owner_pid, reader_pid;
+  uint64_t depth[CFN_LANES];
+  uint64_t capacity[CFN_LANES];
+  uint64_t sent, received;
+  uint64_t waiting_since_wall_ns;
+  uint32_t index;
+  uint32_t waiting_index;
+  uint8_t life; /* CFN_LIFE_* */
+  uint8_t waiting; /* CFN_WAIT_*, of its owner */
+  uint8_t readable; /* all texts were whole */
+} cfn_agent_info_t;
+/* CFN_OK, or CFN_STALE if it is another agent by now. */
+int cfn_bus_agent_info(cfn_bus_t *bus, const cfn_address_t *address, cfn_agent_info_t *out);
+
+/* ---- sending ---- */
+typedef struct cfn_receipt {
+  uint64_t mid;
+  uint64_t position;
+  uint64_t first_sequence;
+  uint32_t mailbox;
+  uint32_t count;
+  uint32_t lane;
+  uint32_t reserved;
+} cfn_receipt_t;
+/* All `n` messages or none, as one frame. */
+int cfn_bus_send(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
+                 const cfn_outgoing_t *messages, uint32_t n, uint64_t deadline,
+                 cfn_receipt_t *receipt);
+/* The plain case in one crossing. */
+int cfn_bus_send_one(cfn_bus_t *bus, uint32_t index, uint64_t mid, unsigned lane, unsigned codec,
+                     const void *body, uint32_t body_bytes, const char *type, uint32_t type_bytes,
+                     uint64_t correlation, uint64_t deadline, cfn_receipt_t *receipt);
+/* Bodies that lie one after the other in `bodies`, `bytes[i]` long: one frame (or as many as the
+ * largest class asks for; each is all or nothing). Returns how many messages were sent; fewer than n
+ * with the reason in *why. */
+int64_t cfn_bus_send_joined(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane, unsigned codec,
+                            const char *type, uint32_t type_bytes, const uint8_t *bodies,
+                            const uint32_t *bytes, uint32_t n, uint64_t deadline,
+                            cfn_receipt_t *last, int *why);
+/* One try at each of n agents; codes in result[i], receipts where CFN_OK. Returns how many got it. */
+int cfn_bus_broadcast(cfn_bus_t *bus, const cfn_address_t *to, uint32_t n, unsigned lane,
+                      const cfn_outgoing_t *message, int *result, cfn_receipt_t *receipt);
+uint64_t cfn_bus_largest_body(cfn_bus_t *bus);
+
+enum {
+  CFN_RECEIPT_STORED = 0,
+  CFN_RECEIPT_SEEN = 1,
+  CFN_RECEIPT_ACKED = 2,
+  CFN_RECEIPT_DROPPED = 3 /* the agent was removed; whether it was read before is not known */
+};
+/* The state of message `index` of the receipt. */
+int cfn_bus_receipt(cfn_bus_t *bus, const cfn_receipt_t *receipt, uint32_t index);
+/* Waits for SEEN or ACKED (or DROPPED) of all its messages; returns the state. */
+int cfn_bus_receipt_wait(cfn_bus_t *bus, const cfn_receipt_t *receipt, int want, uint64_t deadline);
+
+/* ---- receiving ---- */
+/* A message as it is handed to a caller: this header, then sender, type and (unless EXTERNAL) body,
+ * one after the other without padding. */
+enum { CFN_WIRE_REDELIVERED = 1, CFN_WIRE_EXTERNAL = 2 };
+typedef struct cfn_wire {
+  uint64_t token; /* for ack; 0 for replies and peeked messages */
+  uint64_t position;
+  uint64_t sequence;
+  uint64_t wall_ns;
+  uint64_t correlation;
+  uint64_t source_inc;
+  uint64_t source_agent_inc;
+  uint64_t source_pid;
+  uint64_t external; /* address of the body */
+  uint32_t total_bytes; /* of header and what follows */
+  uint32_t body_bytes;
+  uint32_t index;
+  uint32_t source_mailbox;
+  uint16_t source_att;
+  uint16_t flags; /* CFN_MESSAGE_* */
+  uint8_t lane;
+  uint8_t codec;
+  uint8_t type_bytes;
+  uint8_t sender_bytes;
+  uint8_t wire_flags;
+  uint8_t reserved[7];
+} cfn_wire_t;
+
+enum { CFN_RECV_VIEW = 1 }; /* bodies stay in the region (EXTERNAL), valid until acked */
+/* Acks `acks[0..n_acks)`, then the next message of `lanes` into out[0..room). Returns its bytes. */
+int64_t cfn_bus_recv(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsigned lanes,
+                     int flags, uint64_t deadline, void *out, size_t room);
+/* The same for up to `most` messages; offsets[i] is where message i starts. Waits for the first
+ * only. Returns how many; `*used` bytes of out are filled. Control messages end a batch. */
+int64_t cfn_bus_recv_many(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsigned lanes,
+                          uint32_t most, uint64_t deadline, void *out, size_t room,
+                          uint32_t *offsets, size_t *used);
+/* Is a copied or viewed body still what was handed out? CFN_OK or CFN_AGENT_FENCED. */
+int cfn_bus_verify(cfn_bus_t *bus, uint64_t token);
+/* Acks; the first failure's code, after trying all. */
+int cfn_bus_ack(cfn_bus_t *bus, const uint64_t *tokens, uint32_t n);
+/* Take the inbox now, so that nobody else can; `steal` takes it from a living reader. */
+int cfn_bus_claim_inbox(cfn_bus_t *bus, int steal);
+/* Gives the inbox back; unacked messages go to the next reader. */
+int cfn_bus_release_inbox(cfn_bus_t *bus);
+/* Messages in an agent's inbox, oldest first, without taking them: as many as fit. */
+int64_t cfn_bus_peek(cfn_bus_t *bus, const cfn_address_t *address, unsigned lanes, void *out,
+                     size_t room, uint32_t *offsets, uint32_t most, size_t *used);
+/* A descriptor that is readable while messages (0) or replies (1) wait. */
+int cfn_bus_fileno(cfn_bus_t *bus, int replies);
+
+/* ---- request and reply ---- */
+int cfn_bus_request(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
+                    const cfn_outgoing_t *message, uint64_t deadline, uint64_t *correlation);
+/* Returns the reply's bytes, as cfn_bus_recv; an EXTERNAL body lives until cfn_bus_request_end. */
+int64_t cfn_bus_request_wait(cfn_bus_t *bus, const cfn_address_t *to, uint64_t correlation,
+                             uint64_t deadline, void *out, size_t room);
+void cfn_bus_request_end(cfn_bus_t *bus, uint64_t correlation);
+/* Answers a request of attachment `att` in its life `inc`. CFN_STALE: it is gone or gave up. */
+int cfn_bus_reply(cfn_bus_t *bus, uint32_t att, uint64_t inc, const cfn_outgoing_t *message,
+                  uint64_t deadline);
+
+/* ---- the bus as a whole ---- */
+typedef struct cfn_bus_info {
+  char name[CFN_NAME_BYTES];
+  char path[CFN_PATH_BYTES];
+  cfn_config_shm_t config;
+  uint64_t region_bytes;
+  uint64_t created_wall_ns;
+  uint64_t creator_pid;
+  uint64_t counter[CFN_COUNTERS];
+  uint64_t corrupt_dropped;
+  uint64_t largest_body;
+  uint32_t free_chunks[CFN_CLASSES];
+  uint32_t agents;
+  uint32_t attached; /* living attachments */
+  uint32_t dead;     /* dead ones not recycled yet */
+} cfn_bus_info_t;
+int cfn_bus_info(cfn_bus_t *bus, cfn_bus_info_t *out);
+/* Recycles what dead processes left; returns how many were reaped. */
+int cfn_bus_reap(cfn_bus_t *bus);
+
+typedef void (*cfn_check_report_t)(void *context, const char *severity, const char *finding);
+/* Verifies every invariant of the region. Returns the number of findings of severity "error";
+ * "warning" = will heal by itself or by reaping. At rest (nobody inside any call) there are none. */
+int cfn_region_check(cfn_region_t *region, cfn_check_report_t report, void *context);
+
+#endif

@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Check the models in this directory with SPIN.
+
+    run.py [--profile small|full] [--only NAME] [--jobs N] [--list]
+
+Each run is one model with its preprocessor flags and an expectation:
+
+  clean   the state space must be exhausted without an error: no violated assertion, no invalid end state (a process that can
+          never go on, except at a label that begins with "end"), search not cut short by depth, memory or time;
+  error   a mutant: the search must find a violated assertion or an invalid end state;
+  survives  a mutant that is known to do no harm within the bounds (the README says why): must be exhausted like a clean run.
+
+Needs spin and gcc in PATH.  Works in a temporary directory; nothing is written beside the models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import dataclasses
+import pathlib
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+MEMORY_MB = {"small": 2000, "full": 7500}
+TIME_S = {"small": 120, "full": 1500}
+DEPTH = 2_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    name: str
+    model: str
+    flags: tuple[str, ...]
+    expect: str                      # clean | error | survives
+    profiles: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    ok: bool
+    verdict: str
+    states: int
+    seconds: float
+    detail: str = ""
+
+
+BOTH = ("small", "full")
+FULL = ("full",)
+RUNS: list[Run] = []
+
+
+def add(model: str, label: str, flags: str, expect: str = "clean", profiles: tuple[str, ...] = BOTH) -> None:
+    RUNS.append(Run(f"{model}.{label}", model, tuple("-D" + f for f in flags.split()), expect, profiles))
+
+
+def mutants(model: str, names: str, flags: str = "", expect: str = "error", profiles: tuple[str, ...] = BOTH) -> None:
+    for name in names.split():
+        parts = " ".join("MUTANT_" + part for part in name.split("+"))
+        add(model, name.lower(), f"{parts} {flags}", expect, profiles)
+
+
+@@TABLE@@
+
+def limit_memory(megabytes: int):
+    def apply() -> None:
+        size = megabytes * 1024 * 1024
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    return apply
+
+
+def number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    return int(float(found.group(1))) if found else 0
+
+
+def check(run: Run, profile: str) -> Outcome:
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="models-") as tmp:
+        for source in (HERE / f"{run.model}.pml", HERE / "words.h"):
+            shutil.copy(source, tmp)
+        wants_error = run.expect == "error"
+        spin = subprocess.run(["spin", "-a", *run.flags, f"{run.model}.pml"], cwd=tmp, capture_output=True, text=True)
+        if spin.returncode or not (pathlib.Path(tmp) / "pan.c").exists() or "Error:" in spin.stdout:
+            return Outcome(False, "spin failed", 0, time.monotonic() - start, spin.stdout + spin.stderr)
+        compile_flags = ["-O1" if wants_error else "-O2", "-w", "-DSAFETY", "-DCOLLAPSE", "-DVECTORSZ=2048",
+                         f"-DMEMLIM={MEMORY_MB[profile]}"]
+        gcc = subprocess.run(["gcc", *compile_flags, "-o", "pan", "pan.c"], cwd=tmp, capture_output=True, text=True)
+        if gcc.returncode:
+            return Outcome(False, "gcc failed", 0, time.monotonic() - start, gcc.stderr)
+        hash_bits = "22" if profile == "small" else "26"
+        depth = DEPTH if not wants_error else DEPTH // 4
+        try:
+            pan = subprocess.run([str(pathlib.Path(tmp) / "pan"), f"-m{depth}", f"-w{hash_bits}"], cwd=tmp, capture_output=True,
+                                 text=True, timeout=TIME_S[profile], preexec_fn=limit_memory(MEMORY_MB[profile] + 1500))
+        except subprocess.TimeoutExpired:
+            return Outcome(False, "timed out", 0, time.monotonic() - start)
+    text = pan.stdout + pan.stderr
+    seconds = time.monotonic() - start
+    states = number(r"([0-9.e+]+) states, stored", text)
+    summary = re.search(r"errors: (\d+)", text)
+    if summary is None:
+        return Outcome(False, "no result", states, seconds, text[-2000:])
+    if "out of memory" in text or "reached -DMEMLIM" in text or "memory bound" in text:
+        cut = "out of memory"
+    elif "max search depth too small" in text:
+        cut = "depth cut"
+    elif "Search not completed" in text and int(summary.group(1)) == 0:
+        cut = "not completed"
+    else:
+        cut = ""
+    violated = re.search(r"pan:1: (assertion violated .*|invalid end state .*)", text)
+    if wants_error:
+        if violated:
+            return Outcome(True, "caught", states, seconds, violated.group(1))
+        return Outcome(False, cut or "SURVIVED", states, seconds)
+    if int(summary.group(1)) or violated:
+        return Outcome(False, "ERROR FOUND", states, seconds, violated.group(1) if violated else text[-2000:])
+    if cut:
+        return Outcome(False, cut, states, seconds)
+    return Outcome(True, "clean" if run.expect == "clean" else "survives", states, seconds)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", choices=("small", "full"), default="small")
+    parser.add_argument("--only", metavar="NAME", help="runs whose name begins with NAME (a model, or model.run)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N")
+    parser.add_argument("--list", action="store_true", help="print the runs and leave")
+    args = parser.parse_args()
+
+    runs = [run for run in RUNS if args.profile in run.profiles and (not args.only or run.name.startswith(args.only))]
+    if args.list:
+        for run in runs:
+            print(f"{run.name:38} {run.expect:9} {' '.join(run.flags)}")
+        return 0
+    if not runs:
+        print("no such run", file=sys.stderr)
+        return 1
+    for tool in ("spin", "gcc"):
+        if shutil.which(tool) is None:
+            print(f"{tool} is not in PATH", file=sys.stderr)
+            return 1
+
+    passed = failed = 0
+    with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, args.jobs)) as pool:
+        for run, outcome in zip(runs, pool.map(lambda run: check(run, args.profile), runs)):
+            mark = "ok  " if outcome.ok else "FAIL"
+            print(f"{mark} {run.name:38} {outcome.states:>10} states {outcome.seconds:7.1f} s  {outcome.verdict}", flush=True)
+            if outcome.ok:
+                passed += 1
+            else:
+                failed += 1
+                if outcome.detail:
+                    print("     " + outcome.detail.strip().replace("\n", "\n     "), flush=True)
+    print(f"{passed} passed, {failed} failed")
+    return 0 if failed == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

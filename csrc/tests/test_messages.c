@@ -1,0 +1,271 @@
+/* The message path in one process: order, leases, acks, receipts, frames, full lanes, requests,
+ * removal; every state that a caller can see. */
+#include <pthread.h>
+#include <string.h>
+
+#include "tests/harness.h"
+
+static cfn_bus_t *a, *b;
+static cfn_wire_t w;
+static char body[4096];
+
+static void start(void) {
+  a = t_open("a", NULL);
+  b = t_attach("b");
+}
+static void end(void) {
+  t_check_region(a, true);
+  t_close(b);
+  t_close(a);
+  t_destroy();
+}
+
+static void test_order_and_ack(void) {
+  t_case("order and ack");
+  start();
+  cfn_receipt_t receipt[5];
+  for (int i = 0; i < 5; i++) CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, &i, 4, 0, &receipt[i]), 0);
+  CHECK_INT(cfn_bus_receipt(a, &receipt[0], 0), CFN_RECEIPT_STORED);
+  uint64_t tokens[5];
+  for (int i = 0; i < 5; i++) {
+    CHECK_INT(t_recv(b, 0, &w, body), 4);
+    CHECK_INT(*(int *)(void *)body, i);
+    CHECK_INT(w.sequence, i + 1);
+    CHECK_INT(w.wire_flags & CFN_WIRE_REDELIVERED, 0);
+    tokens[i] = w.token;
+  }
+  CHECK_INT(t_recv(b, 0, &w, body), CFN_EMPTY);
+  CHECK_INT(cfn_bus_receipt(a, &receipt[3], 0), CFN_RECEIPT_SEEN);
+  /* out of order: acked is acked although the head cannot move yet */
+  CHECK_INT(t_ack(b, tokens[3]), 0);
+  CHECK_INT(cfn_bus_receipt(a, &receipt[3], 0), CFN_RECEIPT_ACKED);
+  CHECK_INT(cfn_bus_receipt(a, &receipt[2], 0), CFN_RECEIPT_SEEN);
+  CHECK_INT(t_ack(b, tokens[3]), CFN_INVALID);
+  for (int i = 0; i < 5; i++)
+    if (i != 3) CHECK_INT(t_ack(b, tokens[i]), 0);
+  CHECK_INT(cfn_bus_receipt(a, &receipt[4], 0), CFN_RECEIPT_ACKED);
+  t_check_nothing_held(a);
+  end();
+}
+
+static void test_lanes(void) {
+  t_case("lanes");
+  start();
+  CHECK_INT(t_send(a, "b", CFN_LANE_LOW, "l", 1, 0, NULL), 0);
+  CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, "n", 1, 0, NULL), 0);
+  CHECK_INT(t_send(a, "b", CFN_LANE_HIGH, "h", 1, 0, NULL), 0);
+  CHECK_INT(t_send(a, "b", CFN_LANE_CONTROL, "c", 1, 0, NULL), 0);
+  for (const char *p = "chnl"; *p; p++) {
+    CHECK_INT(t_recv(b, 0, &w, body), 1);
+    CHECK_INT(body[0], *p);
+    CHECK_INT(t_ack(b, w.token), 0);
+  }
+  end();
+}
+
+static void test_full_and_wrap(void) {
+  t_case("full and wrap");
+  start();
+  for (int lap = 0; lap < 20; lap++) {
+    for (int i = 0; i < 8; i++) CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, &i, 4, 0, NULL), 0);
+    CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, "x", 1, 0, NULL), CFN_FULL);
+    CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, "x", 1, 0.01, NULL), CFN_TIMEOUT);
+    uint64_t tokens[8];
+    for (int i = 0; i < 8; i++) {
+      CHECK_INT(t_recv(b, 0, &w, body), 4);
+      tokens[i] = w.token;
+    }
+    /* taken, not acked: still full */
+    CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, "x", 1, 0, NULL), CFN_FULL);
+    for (int i = 7; i >= 0; i--) CHECK_INT(t_ack(b, tokens[i]), 0);
+    t_check_nothing_held(a);
+  }
+  end();
+}
+
+static void test_frames(void) {
+  t_case("frames");
+  start();
+  cfn_outgoing_t batch[10];
+  int values[10];
+  for (int i = 0; i < 10; i++) {
+    values[i] = 100 + i;
+    batch[i] = (cfn_outgoing_t){.body = &values[i], .body_bytes = 4};
+  }
+  cfn_address_t to;
+  CHECK_INT(cfn_bus_find(a, "b", &to), 0);
+  cfn_receipt_t receipt;
+  CHECK_INT(cfn_bus_send(a, &to, CFN_LANE_NORMAL, batch, 10, 0, &receipt), 0);
+  CHECK_INT(receipt.count, 10);
+  CHECK_INT(cfn_lane_depth(cfn_bus_region(a), to.index, CFN_LANE_NORMAL), 10);
+  uint64_t tokens[10];
+  for (int i = 0; i < 10; i++) {
+    CHECK_INT(t_recv(b, 0, &w, body), 4);
+    CHECK_INT(*(int *)(void *)body, 100 + i);
+    CHECK_INT(w.sequence, i + 1);
+    tokens[i] = w.token;
+    if (i == 4) {
+      CHECK_INT(cfn_bus_receipt(a, &receipt, 4), CFN_RECEIPT_SEEN);
+      CHECK_INT(cfn_bus_receipt(a, &receipt, 5), CFN_RECEIPT_STORED);
+    }
+  }
+  CHECK_INT(t_ack(b, tokens[0]), 0);
+  CHECK_INT(t_ack(b, tokens[1]), 0);
+  CHECK_INT(cfn_bus_receipt(a, &receipt, 1), CFN_RECEIPT_ACKED);
+  CHECK_INT(cfn_bus_receipt(a, &receipt, 2), CFN_RECEIPT_SEEN);
+  CHECK_INT(cfn_lane_depth(cfn_bus_region(a), to.index, CFN_LANE_NORMAL), 8);
+  /* a reader that goes away without acking: eight come again, marked */
+  CHECK_INT(cfn_bus_release_inbox(b), 0);
+  for (int i = 2; i < 10; i++) {
+    CHECK_INT(t_recv(b, 0, &w, body), 4);
+    CHECK_INT(*(int *)(void *)body, 100 + i);
+    CHECK(w.wire_flags & CFN_WIRE_REDELIVERED);
+    CHECK_INT(t_ack(b, w.token), 0);
+  }
+  CHECK_INT(t_recv(b, 0, &w, body), CFN_EMPTY);
+  CHECK_INT(cfn_bus_receipt(a, &receipt, 9), CFN_RECEIPT_ACKED);
+  t_check_nothing_held(a);
+  end();
+}
+
+static void test_two_readers_and_steal(void) {
+  t_case("busy, steal, fenced");
+  start();
+  cfn_bus_t *second = t_attach("b");
+  CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, "1", 1, 0, NULL), 0);
+  CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, "2", 1, 0, NULL), 0);
+  CHECK_INT(t_recv(b, 0, &w, body), 1);
+  uint64_t token = w.token;
+  CHECK_INT(t_recv(second, 0, &w, body), CFN_AGENT_BUSY);
+  CHECK_INT(cfn_bus_claim_inbox(second, 1), 0);
+  CHECK_INT(t_recv(second, 0, &w, body), 1);
+  CHECK_INT(body[0], '1');
+  CHECK(w.wire_flags & CFN_WIRE_REDELIVERED);
+  CHECK_INT(t_ack(b, token), CFN_AGENT_FENCED);
+  CHECK_INT(t_ack(second, w.token), 0);
+  CHECK_INT(t_recv(b, 0, &w, body), CFN_AGENT_BUSY);
+  CHECK_INT(t_recv(second, 0, &w, body), 1);
+  CHECK_INT(body[0], '2');
+  CHECK_INT(w.wire_flags & CFN_WIRE_REDELIVERED, 0);
+  CHECK_INT(t_ack(second, w.token), 0);
+  t_close(second);
+  end();
+}
+
+static void *answer_one(void *unused) {
+  (void)unused;
+  cfn_wire_t req;
+  char text[4096];
+  CHECK_INT(t_recv(b, 30, &req, text), 1);
+  CHECK(req.flags & CFN_MESSAGE_REQUEST);
+  cfn_outgoing_t m = {.body = "pong", .body_bytes = 4, .correlation = req.correlation};
+  CHECK_INT(cfn_bus_reply(b, req.source_att, req.source_inc, &m, t_in(30)), 0);
+  CHECK_INT(t_ack(b, req.token), 0);
+  return NULL;
+}
+
+static void test_request(void) {
+  t_case("request and reply");
+  start();
+  pthread_t thread;
+  CHECK_INT(pthread_create(&thread, NULL, answer_one, NULL), 0);
+  cfn_address_t to;
+  CHECK_INT(cfn_bus_find(a, "b", &to), 0);
+  cfn_outgoing_t m = {.body = "?", .body_bytes = 1};
+  uint64_t correlation;
+  CHECK_INT(cfn_bus_request(a, &to, CFN_LANE_NORMAL, &m, t_in(30), &correlation), 0);
+  char out[1024];
+  int64_t n;
+  do {
+    n = cfn_bus_request_wait(a, &to, correlation, t_in(30), out, sizeof out);
+  } while (n == CFN_INTERRUPTED);
+  CHECK_INT(n, sizeof w + 1 + 4);
+  CHECK_INT(memcmp(out + n - 4, "pong", 4), 0);
+  cfn_bus_request_end(a, correlation);
+  pthread_join(thread, NULL);
+  /* an answer that comes too late is dropped and counted */
+  CHECK_INT(cfn_bus_request(a, &to, CFN_LANE_NORMAL, &m, t_in(30), &correlation), 0);
+  do {
+    n = cfn_bus_request_wait(a, &to, correlation, t_in(0.02), out, sizeof out);
+  } while (n == CFN_INTERRUPTED);
+  CHECK_INT(n, CFN_TIMEOUT);
+  cfn_bus_request_end(a, correlation);
+  answer_one(NULL);
+  t_check_region(a, false);
+  end();
+}
+
+static void test_removal(void) {
+  t_case("removal");
+  start();
+  cfn_address_t old, now;
+  CHECK_INT(cfn_bus_find(a, "b", &old), 0);
+  cfn_receipt_t receipt;
+  for (int i = 0; i < 3; i++) CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, &i, 4, 0, &receipt), 0);
+  CHECK_INT(t_recv(b, 0, &w, body), 4);
+  uint64_t dropped;
+  CHECK_INT(cfn_bus_unregister(a, "b", 0, &dropped), CFN_AGENT_BUSY);
+  CHECK_INT(cfn_bus_unregister(b, "b", 0, &dropped), 0);
+  CHECK_INT(dropped, 3);
+  CHECK_INT(cfn_bus_find(a, "b", &now), CFN_UNKNOWN_AGENT);
+  CHECK_INT(cfn_bus_receipt(a, &receipt, 0), CFN_RECEIPT_DROPPED);
+  t_check_nothing_held(a);
+  /* the same name again, and names until the record is used again: the old address never fits */
+  for (int i = 0; i < 40; i++) {
+    char name[16];
+    snprintf(name, sizeof name, "n%d", i);
+    int created;
+    CHECK_INT(cfn_bus_register(a, name, NULL, &now, &created), 0);
+    CHECK(created);
+    CHECK_INT(cfn_bus_send_one(a, old.index, old.mid, CFN_LANE_NORMAL, 0, "x", 1, NULL, 0, 0, 0, NULL),
+              CFN_STALE);
+    CHECK_INT(t_send(a, name, CFN_LANE_NORMAL, "y", 1, 0, NULL), 0);
+    CHECK_INT(cfn_bus_unregister(a, name, 0, &dropped), 0);
+    CHECK_INT(dropped, 1);
+  }
+  t_check_nothing_held(a);
+  end();
+}
+
+static void test_capacity(void) {
+  t_case("capacity");
+  start();
+  cfn_address_t to;
+  int created;
+  for (int i = 0; i < 6; i++) {
+    char name[16];
+    snprintf(name, sizeof name, "more%d", i);
+    CHECK_INT(cfn_bus_register(a, name, NULL, &to, &created), 0);
+  }
+  CHECK_INT(cfn_bus_register(a, "toomany", NULL, &to, &created), CFN_OVER_CAPACITY);
+  CHECK_INT(cfn_bus_register(a, "more3", NULL, &to, &created), 0);
+  CHECK_INT(created, 0);
+  CHECK_INT(cfn_bus_register(a, "a/b", NULL, &to, &created), CFN_BAD_NAME);
+  CHECK_INT(cfn_bus_register(a, ".x", NULL, &to, &created), CFN_BAD_NAME);
+  CHECK_INT(cfn_bus_register(a, "", NULL, &to, &created), CFN_BAD_NAME);
+  char big[70000] = {0};
+  CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, big, sizeof big, 0, NULL), CFN_TOO_LARGE);
+  /* a class runs out: the class above helps, then NO_SPACE, while control still gets through */
+  int sent = 0, r;
+  for (int lane = CFN_LANE_HIGH; lane <= CFN_LANE_LOW; lane++)
+    while ((r = t_send(a, "b", (unsigned)lane, big, 3000, 0, NULL)) == 0) sent++;
+  CHECK_INT(r, CFN_NO_SPACE);
+  CHECK_INT(sent, 3 + 1); /* 4 of 4 KiB less one in reserve, 2 of 16 KiB less one */
+  CHECK_INT(t_send(a, "b", CFN_LANE_CONTROL, big, 3000, 0, NULL), 0);
+  while (t_recv(b, 0, &w, body) >= 0) CHECK_INT(t_ack(b, w.token), 0);
+  t_check_nothing_held(a);
+  end();
+}
+
+int main(void) {
+  test_order_and_ack();
+  test_lanes();
+  test_full_and_wrap();
+  test_frames();
+  test_two_readers_and_steal();
+  test_request();
+  test_removal();
+  test_capacity();
+  t_passed("test_messages");
+  return 0;
+}
