@@ -22,15 +22,21 @@
  * MUTANTS  MUTANT_NO_MID_CHECK      sender: no look at the mailbox word after the slot load
  *          MUTANT_MID_CHECK_EARLY   sender: that look comes before the slot load
  *          MUTANT_NO_SLOT_RECHECK   remover: slot not loaded again after own
- *          MUTANT_NO_AUTH           remover: no look at consumer word and mailbox word before it acts
- *          MUTANT_NO_AUTH_MID       ... not at the mailbox word
- *          MUTANT_NO_AUTH_CONS      ... not at the consumer word
- *          MUTANT_AUTH_EARLY        ... before own is loaded instead of last
- *          MUTANT_NO_AGREE          every remover uses its own lap(tail)+2
- *          MUTANT_AGREE_BLIND       rlap is set without a look at the mailbox word (needs STALE to fail)
- *          MUTANT_LAP0, MUTANT_LAP1 rlap = lap(tail), lap(tail)+1
+ *          MUTANT_NO_AUTH           remover: no look at consumer word and mailbox word before it acts.  Survives alone if no holder
+ *                                   receives: the agreed lap is the authority (slots of a later mailbox are at rlap or above, so
+ *                                   a late remover skips them).  Fails together with AGREE_BLIND and STALE
+ *          MUTANT_NO_AUTH_CONS      ... not at the consumer word: takes a lease from a holder that is not fenced (needs RECVS)
+ *          MUTANT_NO_AUTH_MID       ... not at the mailbox word; survives, as NO_AUTH
+ *          MUTANT_AUTH_EARLY        ... before own is loaded instead of last; survives, because a taker looks at the mailbox word
+ *                                   again after its take and then receives no more, so that one look after REMOVING is enough
+ *          MUTANT_NO_AGREE          every remover uses its own lap(tail)+2 (needs C = 2 to fail)
+ *          MUTANT_AGREE_BLIND       rlap is set without a look at the mailbox word (needs STALE, and STEAL or NO_AUTH)
+ *          MUTANT_LAP0              rlap = lap(tail)
+ *          MUTANT_LAP1              rlap = lap(tail)+1; survives: with tail loaded after REMOVING no slot can get a lap above
+ *                                   lap(tail)+1, and one that has it is empty already
  *          MUTANT_NO_FENCE          creator does not change the consumer word
- *          MUTANT_DONE_REOWNED      remover re-owns a DONE chunk before it empties the slot
+ *          MUTANT_DONE_REOWNED      remover re-owns a DONE chunk before it empties the slot; survives as long as the loser
+ *                                   of the slot CAS frees what it owns (see LOOK_AGAIN), but would turn "acked" into "dropped"
  *          MUTANT_LOOK_AGAIN        remover that lost the slot CAS after it had re-owned the chunk only looks again
  *          MUTANT_SLOT_FIRST        remover empties the slot before it owns the chunk
  *          MUTANT_TAKER_NO_MID      taker of the consumer word does not look at the mailbox word

@@ -66,7 +66,78 @@ def mutants(model: str, names: str, flags: str = "", expect: str = "error", prof
         add(model, name.lower(), f"{parts} {flags}", expect, profiles)
 
 
-@@TABLE@@
+# ---- event: 2 waiters --------------------------------------------------------------------------------------------------------
+add("event", "2-ringers", "NR=2")
+add("event", "2-ringers-twice", "NR=2 ROUNDS=2", profiles=FULL)
+add("event", "3-ringers", "NR=3", profiles=FULL)
+mutants("event", "NO_COUNT CLEAR_FIRST IGNORE_WAKING NO_RECHECK CLEAR_ANDNOT CLEAR_BEFORE_WAKE WAITER_CLEARS WAKE_ONE RING_FIRST "
+                 "NO_REARM", "NR=3")
+
+# ---- ring --------------------------------------------------------------------------------------------------------------------
+add("ring", "1-reaper", "NREAP=1")
+add("ring", "2-reapers", "NREAP=2", profiles=FULL)
+add("ring", "both-die", "NREAP=1 D1=1", profiles=FULL)
+add("ring", "2+2-messages", "NREAP=1 N0=2 N1=2 NEW=0", profiles=FULL)
+mutants("ring", "NO_ID_CHECK NO_SCAN INEXACT_FREE NO_LAP REGISTER_LATE NO_HELP SLOT_FIRST FREE_FIRST", "NREAP=2")
+mutants("ring", "COMMIT_STORE TAIL_STORE", "NREAP=1")
+
+# ---- takeover ----------------------------------------------------------------------------------------------------------------
+add("takeover", "2-messages", "N=2")
+add("takeover", "3-messages", "N=3", profiles=FULL)
+add("takeover", "4-messages-1-slot", "N=4 C=1", profiles=FULL)
+mutants("takeover", "ID_CHECK_EARLY NO_ID_CHECK NO_CONS_CLEAR CONS_STORE NO_CONS_ID_CHECK NO_REGISTER REGISTER_LATE NO_DONE_REAP "
+                    "NO_CATCH_UP NO_REOWN")
+
+# ---- consumer ----------------------------------------------------------------------------------------------------------------
+add("consumer", "death", "N0=1 N1=0 LEASES=1")
+add("consumer", "steal", "D2=0 STEAL=1 N0=1 N1=0 LEASES=1")
+add("consumer", "death-2-messages", "N0=2 N1=0", profiles=FULL)
+add("consumer", "steal-2-messages", "D2=0 STEAL=1 N0=2 N1=0", profiles=FULL)
+add("consumer", "sender-dies-attachment-reused", "D0=1 SREUSE=1 NREAP=2 D2=0 N1=0 R2=1 R3=0 LEASES=1", profiles=FULL)
+add("consumer", "steal-and-death", "D2=1 STEAL=1 N0=1 N1=0", profiles=FULL)
+mutants("consumer", "R5_STORE NO_SLOT_RECHECK", "D2=0 STEAL=1 N0=2 N1=0")
+mutants("consumer", "HEAD_STORE NO_CONS_CHECK SEEN_EARLY SEEN_STORE NO_OWN_RECHECK COUNT_STORE DONE_REOWNED ACK_NO_MOVE",
+        "D2=0 STEAL=1 N0=2 N1=0")
+mutants("consumer", "DROP_TAKEN DONE_NOT_SKIPPED NO_DONE_REAP NO_REGISTER NO_CONS_CLEAR", "N0=1 N1=0")
+mutants("consumer", "REAP_BY_HOLDER", "D0=1 STEAL=1 D2=0 N1=0")
+mutants("consumer", "ID_CHECK_EARLY NO_ID_CHECK", "D0=1 SREUSE=1 NREAP=2 D2=0 N1=0 R2=1 R3=0")
+
+# ---- remove ------------------------------------------------------------------------------------------------------------------
+SMALL = "C=1 NCH=1 N0=1"
+add("remove", "death", f"{SMALL} N1=1 RECVS=0 D2=1")
+add("remove", "steal", f"{SMALL} N1=1 RECVS=0 D2=0 STEAL=1", profiles=FULL)
+add("remove", "steal-and-receive", f"{SMALL} N1=0 RECVS=1 D2=0 STEAL=1")
+add("remove", "stale-remover", f"{SMALL} N1=1 RECVS=0 D2=0 H3=0 STALE=1")
+add("remove", "2-slots-death", "N0=1 N1=0 RECVS=1 D2=1", profiles=FULL)
+add("remove", "2-slots-no-death", "N0=1 N1=1 RECVS=1 D2=0", profiles=FULL)
+add("remove", "2-slots-steal", "N0=1 N1=1 RECVS=0 D2=0 STEAL=1", profiles=FULL)
+add("remove", "2-slots-steal-2-old", "NCH=1 N0=2 N1=1 RECVS=0 D2=0 STEAL=1", profiles=FULL)
+add("remove", "sender-dies", f"{SMALL} N1=1 RECVS=1 D2=0 D0=1", profiles=FULL)
+add("remove", "both-holders-die", f"{SMALL} N1=1 RECVS=0 D2=1 D3=1", profiles=FULL)
+mutants("remove", "NO_MID_CHECK MID_CHECK_EARLY LAP0 NO_FENCE TAKER_NO_MID TAKER_MID_FIRST FREE_INEXACT CURSOR_STORE LOOK_AGAIN",
+        f"{SMALL} N1=1 RECVS=0 D2=0 STEAL=1")
+mutants("remove", "NO_AGREE", "C=2 NCH=1 N0=0 N1=1 RECVS=0 D2=0 STEAL=1")
+mutants("remove", "AGREE_BLIND", "C=2 NCH=1 N0=0 N1=1 RECVS=0 D2=0 STEAL=1 STALE=1", profiles=FULL)
+mutants("remove", "SLOT_FIRST NO_REGISTER", f"{SMALL} N1=0 RECVS=0 D2=1")
+mutants("remove", "AGREE_BLIND+NO_AUTH", f"{SMALL} N1=1 RECVS=0 D2=0 H3=0 STALE=1")
+mutants("remove", "NO_AUTH_CONS", f"{SMALL} N1=0 RECVS=1 D2=0 STEAL=1")
+mutants("remove", "NO_SLOT_RECHECK", "C=1 NCH=1 N0=2 N1=0 RECVS=1 D2=0 STEAL=1")
+mutants("remove", "LAP1 NO_AUTH", f"{SMALL} N1=1 RECVS=0 D2=0 STEAL=1", "survives", FULL)
+mutants("remove", "AUTH_EARLY DONE_REOWNED", f"{SMALL} N1=0 RECVS=1 D2=0 STEAL=1", "survives", FULL)
+
+# ---- space -------------------------------------------------------------------------------------------------------------------
+add("space", "death", "NS=1")
+add("space", "steal", "NS=1 STEAL=1")
+add("space", "death-2-senders", "NS=2", profiles=FULL)
+add("space", "death-2-senders-die", "NS=2 SDIES=1", profiles=FULL)
+add("space", "steal-2-senders", "NS=2 STEAL=1", profiles=FULL)
+add("space", "2-slots", "C=2 NS=1 STEAL=1", profiles=FULL)
+mutants("space", "NO_TAKE_RING RING_NOBODY RING_BEFORE_R5 TAKE_RING_FIRST NO_RECHECK", "NS=1")
+mutants("space", "WINNER_RINGS NO_IDLE_RING", "NS=1 STEAL=1")
+add("space", "winner_rings-without-steal", "MUTANT_WINNER_RINGS NS=1", "survives", FULL)
+mutants("space", "NO_MOVE_RING ONLY_IDLE_RING", "NS=1 STEAL=1", "survives", FULL)
+mutants("space", "WAKE_ONE CLEAR_FIRST", "NS=2 SDIES=1")
+
 
 def limit_memory(megabytes: int):
     def apply() -> None:
@@ -89,7 +160,7 @@ def check(run: Run, profile: str) -> Outcome:
         spin = subprocess.run(["spin", "-a", *run.flags, f"{run.model}.pml"], cwd=tmp, capture_output=True, text=True)
         if spin.returncode or not (pathlib.Path(tmp) / "pan.c").exists() or "Error:" in spin.stdout:
             return Outcome(False, "spin failed", 0, time.monotonic() - start, spin.stdout + spin.stderr)
-        compile_flags = ["-O1" if wants_error else "-O2", "-w", "-DSAFETY", "-DCOLLAPSE", "-DVECTORSZ=2048",
+        compile_flags = ["-O0" if wants_error else "-O1" if profile == "small" else "-O2", "-w", "-DSAFETY", "-DCOLLAPSE", "-DVECTORSZ=2048",
                          f"-DMEMLIM={MEMORY_MB[profile]}"]
         gcc = subprocess.run(["gcc", *compile_flags, "-o", "pan", "pan.c"], cwd=tmp, capture_output=True, text=True)
         if gcc.returncode:

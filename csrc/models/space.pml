@@ -12,11 +12,15 @@
  *             handed out and acked everything there is).
  *          2. Each message is acked at most once.
  * BOUNDS   C, NS.
- * MUTANTS  MUTANT_WINNER_RINGS      only the winner of R5 and a taker ring (needs STEAL to fail)
- *          MUTANT_NO_TAKE_RING      no ring at takeover
- *          MUTANT_NO_IDLE_RING      no ring before idling
- *          MUTANT_NO_MOVE_RING      no ring after head moves, only (a) and (c)
- *          MUTANT_RING_BEFORE_R5    the ring comes before the slot is emptied (and neither (b) nor (c))
+ * MUTANTS  MUTANT_WINNER_RINGS      only the winner of R5 and a taker ring.  Fails with STEAL, survives without: a holder that was
+ *                                   stolen from may make R5 late and die before its ring
+ *          MUTANT_NO_IDLE_RING      (a) and (b) without (c); fails with STEAL: the new holder's cursor passes a slot that the old
+ *                                   one has just emptied, and runs no head move at all
+ *          MUTANT_NO_TAKE_RING      only the winner of R5 rings, not even a taker
+ *          MUTANT_NO_MOVE_RING      (a) and (c) only; survives
+ *          MUTANT_ONLY_IDLE_RING    (c) only; survives.  So (c) is what safety needs; (a) and (b) keep a sender from waiting until
+ *                                   a busy consumer has nothing left to do
+ *          MUTANT_RING_BEFORE_R5    the ring comes before the slot is emptied (neither (b) nor (c))
  *          MUTANT_ONLY_IDLE_RING    only (c)
  *          MUTANT_RING_NOBODY       nobody rings
  *          MUTANT_TAKE_RING_FIRST   the ring of the taker comes before it took the word, and neither (b) by losers nor (c)

@@ -1,0 +1,243 @@
+/* cfnshm, the command. Hot verbs are done here, in a process that starts in under a millisecond; any
+ * other verb is handed to Python (`python -m cfnshm`), which has the cold ones.
+ *
+ * stdout is data only, stderr is for people. Exit codes: base/error.h. */
+#include <errno.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/os.h"
+#include "cli/cli.h"
+#include "cli/json.h"
+
+#ifndef CFN_VERSION
+#define CFN_VERSION "0.0.0"
+#endif
+
+static const char *const hot[] = {"register", "unregister", "send", "recv", "ack", "request",
+                                  "reply", "broadcast", "inbox", "list", "whoami", "status",
+                                  "destroy", NULL};
+
+static bool is_hot(const char *verb) {
+  for (int i = 0; hot[i]; i++)
+    if (strcmp(hot[i], verb) == 0) return true;
+  return false;
+}
+
+/* ---- errors ---- */
+
+static const char *remedy(int code) {
+  switch (code) {
+    case CFN_UNKNOWN_AGENT: return "register the agent, or look at: cfnshm list";
+    case CFN_AGENT_DEAD: return "start it again under its name, or: cfnshm unregister NAME";
+    case CFN_AGENT_BUSY: return "end the process that holds it, or use --steal / --force";
+    case CFN_FULL: return "wait with --timeout SECONDS";
+    case CFN_TIMEOUT: case CFN_EMPTY: return "wait longer with --timeout SECONDS";
+    case CFN_NO_SPACE: case CFN_OVER_CAPACITY: return "create the bus larger: CFNSHM_SIZE, CFNSHM_AGENTS";
+    case CFN_NO_BUS: return "cfnshm register NAME creates it";
+    case CFN_VERSION_MISMATCH: case CFN_CORRUPT: return "cfnshm doctor; cfnshm destroy --force";
+    default: return "";
+  }
+}
+
+int cfn_cli_fail(const cfn_cli_t *cli, int code) {
+  const cfn_failure_t *f = cfn_last_failure();
+  const char *text = f->code == code && f->text[0] ? f->text : cfn_error_text(code);
+  int status = cfn_error_exit_status(code);
+  if (cli->json) {
+    printf("{\"error\":");
+    cfn_json_string(stdout, text, strlen(text));
+    printf(",\"code\":\"%s\",\"remedy\":", cfn_error_name(code));
+    cfn_json_string(stdout, remedy(code), strlen(remedy(code)));
+    printf("}\n");
+  } else {
+    fprintf(stderr, "cfnshm %s: %s\n", cli->verb, text);
+  }
+  return status;
+}
+
+int cfn_cli_usage(const cfn_cli_t *cli, const char *problem) {
+  if (cli->json) {
+    printf("{\"error\":");
+    cfn_json_string(stdout, problem, strlen(problem));
+    printf(",\"code\":\"USAGE\",\"remedy\":\"cfnshm %s --help\"}\n", cli->verb);
+  } else {
+    fprintf(stderr, "cfnshm %s: %s\n%s", cli->verb, problem, cfn_cli_help(cli->verb));
+  }
+  return 2;
+}
+
+uint64_t cfn_cli_deadline(const cfn_cli_t *cli, double otherwise) {
+  double seconds = cli->timeout_set ? cli->timeout : otherwise;
+  if (seconds < 0 || seconds > 1e9) return CFN_FOREVER;
+  if (seconds == 0) return 0;
+  return cfn_os_monotonic_ns() + (uint64_t)(seconds * 1e9);
+}
+
+/* ---- options ---- */
+
+static bool parse_seconds(const char *text, double *out) {
+  char *end;
+  if (strcmp(text, "forever") == 0) {
+    *out = -1;
+    return true;
+  }
+  *out = strtod(text, &end);
+  return *text && *end == 0 && *out >= 0;
+}
+
+/* 64, 64K, 64M, 1G */
+static bool parse_size(const char *text, uint64_t *out) {
+  char *end;
+  if (*text < '0' || *text > '9') return false;
+  errno = 0;
+  unsigned long long n = strtoull(text, &end, 10);
+  unsigned shift = *end == 'K' || *end == 'k' ? 10 : *end == 'M' || *end == 'm' ? 20
+                   : *end == 'G' || *end == 'g' ? 30 : 0;
+  if (shift) end++;
+  if (shift && (*end == 'B' || *end == 'b')) end++;
+  *out = (uint64_t)n << shift;
+  return errno == 0 && *end == 0 && *out >> shift == n;
+}
+
+static bool parse_lane(const char *text, unsigned *out) {
+  static const char *const names[] = {"control", "high", "normal", "low"};
+  for (unsigned i = 0; i < 4; i++)
+    if (strcmp(text, names[i]) == 0) {
+      *out = i;
+      return true;
+    }
+  return false;
+}
+
+enum {
+  O_BUS = 256, O_AS, O_DIR, O_JSON, O_TIMEOUT, O_PRIORITY, O_TYPE, O_TEAM, O_CAPABILITIES, O_TAGS,
+  O_STATUS, O_AGENTS, O_SIZE, O_FOLLOW, O_HOLD, O_FORCE, O_STEAL, O_BODY_JSON, O_RAW, O_COUNT,
+  O_ALL, O_SHELL, O_TOTAL, O_WAIT, O_HELP
+};
+static const struct option options[] = {
+    {"bus", 1, 0, O_BUS},         {"as", 1, 0, O_AS},
+    {"dir", 1, 0, O_DIR},         {"json", 0, 0, O_JSON},
+    {"timeout", 1, 0, O_TIMEOUT}, {"priority", 1, 0, O_PRIORITY},
+    {"type", 1, 0, O_TYPE},       {"team", 1, 0, O_TEAM},
+    {"capabilities", 1, 0, O_CAPABILITIES}, {"tags", 1, 0, O_TAGS},
+    {"status", 1, 0, O_STATUS},   {"agents", 1, 0, O_AGENTS},
+    {"size", 1, 0, O_SIZE},       {"follow", 0, 0, O_FOLLOW},
+    {"hold", 0, 0, O_HOLD},       {"force", 0, 0, O_FORCE},
+    {"steal", 0, 0, O_STEAL},     {"body-json", 0, 0, O_BODY_JSON},
+    {"raw", 0, 0, O_RAW},         {"count", 1, 0, O_COUNT},
+    {"all", 0, 0, O_ALL},         {"shell", 0, 0, O_SHELL},
+    {"total", 0, 0, O_TOTAL},     {"wait", 0, 0, O_WAIT},
+    {"help", 0, 0, O_HELP},       {0, 0, 0, 0}};
+
+/* 0, or the exit status: -1 stands for "help was printed". */
+static int parse(cfn_cli_t *cli, int argc, char **argv) {
+  char problem[300];
+  int o;
+  opterr = 0;
+  while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
+    bool good = true;
+    switch (o) {
+      case O_BUS: cli->bus = optarg; break;
+      case O_AS: cli->agent = optarg; break;
+      case O_DIR: cli->dir = optarg; break;
+      case O_JSON: cli->json = true; break;
+      case O_TIMEOUT: good = cli->timeout_set = parse_seconds(optarg, &cli->timeout); break;
+      case O_PRIORITY: good = cli->lane_set = parse_lane(optarg, &cli->lane); break;
+      case O_TYPE: cli->type = optarg; break;
+      case O_TEAM: cli->team = optarg; break;
+      case O_CAPABILITIES: cli->capabilities = optarg; break;
+      case O_TAGS: cli->tags = optarg; break;
+      case O_STATUS: cli->status = optarg; break;
+      case O_AGENTS: good = parse_size(optarg, &cli->agents) && cli->agents <= CFN_MAX_AGENTS; break;
+      case O_SIZE: good = parse_size(optarg, &cli->size); break;
+      case O_FOLLOW: cli->follow = true; break;
+      case O_HOLD: cli->hold = true; break;
+      case O_FORCE: cli->force = true; break;
+      case O_STEAL: cli->steal = true; break;
+      case O_BODY_JSON: cli->as_json = true; break;
+      case O_RAW: cli->as_raw = true; break;
+      case O_COUNT: good = parse_size(optarg, &cli->count) && cli->count > 0; break;
+      case O_ALL: cli->all = true; break;
+      case O_SHELL: cli->shell = true; break;
+      case O_TOTAL: cli->total = true; break;
+      case O_WAIT: cli->wait_ack = true; break;
+      case O_HELP: fputs(cfn_cli_help(cli->verb), stdout); return -1;
+      default:
+        snprintf(problem, sizeof problem, "unknown option, or one without its value: %s",
+                 argv[optind - 1]);
+        return cfn_cli_usage(cli, problem);
+    }
+    if (!good) {
+      snprintf(problem, sizeof problem, "%s does not take '%s'", argv[optind - 2], optarg);
+      return cfn_cli_usage(cli, problem);
+    }
+  }
+  cli->argc = argc - optind;
+  cli->argv = argv + optind;
+  return 0;
+}
+
+static const char *env(const char *name, const char *otherwise) {
+  const char *value = getenv(name);
+  return value && *value ? value : otherwise;
+}
+
+/* ---- cold verbs ---- */
+
+/* The interpreter of the environment that this command was installed into stands beside it. */
+static int run_python(int argc, char **argv) {
+  char self[CFN_PATH_BYTES], python[CFN_PATH_BYTES + 16];
+  char **args = calloc((size_t)argc + 4, sizeof *args);
+  if (!args) return 1;
+  const char *interpreter = getenv("CFNSHM_PYTHON");
+  ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+  if (!interpreter && n > 0) {
+    self[n] = 0;
+    char *slash = strrchr(self, '/');
+    if (slash) *slash = 0;
+    snprintf(python, sizeof python, "%s/python3", self);
+    if (access(python, X_OK) == 0) interpreter = python;
+  }
+  if (!interpreter) interpreter = "python3";
+  args[0] = (char *)(uintptr_t)interpreter;
+  args[1] = (char *)(uintptr_t) "-m";
+  args[2] = (char *)(uintptr_t) "cfnshm";
+  for (int i = 1; i < argc; i++) args[i + 2] = argv[i];
+  execvp(interpreter, args);
+  fprintf(stderr, "cfnshm: cannot start %s for '%s': %s; set CFNSHM_PYTHON\n", interpreter,
+          argc > 1 ? argv[1] : "", strerror(errno));
+  return 1;
+}
+
+int main(int argc, char **argv) {
+  if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
+    fputs(cfn_cli_help(argc > 2 ? argv[2] : NULL), argc < 2 ? stderr : stdout);
+    return argc < 2 ? 2 : 0;
+  }
+  if (strcmp(argv[1], "--version") == 0) {
+    printf("cfnshm %s (layout %u)\n", CFN_VERSION, CFN_ABI);
+    return 0;
+  }
+  if (!is_hot(argv[1])) return run_python(argc, argv);
+  cfn_cli_t cli = {.verb = argv[1],
+                   .bus = env("CFNSHM_BUS", "default"),
+                   .agent = env("CFNSHM_AGENT", NULL),
+                   .lane = CFN_LANE_NORMAL,
+                   .count = 1};
+  cfn_cli_t *c = &cli;
+  uint64_t number;
+  if (parse_size(env("CFNSHM_AGENTS", ""), &number)) c->agents = number;
+  if (parse_size(env("CFNSHM_SIZE", ""), &number)) c->size = number;
+  int status = parse(c, argc - 1, argv + 1);
+  if (status) return status < 0 ? 0 : status;
+  status = cfn_cli_run(c);
+  if (fflush(stdout) != 0 && status == 0) {
+    fprintf(stderr, "cfnshm %s: cannot write: %s\n", c->verb, strerror(errno));
+    return 1;
+  }
+  return status;
+}
