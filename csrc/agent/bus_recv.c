@@ -60,8 +60,13 @@ static int lost_inbox(cfn_bus_t *bus) {
 
 int cfn_bus_consume(cfn_bus_t *bus, bool steal) {
   if (!bus->mailbox) return fail_no_agent();
-  if (bus->inbox.consumer) return CFN_OK;
   uint32_t i = bus->mailbox - 1;
+  if (bus->inbox.consumer) {
+    if (cfn_load_seq(&cfn_mailbox(bus->region, i)->mid) == bus->mid) return CFN_OK;
+    /* Removed under us, perhaps by one we stole from, who left the rest to the holder: that is us. */
+    cfn_inbox_end(&bus->inbox);
+    cfn_registry_finish_removals(&bus->actor);
+  }
   for (int tries = 0; tries < 100; tries++) {
     uint64_t consumer;
     uint32_t holder = 0;
@@ -266,7 +271,8 @@ static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, ui
     }
     cfn_event_shm_t *bell = &cfn_mailbox(bus->region, bus->mailbox - 1)->bell.event;
     uint32_t armed = cfn_event_arm(bell);
-    bool ready = cfn_inbox_ready(&bus->inbox, v->lanes) || cfn_inbox_fenced(&bus->inbox);
+    bool ready = cfn_inbox_ready(&bus->inbox, v->lanes) || cfn_inbox_fenced(&bus->inbox) ||
+                 cfn_load_seq(&cfn_mailbox(bus->region, bus->mailbox - 1)->mid) != bus->mid;
     uint32_t mailbox = bus->mailbox - 1;
     cfn_bus_leave(bus);
     if (ready) continue;

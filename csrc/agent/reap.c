@@ -92,8 +92,9 @@ static void reap_replies(const reaping_t *p, unsigned me, cfn_a64 *cell) {
   cfn_ring_t q = cfn_ring_of_replies(p->r, p->d);
   cfn_authority_t authority = {{&p->slot->id, NULL}, {p->word, 0}};
   uint64_t dropped = 0;
-  uint64_t lap = cfn_ring_retire_lap(&q, 1, &p->slot->reply_rlap, cfn_id_inc(p->word));
-  cfn_ring_retire(p->r, &q, lap, me, cell, &authority, &dropped);
+  uint64_t lap;
+  if (cfn_ring_retire_lap(&q, 1, &p->slot->reply_rlap, cfn_id_inc(p->word), &authority, &lap))
+    cfn_ring_retire(p->r, &q, lap, me, cell, &authority, &dropped);
   cfn_event_ring_futex(&p->slot->reply_space);
 }
 

@@ -259,6 +259,15 @@ void cfn_registry_give_back_owner(const cfn_actor_t *a, uint32_t i) {
 
 /* ---- remove ---- */
 
+/* Who waits on this mailbox finds out that the agent is gone. */
+static void wake_everybody(const cfn_region_t *r, uint32_t i) {
+  cfn_mailbox_shm_t *m = cfn_mailbox(r, i);
+  cfn_event_ring_futex(&m->space.event);
+  cfn_event_ring_futex(&m->acks.event);
+  cfn_event_ring(&m->bell.event, (cfn_doorbell_t){r, 'm', i});
+  cfn_event_ring_futex(&cfn_state(r)->registry.event);
+}
+
 static int empty_and_free(const cfn_actor_t *a, uint32_t i, uint64_t removing, uint64_t consumer,
                           uint64_t *dropped) {
   const cfn_region_t *r = a->region;
@@ -266,7 +275,9 @@ static int empty_and_free(const cfn_actor_t *a, uint32_t i, uint64_t removing, u
   cfn_ring_t rings[CFN_LANES];
   for (unsigned l = 0; l < CFN_LANES; l++) rings[l] = cfn_ring_of_lane(r, i, l);
   cfn_authority_t authority = {{&m->consumer, &m->mid}, {consumer, removing}};
-  uint64_t lap = cfn_ring_retire_lap(rings, CFN_LANES, &m->rlap, cfn_mid_ver(removing));
+  uint64_t lap;
+  if (!cfn_ring_retire_lap(rings, CFN_LANES, &m->rlap, cfn_mid_ver(removing), &authority, &lap))
+    return CFN_AGENT_FENCED;
   for (unsigned l = 0; l < CFN_LANES; l++) {
     if (!cfn_ring_retire(r, &rings[l], lap, a->me, &a->slot->reg[CFN_REG_DRAIN], &authority, dropped))
       return CFN_AGENT_FENCED;
@@ -275,10 +286,7 @@ static int empty_and_free(const cfn_actor_t *a, uint32_t i, uint64_t removing, u
     cfn_max_seq(&m->lane[l].acked, restart);
   }
   cfn_cas_seq(&m->mid, removing, cfn_mid_word(cfn_mid_ver(removing) + 1, CFN_MID_FREE, 0));
-  cfn_event_ring_futex(&m->space.event); /* who waits here finds out that the agent is gone */
-  cfn_event_ring_futex(&m->acks.event);
-  cfn_event_ring(&m->bell.event, (cfn_doorbell_t){r, 'm', i});
-  cfn_event_ring_futex(&cfn_state(r)->registry.event);
+  wake_everybody(r, i);
   return CFN_OK;
 }
 
@@ -288,6 +296,9 @@ int cfn_registry_remove(const cfn_actor_t *a, uint32_t i, uint64_t mid, uint64_t
   cfn_store_seq(&a->slot->reg[CFN_REG_RECORD], i + 1);
   int r = cfn_directory_remove(a->region, i, mid);
   /* dies here: REMOVING with our name in the consumer word: reaped, then finished by another */
+  /* We may have been stolen from just before: then the thief reads a mailbox that is being removed.
+   * It finds out when it is woken, and goes on in our stead. */
+  if (r == CFN_OK) wake_everybody(a->region, i);
   if (r == CFN_OK)
     r = empty_and_free(a, i, cfn_mid_word(cfn_mid_ver(mid) + 1, CFN_MID_REMOVING, 0), consumer,
                        dropped);

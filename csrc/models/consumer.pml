@@ -162,7 +162,7 @@ LOOP:
 RECV:
   STEP( w = slot[AT(cur)];                                                    /* R2 */
         if :: S_LAP(w) > LAP(cur) -> cur++; w = 0; goto RECV
-           :: S_LAP(w) < LAP(cur) || S_REF(w) == 0 -> w = 0; if :: b = 0 :: senders > 0 fi; goto LOOP
+           :: S_LAP(w) < LAP(cur) || (S_LAP(w) == LAP(cur) && S_REF(w) == 0) -> w = 0; if :: b = 0 :: senders > 0 fi; goto LOOP
            :: else -> k = S_REF(w)-1
         fi );
   STEP( o = own[k]; v = pay[k] );                                             /* R3: the copy counts only if R4 succeeds */
@@ -229,7 +229,7 @@ ADV:
 ADV2:
   STEP( w = slot[AT(h)];
         if :: S_LAP(w) > LAP(h) -> goto ADVHEAD
-           :: S_LAP(w) < LAP(h) || S_REF(w) == 0 -> w = 0; h = 0; goto LOOP
+           :: S_LAP(w) < LAP(h) || (S_LAP(w) == LAP(h) && S_REF(w) == 0) -> w = 0; h = 0; goto LOOP
            :: else -> k = S_REF(w)-1
         fi );
   STEP( o = own[k]; if :: O_ST(o) != DONE -> w = 0; h = 0; k = 0; o = 0; goto LOOP :: else fi );

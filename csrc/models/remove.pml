@@ -29,8 +29,10 @@
  *          MUTANT_NO_AUTH_MID       ... not at the mailbox word; survives, as NO_AUTH
  *          MUTANT_AUTH_EARLY        ... before own is loaded instead of last; survives, because a taker looks at the mailbox word
  *                                   again after its take and then receives no more, so that one look after REMOVING is enough
- *          MUTANT_NO_AGREE          every remover uses its own lap(tail)+2 (needs C = 2 to fail)
- *          MUTANT_AGREE_BLIND       rlap is set without a look at the mailbox word (needs STALE, and STEAL or NO_AUTH)
+ *          MUTANT_NO_AGREE          every remover uses its own lap(tail)+2.  Survives alone (a remover moves the cursors only after it
+ *                                   saw every slot at its lap or above, so nothing can stand below); fails with NO_AUTH
+ *          MUTANT_AGREE_BLIND       rlap is set without a look at the mailbox word with STALE.
+ *                                   Survives alone, fails with NO_AUTH
  *          MUTANT_LAP0              rlap = lap(tail)
  *          MUTANT_LAP1              rlap = lap(tail)+1; survives: with tail loaded after REMOVING no slot can get a lap above
  *                                   lap(tail)+1, and one that has it is empty already
@@ -196,7 +198,7 @@ LOOP:
 RECV:
   STEP( w = slot[AT(cur)];                                      /* R2 */
         if :: S_LAP(w) > LAP(cur) -> cur++; w = 0; goto RECV
-           :: S_LAP(w) < LAP(cur) || S_REF(w) == 0 -> w = 0; b = 0; goto LOOP
+           :: S_LAP(w) < LAP(cur) || (S_LAP(w) == LAP(cur) && S_REF(w) == 0) -> w = 0; b = 0; goto LOOP
            :: else -> k = S_REF(w)-1
         fi );
   STEP( o = own[k]; i = pay[k] );                               /* R3; the copy counts only if R4 succeeds */
@@ -218,7 +220,7 @@ ADV:
 ADV2:
   STEP( w = slot[AT(i)];
         if :: S_LAP(w) > LAP(i) -> goto ADVHEAD
-           :: S_LAP(w) < LAP(i) || S_REF(w) == 0 -> w = 0; i = 0; goto LOOP
+           :: S_LAP(w) < LAP(i) || (S_LAP(w) == LAP(i) && S_REF(w) == 0) -> w = 0; i = 0; goto LOOP
            :: else -> k = S_REF(w)-1 fi );
   STEP( o = own[k]; if :: O_ST(o) != DONE -> w = 0; i = 0; k = 0; o = 0; goto LOOP :: else fi );
   STEP( reg[att] = k+1 );
@@ -370,7 +372,7 @@ RECV:
   fi;
   STEP( w = slot[AT(cur)];
         if :: S_LAP(w) > LAP(cur) -> cur++; w = 0; goto RECV
-           :: S_LAP(w) < LAP(cur) || S_REF(w) == 0 -> w = 0; goto RECV
+           :: S_LAP(w) < LAP(cur) || (S_LAP(w) == LAP(cur) && S_REF(w) == 0) -> w = 0; goto RECV
            :: else -> k = S_REF(w)-1
         fi );
   STEP( o = own[k]; i = pay[k] );
@@ -384,7 +386,7 @@ RECV:
 ADV2:
   STEP( w = slot[AT(i)];
         if :: S_LAP(w) > LAP(i) -> goto ADVHEAD
-           :: S_LAP(w) < LAP(i) || S_REF(w) == 0 -> w = 0; i = 0; goto RECV
+           :: S_LAP(w) < LAP(i) || (S_LAP(w) == LAP(i) && S_REF(w) == 0) -> w = 0; i = 0; goto RECV
            :: else -> k = S_REF(w)-1 fi );
   STEP( o = own[k]; if :: O_ST(o) != DONE -> w = 0; i = 0; k = 0; o = 0; goto RECV :: else fi );
   STEP( reg[att] = k+1 );

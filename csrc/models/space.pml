@@ -182,7 +182,7 @@ TOOK:
 RECV:
   STEP( w = slot[AT(cur)];
         if :: S_LAP(w) > LAP(cur) -> cur++; w = 0; goto RECV
-           :: S_LAP(w) < LAP(cur) || S_REF(w) == 0 -> w = 0; goto EMPTY
+           :: S_LAP(w) < LAP(cur) || (S_LAP(w) == LAP(cur) && S_REF(w) == 0) -> w = 0; goto EMPTY
            :: else -> k = S_REF(w)-1
         fi );
   STEP( o = own[k] );
@@ -196,7 +196,7 @@ ADV:
 ADV2:
   STEP( w = slot[AT(h)];
         if :: S_LAP(w) > LAP(h) -> won = false; goto ADVHEAD
-           :: S_LAP(w) < LAP(h) || S_REF(w) == 0 -> w = 0; goto ADVEND
+           :: S_LAP(w) < LAP(h) || (S_LAP(w) == LAP(h) && S_REF(w) == 0) -> w = 0; goto ADVEND
            :: else -> k = S_REF(w)-1 fi );
   STEP( o = own[k]; if :: O_ST(o) != DONE -> w = 0; k = 0; o = 0; goto ADVEND :: else fi );
 #ifdef MUTANT_RING_BEFORE_R5

@@ -150,6 +150,9 @@ void cfn_inbox_announce(cfn_inbox_t *in, bool now) {
     freed += in->lane[i].freed;
     if (in->lane[i].freed >= enough && enough < quarter) quarter = enough;
   }
+  /* Before sleeping the holder rings also for slots that others emptied: a fenced reader that made R5
+   * and died before its own ring left senders asleep beside free slots (models/space.pml). */
+  if (freed == 0 && now) cfn_event_ring_futex(space);
   if (freed == 0) return;
   /* seq_cst, after R5: the Dekker pair with a sender that armed and saw the lane full */
   if (cfn_load_seq(&space->word) & CFN_EVENT_ANY) {

@@ -82,18 +82,23 @@ bool cfn_chunk_give_back(const cfn_region_t *r, uint32_t k, uint64_t own) {
   return true;
 }
 
-uint64_t cfn_ring_retire_lap(const cfn_ring_t *rings, unsigned n, cfn_a64 *rlap, uint64_t tag) {
+bool cfn_ring_retire_lap(const cfn_ring_t *rings, unsigned n, cfn_a64 *rlap, uint64_t tag,
+                         const cfn_authority_t *authority, uint64_t *lap) {
   tag &= CFN_REF_MASK;
   for (;;) {
     uint64_t old = cfn_load_seq(rlap);
-    if (cfn_rlap_tag(old) == tag && old != 0) return cfn_rlap_lap(old);
-    /* +2: a sender that looked before the closing may still fill the lap that follows tail's. */
-    uint64_t lap = cfn_rlap_lap(old);
+    *lap = cfn_rlap_lap(old);
+    if (cfn_rlap_tag(old) == tag && old != 0) return true;
+    /* A sender that looked before the closing may still fill one position beyond tail, in tail's lap
+     * or the next: +1 is enough (models/remove.pml), +2 is margin. */
     for (unsigned i = 0; i < n; i++) {
       uint64_t next = cfn_ring_lap(&rings[i], cfn_load_seq(rings[i].tail)) + 2;
-      if (cfn_lap_minus(next, lap) > 0) lap = next;
+      if (cfn_lap_minus(next, *lap) > 0) *lap = next;
     }
-    if (cfn_cas_seq(rlap, old, cfn_rlap_word(tag, lap))) return lap;
+    /* AFTER the loads: a retirer that slept since an earlier removal would otherwise overwrite the
+     * number of the present one. */
+    if (!cfn_authority_holds(authority)) return false;
+    if (cfn_cas_seq(rlap, old, cfn_rlap_word(tag, *lap))) return true;
   }
 }
 
@@ -120,9 +125,11 @@ static int retire_slot(const cfn_region_t *r, cfn_a64 *slot, uint64_t lap, unsig
     if (!cfn_cas_seq(&chunk->own, own, mine)) return 0;
     /* dies here: TAKEN(me) and referenced; the next retirer takes it over */
     messages = chunk->count;
-    if (!cfn_cas_seq(slot, w, cfn_slot_word(lap, 0))) return 0;
+    bool emptied = cfn_cas_seq(slot, w, cfn_slot_word(lap, 0));
     /* dies here: TAKEN(me), unreferenced, announced: the reaper frees it */
+    /* Also when another retirer emptied the slot: its free failed on our word, so this is ours. */
     cfn_chunk_give_back(r, k, mine);
+    if (!emptied) return 0;
   } else if (state == CFN_DONE) {
     /* DONE is never re-owned: whoever empties the slot frees it. */
     if (!cfn_cas_seq(slot, w, cfn_slot_word(lap, 0))) return 0;

@@ -75,8 +75,10 @@ static inline bool cfn_authority_holds(const cfn_authority_t *a) {
 }
 
 /* The lap at which the retired rings restart, agreed on by one CAS for this tag (the version of
- * the word that says "retired"): two retirers, one of them asleep for an hour, use one number. */
-uint64_t cfn_ring_retire_lap(const cfn_ring_t *rings, unsigned n, cfn_a64 *rlap, uint64_t tag);
+ * the word that says "retired"): two retirers, one of them asleep for an hour, use one number.
+ * False when the authority was lost: then nothing was agreed on. */
+bool cfn_ring_retire_lap(const cfn_ring_t *rings, unsigned n, cfn_a64 *rlap, uint64_t tag,
+                         const cfn_authority_t *authority, uint64_t *lap);
 
 /* Empties the ring up to `lap`: every message still in it is dropped and its chunk freed, every
  * slot reads {lap, 0}. Stops (false) when the authority is lost. `cell` announces chunks in hand.

@@ -1,0 +1,95 @@
+"""Builds `cfnshm._core._lib`: the C core behind cffi's API mode.
+
+The declarations are cut out of csrc/cfnshm.h and the few headers it rests on, so that there is one
+definition of every structure and call; the compiler checks them against the headers again.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+from cffi import FFI
+
+HERE = pathlib.Path(__file__).resolve()
+ROOT = HERE.parents[3]
+CSRC = ROOT / "csrc"
+CORE = ["base", "mem", "sync", "msg", "agent"]
+
+
+def _headers() -> str:
+    """The declarations of the public header, without preprocessor lines."""
+    text = (CSRC / "cfnshm.h").read_text()
+    body = text[text.index("typedef struct cfn_bus cfn_bus_t;") : text.rindex("#endif")]
+    body = re.sub(r"/\*.*?\*/", "", body, flags=re.S)
+    body = re.sub(r"^#.*$", "", body, flags=re.M)
+    return body.replace("cfn_region_t", "struct cfn_region")
+
+
+def _constants() -> dict[str, int]:
+    """Sizes that the declarations need as numbers."""
+    layout = (CSRC / "mem" / "layout.h").read_text()
+    wanted = ["CFN_LANES", "CFN_CLASSES", "CFN_NAME_BYTES"]
+    found = {n: int(re.search(rf"#define {n} (\d+)u", layout)[1]) for n in wanted}
+    found["CFN_TEXT_LONG_BYTES"] = 8 * int(
+        re.search(r"#define CFN_TEXT_WORDS_LONG (\d+)u", layout)[1]
+    )
+    found["CFN_PATH_BYTES"] = int(
+        re.search(r"#define CFN_PATH_BYTES (\d+)", (CSRC / "mem" / "region.h").read_text())[1]
+    )
+    found["CFN_COUNTERS"] = 16
+    found["CFN_TEXTS"] = 5
+    return found
+
+
+def _struct(header: str, name: str) -> str:
+    text = (CSRC / header).read_text()
+    found = re.search(rf"typedef struct {name} \{{.*?\}} {name}_t;", text, flags=re.S)
+    return re.sub(r"/\*.*?\*/", "", found[0], flags=re.S)
+
+
+def declarations() -> str:
+    parts = [
+        "typedef unsigned char bool_;",
+        _struct("base/error.h", "cfn_failure"),
+        _struct("mem/region.h", "cfn_wish"),
+        _struct("mem/layout.h", "cfn_config_shm"),
+        _struct("msg/envelope.h", "cfn_outgoing"),
+        _struct("agent/registry.h", "cfn_profile"),
+        "struct cfn_region;",
+        _headers(),
+        """
+        const cfn_failure_t *cfn_last_failure(void);
+        const char *cfn_error_name(int code);
+        int cfn_error_exit_status(int code);
+        int cfn_region_destroy_path(const char *dir, const char *name);
+        int cfn_region_path(const char *dir, const char *name, char *out);
+        extern "Python" void cfn_python_finding(void *, const char *, const char *);
+        """,
+    ]
+    text = "\n".join(parts).replace("typedef unsigned char bool_;", "")
+    text = text.replace("#define", "//")
+    for name, value in _constants().items():
+        text = re.sub(rf"\b{name}\b(?=\s*\])", str(value), text)
+    return text.replace("#undef", "//")
+
+
+ffibuilder = FFI()
+ffibuilder.cdef(declarations())
+ffibuilder.set_source(
+    "cfnshm._core._lib",
+    '#include "cfnshm.h"',
+    sources=[
+        str(path.relative_to(ROOT))
+        for folder in CORE
+        for path in sorted((CSRC / folder).glob("*.c"))
+    ],
+    depends=[str(path.relative_to(ROOT)) for path in sorted(CSRC.rglob("*.h"))],
+    include_dirs=["csrc"],
+    define_macros=[("_GNU_SOURCE", None)],
+    extra_compile_args=["-std=c11", "-O2", "-Wno-unused-function"],
+    extra_link_args=["-pthread"],
+)
+
+if __name__ == "__main__":
+    ffibuilder.compile(verbose=True)
