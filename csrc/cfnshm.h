@@ -87,6 +87,9 @@ typedef struct cfn_agent_info {
 /* CFN_OK, or CFN_STALE if it is another agent by now. */
 int cfn_bus_agent_info(cfn_bus_t *bus, const cfn_address_t *address, cfn_agent_info_t *out);
 
+/* CFN_OK, CFN_AGENT_DEAD (proven), CFN_STALE: does it make sense to wait for this agent? */
+int cfn_bus_judge_agent(cfn_bus_t *bus, const cfn_address_t *address);
+
 /* ---- sending ---- */
 typedef struct cfn_receipt {
   uint64_t mid;
@@ -105,13 +108,14 @@ int cfn_bus_send(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
 int cfn_bus_send_one(cfn_bus_t *bus, uint32_t index, uint64_t mid, unsigned lane, unsigned codec,
                      const void *body, uint32_t body_bytes, const char *type, uint32_t type_bytes,
                      uint64_t correlation, uint64_t deadline, cfn_receipt_t *receipt);
-/* Bodies that lie one after the other in `bodies`, `bytes[i]` long: one frame (or as many as the
- * largest class asks for; each is all or nothing). Returns how many messages were sent; fewer than n
- * with the reason in *why. */
-int64_t cfn_bus_send_joined(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane, unsigned codec,
+/* Bodies that lie one after the other in `bodies`, `bytes[i]` long and of `codecs[i]` (NULL: all raw):
+ * one frame, or as many as the largest class asks for; each is all or nothing. Returns how many
+ * messages were sent; fewer than n with the reason in *why. `receipts` gets one for each frame. */
+int64_t cfn_bus_send_joined(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
                             const char *type, uint32_t type_bytes, const uint8_t *bodies,
-                            const uint32_t *bytes, uint32_t n, uint64_t deadline,
-                            cfn_receipt_t *last, int *why);
+                            const uint32_t *bytes, const uint8_t *codecs, uint32_t n,
+                            uint64_t deadline, cfn_receipt_t *receipts, uint32_t room,
+                            uint32_t *frames, int *why);
 /* One try at each of n agents; codes in result[i], receipts where CFN_OK. Returns how many got it. */
 int cfn_bus_broadcast(cfn_bus_t *bus, const cfn_address_t *to, uint32_t n, unsigned lane,
                       const cfn_outgoing_t *message, int *result, cfn_receipt_t *receipt);
@@ -160,6 +164,9 @@ enum { CFN_RECV_VIEW = 1 }; /* bodies stay in the region (EXTERNAL), valid until
 /* Acks `acks[0..n_acks)`, then the next message of `lanes` into out[0..room). Returns its bytes. */
 int64_t cfn_bus_recv(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsigned lanes,
                      int flags, uint64_t deadline, void *out, size_t room);
+/* The same, acking at most one message before (0: none). */
+int64_t cfn_bus_recv_next(cfn_bus_t *bus, uint64_t ack, unsigned lanes, int flags,
+                          uint64_t deadline, void *out, size_t room);
 /* The same for up to `most` messages; offsets[i] is where message i starts. Waits for the first
  * only. Returns how many; `*used` bytes of out are filled. Control messages end a batch. */
 int64_t cfn_bus_recv_many(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsigned lanes,
@@ -169,6 +176,8 @@ int64_t cfn_bus_recv_many(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks,
 int cfn_bus_verify(cfn_bus_t *bus, uint64_t token);
 /* Acks; the first failure's code, after trying all. */
 int cfn_bus_ack(cfn_bus_t *bus, const uint64_t *tokens, uint32_t n);
+/* Acks all messages of a batch as recv_many filled it in; those acked before are passed over. */
+int cfn_bus_ack_batch(cfn_bus_t *bus, const void *batch, const uint32_t *offsets, uint32_t n);
 /* Take the inbox now, so that nobody else can; `steal` takes it from a living reader. */
 int cfn_bus_claim_inbox(cfn_bus_t *bus, int steal);
 /* Gives the inbox back; unacked messages go to the next reader. */
@@ -201,6 +210,7 @@ typedef struct cfn_bus_info {
   uint64_t counter[CFN_COUNTERS];
   uint64_t corrupt_dropped;
   uint64_t largest_body;
+  uint64_t attachment_inc; /* of the asking handle */
   uint32_t free_chunks[CFN_CLASSES];
   uint32_t agents;
   uint32_t attached; /* living attachments */

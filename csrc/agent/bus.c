@@ -174,6 +174,14 @@ int cfn_bus_judge(cfn_bus_t *bus, const cfn_address_t *address) {
                   name, who ? ": its process ended without leaving the bus" : "");
 }
 
+int cfn_bus_judge_agent(cfn_bus_t *bus, const cfn_address_t *address) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  r = cfn_bus_judge(bus, address);
+  cfn_bus_leave(bus);
+  return r;
+}
+
 /* What every wait does now and then: are we still we, is anybody dead. */
 static int tick(cfn_bus_t *bus, const cfn_address_t *counterpart) {
   int r = cfn_bus_enter(bus);

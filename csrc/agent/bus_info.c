@@ -70,6 +70,7 @@ int cfn_bus_info(cfn_bus_t *bus, cfn_bus_info_t *out) {
   out->created_wall_ns = r->super.created_wall_ns;
   out->creator_pid = r->super.creator_pid;
   out->corrupt_dropped = cfn_load_relaxed(&cfn_state(r)->corrupt_dropped);
+  out->attachment_inc = cfn_id_inc(bus->id_word);
   out->largest_body = cfn_bus_largest_body(bus);
   for (unsigned c = 0; c < CFN_CLASSES; c++) out->free_chunks[c] = cfn_slab_free_hint(r, c);
   uint64_t top = cfn_load_seq(&cfn_state(r)->attach_top);

@@ -193,6 +193,21 @@ int cfn_bus_ack(cfn_bus_t *bus, const uint64_t *tokens, uint32_t n) {
   return r;
 }
 
+int cfn_bus_ack_batch(cfn_bus_t *bus, const void *batch, const uint32_t *offsets, uint32_t n) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  for (uint32_t i = 0; i < n && r != CFN_AGENT_FENCED; i++) {
+    uint64_t token;
+    memcpy(&token, (const uint8_t *)batch + offsets[i] + offsetof(cfn_wire_t, token), sizeof token);
+    r = bus->inbox.consumer ? cfn_inbox_ack(&bus->inbox, token) : CFN_INVALID;
+  }
+  if (r == CFN_AGENT_FENCED) lost_inbox(bus);
+  else r = CFN_OK;
+  if (bus->inbox.consumer) cfn_inbox_announce(&bus->inbox, false);
+  cfn_bus_leave(bus);
+  return r;
+}
+
 int cfn_bus_verify(cfn_bus_t *bus, uint64_t token) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
@@ -288,6 +303,11 @@ int64_t cfn_bus_recv(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsi
   int64_t r = receive(bus, acks, n_acks, deadline, &v);
   cfn_bus_wait_end(bus);
   return r;
+}
+
+int64_t cfn_bus_recv_next(cfn_bus_t *bus, uint64_t ack, unsigned lanes, int flags,
+                          uint64_t deadline, void *out, size_t room) {
+  return cfn_bus_recv(bus, &ack, ack != 0, lanes, flags, deadline, out, room);
 }
 
 int64_t cfn_bus_recv_many(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsigned lanes,

@@ -182,11 +182,36 @@ int cfn_bus_send_one(cfn_bus_t *bus, uint32_t index, uint64_t mid, unsigned lane
   return cfn_bus_send(bus, &(cfn_address_t){mid, index}, lane, &m, 1, deadline, receipt);
 }
 
-int64_t cfn_bus_send_joined(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane, unsigned codec,
+static int send_joined(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
+                       const cfn_outgoing_t *batch, uint32_t n, uint64_t deadline,
+                       cfn_receipt_t *receipts, uint32_t room, uint32_t *frames, uint32_t *sent) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  uint64_t largest = cfn_slab_largest(bus->region);
+  uint64_t head = cfn_frame_head_bytes(bus->outbox.source.name_bytes, 1) + 8;
+  cfn_bus_leave(bus);
+  while (r == CFN_OK && *sent < n) {
+    uint32_t k = 0; /* as many as fit into the largest chunk */
+    uint64_t size = head;
+    while (*sent + k < n && k < CFN_INDEX_MASK / 16 &&
+           (k == 0 || size + 4 + cfn_record_bytes(&batch[*sent + k]) <= largest))
+      size += 4 + cfn_record_bytes(&batch[*sent + k++]);
+    cfn_receipt_t receipt;
+    r = send_frame(bus, to, lane, batch + *sent, k, deadline, &receipt);
+    if (r != CFN_OK) break;
+    if (*frames < room) receipts[*frames] = receipt;
+    (*frames)++;
+    *sent += k;
+  }
+  return r;
+}
+
+int64_t cfn_bus_send_joined(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
                             const char *type, uint32_t type_bytes, const uint8_t *bodies,
-                            const uint32_t *bytes, uint32_t n, uint64_t deadline,
-                            cfn_receipt_t *last, int *why) {
-  *why = CFN_OK;
+                            const uint32_t *bytes, const uint8_t *codecs, uint32_t n,
+                            uint64_t deadline, cfn_receipt_t *receipts, uint32_t room,
+                            uint32_t *frames, int *why) {
+  *frames = 0;
   if (type_bytes > CFN_TYPE_BYTES_MAX) {
     *why = cfn_fail(CFN_INVALID, CFN_TYPE_BYTES_MAX, type_bytes,
                     "a message type has at most %u bytes, not %u", CFN_TYPE_BYTES_MAX, type_bytes);
@@ -199,30 +224,18 @@ int64_t cfn_bus_send_joined(cfn_bus_t *bus, const cfn_address_t *to, unsigned la
   }
   uint64_t at = 0;
   for (uint32_t i = 0; i < n; i++) {
-    batch[i] = (cfn_outgoing_t){bodies + at, type, 0, bytes[i], (uint8_t)type_bytes, (uint8_t)codec, 0};
+    batch[i] = (cfn_outgoing_t){.body = bodies + at,
+                                .body_bytes = bytes[i],
+                                .type = type,
+                                .type_bytes = (uint8_t)type_bytes,
+                                .codec = codecs ? codecs[i] : CFN_CODEC_RAW};
     at += bytes[i];
   }
-  cfn_bus_wait_begin(bus);
-  int r = cfn_bus_enter(bus);
-  uint64_t largest = 0, head = 0;
-  if (r == CFN_OK) {
-    largest = cfn_slab_largest(bus->region);
-    head = cfn_frame_head_bytes(bus->outbox.source.name_bytes, 1);
-    cfn_bus_leave(bus);
-  }
   uint32_t sent = 0;
-  while (r == CFN_OK && sent < n) {
-    uint32_t k = 0; /* as many as fit into the largest chunk */
-    uint64_t size = head + 8;
-    while (sent + k < n && (k == 0 || size + 4 + cfn_record_bytes(&batch[sent + k]) <= largest))
-      size += 4 + cfn_record_bytes(&batch[sent + k++]);
-    if (k > CFN_INDEX_MASK / 16) k = CFN_INDEX_MASK / 16;
-    r = send_frame(bus, to, lane, batch + sent, k, deadline, last);
-    if (r == CFN_OK) sent += k;
-  }
+  cfn_bus_wait_begin(bus);
+  *why = send_joined(bus, to, lane, batch, n, deadline, receipts, room, frames, &sent);
   cfn_bus_wait_end(bus);
   free(batch);
-  *why = r;
   return sent;
 }
 

@@ -3,6 +3,8 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/os.h"
@@ -119,3 +121,52 @@ void t_check_nothing_held(cfn_bus_t *bus) {
   for (uint32_t k = 0; k < r->geo.chunks; k++)
     CHECK_INT(cfn_own_state(cfn_load_seq(&cfn_chunk(r, k)->own)), CFN_FREE);
 }
+
+/* ---- processes, and the end in all cases ---- */
+
+static pid_t root_pid;
+static void clean_up(void) {
+  if (getpid() == root_pid) cfn_region_destroy_path(NULL, t_bus_name());
+}
+static void on_signal(int number) {
+  signal(number, SIG_DFL);
+  if (getpid() == root_pid) fprintf(stderr, "[%s] ended by signal %d\n", current, number);
+  clean_up();
+  raise(number);
+}
+extern void __sanitizer_set_death_callback(void (*)(void)) __attribute__((weak));
+void t_guard(unsigned seconds) {
+  static const int ends[] = {SIGINT, SIGTERM, SIGHUP, SIGALRM};
+  root_pid = getpid();
+  t_bus_name(); /* children use the same */
+  for (unsigned i = 0; i < sizeof ends / sizeof ends[0]; i++) signal(ends[i], on_signal);
+  if (__sanitizer_set_death_callback) {
+    __sanitizer_set_death_callback(clean_up);
+  } else {
+    signal(SIGSEGV, on_signal);
+    signal(SIGBUS, on_signal);
+  }
+  alarm(seconds);
+}
+pid_t t_fork(void) {
+  fflush(NULL);
+  pid_t parent = getpid(), child = fork();
+  CHECK(child >= 0);
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) _exit(1);
+  }
+  return child;
+}
+void t_join(pid_t child) {
+  int status;
+  CHECK_INT(waitpid(child, &status, 0), child);
+  CHECK(WIFEXITED(status));
+  CHECK_INT(WEXITSTATUS(status), 0);
+}
+void t_kill(pid_t child, bool zombie) {
+  CHECK_INT(kill(child, SIGKILL), 0);
+  siginfo_t info;
+  CHECK_INT(waitid(P_PID, (id_t)child, &info, WEXITED | (zombie ? WNOWAIT : 0)), 0);
+}
+double t_now(void) { return (double)cfn_os_monotonic_ns() / 1e9; }

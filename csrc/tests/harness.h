@@ -47,4 +47,14 @@ void t_check_region(cfn_bus_t *bus, bool quiet);
 /* Every chunk is FREE. */
 void t_check_nothing_held(cfn_bus_t *bus);
 
+/* However the program ends (failure, signal, sanitizer, or after `seconds`), the bus is removed. */
+void t_guard(unsigned seconds);
+/* fork; the child dies with its parent, so that a failure leaves nobody behind. */
+pid_t t_fork(void);
+/* Waits for a child; it must end with exit status 0. */
+void t_join(pid_t child);
+/* SIGKILL, and waited for unless `zombie`. */
+void t_kill(pid_t child, bool zombie);
+double t_now(void);
+
 #endif

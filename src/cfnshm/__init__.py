@@ -1,1 +1,72 @@
-"""cfnshm"""
+"""cfnshm: messages between hundreds of agent processes on one machine, through shared memory.
+
+    from cfnshm import Bus
+
+    with Bus("build-42", agent="planner") as bus:
+        bus.send("coder-1", {"task": "fix auth"})
+"""
+
+from .agents import AgentInfo
+from .aio import AsyncBus
+from .bus import Bus
+from .errors import (
+    AgentBusy,
+    AgentDead,
+    AgentFenced,
+    BadName,
+    BusDestroyed,
+    Closed,
+    Contended,
+    Corrupt,
+    Error,
+    ForkedHandle,
+    Full,
+    Interrupted,
+    InvalidArgument,
+    NoBus,
+    NoSpace,
+    OutOfMemory,
+    OverCapacity,
+    PermissionDenied,
+    SystemFailure,
+    Timeout,
+    TooLarge,
+    UnknownAgent,
+    VersionMismatch,
+)
+from .message import Batch, Message
+from .receipt import Receipt
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AgentBusy",
+    "AgentDead",
+    "AgentFenced",
+    "AgentInfo",
+    "AsyncBus",
+    "BadName",
+    "Batch",
+    "Bus",
+    "BusDestroyed",
+    "Closed",
+    "Contended",
+    "Corrupt",
+    "Error",
+    "ForkedHandle",
+    "Full",
+    "Interrupted",
+    "InvalidArgument",
+    "Message",
+    "NoBus",
+    "NoSpace",
+    "OutOfMemory",
+    "OverCapacity",
+    "PermissionDenied",
+    "Receipt",
+    "SystemFailure",
+    "Timeout",
+    "TooLarge",
+    "UnknownAgent",
+    "VersionMismatch",
+]

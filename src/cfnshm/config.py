@@ -1,0 +1,86 @@
+"""Configuration: arguments, then `CFNSHM_*` variables, then defaults.
+
+    CFNSHM_BUS      name of the bus                       default
+    CFNSHM_AGENT    whose name a handle acts under        nobody
+    CFNSHM_DIR      where buses live                      /dev/shm
+    CFNSHM_AGENTS   room for so many agents               512
+    CFNSHM_SIZE     bytes of the whole bus, as 64M, 1G    from the free space
+    CFNSHM_LANES    messages a lane holds, as control=64,high=128,normal=1024,low=128
+    CFNSHM_SLABS    chunks of each size, as 256=16384,1K=8192,4K=2048,16K=512,64K=128,1M=8
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import InvalidArgument
+from .message import LANES
+
+CLASS_BYTES = (256, 1024, 4096, 16384, 65536, 1 << 20)
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+def parse_size(value: int | str, what: str = "size") -> int:
+    """Bytes of `4096`, `"64K"`, `"64M"`, `"1G"`, `"64MB"`.
+
+    Raises:
+        InvalidArgument: it is none of these.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    text = str(value).strip().upper().removesuffix("B").removesuffix("I")
+    unit = _UNITS.get(text[-1:], 1)
+    digits = text[:-1] if unit > 1 else text
+    if not digits.isascii() or not digits.isdigit():
+        raise InvalidArgument(f"{what} must be a number of bytes such as 4096, '64K', '64M': {value!r}")
+    return int(digits) * unit
+
+
+def parse_map(value: Mapping[Any, int] | str | None, what: str) -> dict[str, int]:
+    """A mapping, or the text `a=1,b=2` of an environment variable."""
+    if not value:
+        return {}
+    if isinstance(value, str):
+        try:
+            pairs = dict(part.split("=", 1) for part in value.split(","))
+            return {key.strip(): int(number) for key, number in pairs.items()}
+        except ValueError:
+            raise InvalidArgument(f"{what} must look like name=number,name=number: {value!r}") from None
+    return {str(key): int(number) for key, number in value.items()}
+
+
+def fill_wish(
+    wish: Any,
+    agents: int | None,
+    size: int | str | None,
+    lanes: Mapping[str, int] | None,
+    slabs: Mapping[int | str, int] | None,
+) -> None:
+    """Fills a `cfn_wish_t` from arguments and environment.
+
+    Raises:
+        InvalidArgument: a value makes no sense; the message names it.
+    """
+    env = os.environ
+    if agents is None and env.get("CFNSHM_AGENTS"):
+        agents = parse_size(env["CFNSHM_AGENTS"], "CFNSHM_AGENTS")
+    if agents is not None and not 1 <= agents <= 65536:
+        raise InvalidArgument(f"agents must be 1 to 65536, not {agents}")
+    wish.agents = agents or 0
+    size = size if size is not None else env.get("CFNSHM_SIZE") or 0
+    wish.size_bytes = parse_size(size)
+    for name, slots in parse_map(lanes or env.get("CFNSHM_LANES"), "lanes").items():
+        if name not in LANES:
+            raise InvalidArgument(f"there is no lane {name!r}; lanes are {', '.join(LANES)}")
+        wish.lane_slots[LANES[name]] = slots
+    for name, chunks in parse_map(slabs or env.get("CFNSHM_SLABS"), "slabs").items():
+        bytes_ = parse_size(name, "a slab class")
+        if bytes_ not in CLASS_BYTES:
+            raise InvalidArgument(
+                f"there is no slab class of {bytes_} bytes; classes are {', '.join(map(str, CLASS_BYTES))}"
+            )
+        index = CLASS_BYTES.index(bytes_)
+        wish.class_chunks[index] = chunks
+        wish.class_wished |= 1 << index

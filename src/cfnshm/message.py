@@ -1,0 +1,349 @@
+"""Messages: how a body becomes bytes and back, and what a receiver sees.
+
+A body's codec stands in one byte of the message: raw (bytes), text (str), JSON (anything msgspec can
+encode), array (NumPy). The array body is
+
+    u8 len(dtype)  u8 ndim  6 x 0   u64 shape[ndim]   dtype as text   zeros up to a multiple of 16   data
+
+so that the data is aligned for a zero-copy view.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import msgspec
+
+from .errors import Corrupt, InvalidArgument
+
+if TYPE_CHECKING:
+    from .bus import Bus
+
+RAW, TEXT, JSON, ARRAY = 0, 1, 2, 3
+CODECS = ("raw", "text", "json", "array")
+LANES = {"control": 0, "high": 1, "normal": 2, "low": 3}
+LANE_NAMES = ("control", "high", "normal", "low")
+
+REQUEST, REPLY, FAILURE = 1, 2, 4  # message flags
+REDELIVERED, EXTERNAL = 1, 2  # wire flags
+
+# csrc/cfnshm.h, cfn_wire_t
+WIRE = struct.Struct("<9Q4I2H5B7x")
+assert WIRE.size == 104
+
+_encode_json = msgspec.json.Encoder().encode
+_decode_json = msgspec.json.Decoder().decode
+
+
+def encode(body: Any) -> tuple[int, Any]:
+    """Codec and bytes (any contiguous buffer) of a body.
+
+    Raises:
+        InvalidArgument: the body is nothing that can be sent; the message says what can.
+    """
+    kind = body.__class__
+    if kind is bytes:
+        return RAW, body
+    if kind is str:
+        return TEXT, body.encode("utf-8", "surrogatepass")
+    if kind is bytearray or kind is memoryview:
+        view = memoryview(body)
+        return RAW, view if view.contiguous else bytes(view)
+    if hasattr(body, "__array_interface__"):
+        return ARRAY, _encode_array(body)
+    try:
+        return JSON, _encode_json(body)
+    except (TypeError, ValueError, RecursionError) as why:
+        raise InvalidArgument(
+            f"a body of type {kind.__name__} cannot be sent ({why}); send bytes, str, a NumPy array "
+            "or what JSON can hold"
+        ) from why
+
+
+def _encode_array(array: Any) -> bytes:
+    import numpy
+
+    array = numpy.ascontiguousarray(array) if array.ndim else numpy.array(array)
+    if array.dtype.hasobject:
+        raise InvalidArgument(
+            f"an array of Python objects ({array.dtype}) cannot be sent: other processes cannot read "
+            "them; convert it to numbers or send a list"
+        )
+    kind = array.dtype.str if array.dtype.names is None else repr(array.dtype.descr)
+    name = kind.encode()
+    if len(name) > 255 or array.ndim > 64:
+        raise InvalidArgument(f"the array's type {kind!r} is too long to be sent")
+    head = struct.pack(f"<BB6x{array.ndim}Q", len(name), array.ndim, *array.shape) + name
+    head += b"\0" * (-len(head) % 16)
+    return head + array.tobytes()
+
+
+def _decode_array(raw: Any) -> Any:
+    import ast
+
+    import numpy
+
+    try:
+        name_bytes, ndim = raw[0], raw[1]
+        at = 8 + 8 * ndim
+        shape = struct.unpack_from(f"<{ndim}Q", raw, 8)
+        name = bytes(raw[at : at + name_bytes]).decode()
+        dtype = numpy.dtype(ast.literal_eval(name) if name.startswith("[") else name)
+        start = at + name_bytes
+        start += -start % 16
+        return numpy.frombuffer(raw, dtype, offset=start).reshape(shape)
+    except (IndexError, ValueError, TypeError, SyntaxError, struct.error) as why:
+        raise Corrupt(f"the array in this message cannot be read: {why}") from why
+
+
+def decode(codec: int, raw: Any) -> Any:
+    """The body that was sent. `raw` is any buffer; arrays are views of it, everything else a copy.
+
+    Raises:
+        Corrupt: the bytes are not what the codec says.
+    """
+    if codec == RAW:
+        return raw
+    try:
+        if codec == TEXT:
+            return str(raw, "utf-8", "surrogatepass")
+        if codec == JSON:
+            return _decode_json(raw)
+    except (ValueError, msgspec.DecodeError) as why:
+        raise Corrupt(f"the {CODECS[codec]} body of this message cannot be read: {why}") from why
+    if codec == ARRAY:
+        return _decode_array(raw)
+    raise Corrupt(f"this message has codec {codec}, which this version does not know")
+
+
+class Message:
+    """A received message. It stays in its inbox until it is acked: by `ack()`, or by the next
+    `recv()` of the same thread, task or iterator.
+
+    Attributes:
+        id: `"7.1.42"`: attachment, its incarnation, sequence number; unique on the bus.
+        sender: name of the sending agent, `""` if the sender has none.
+        to: name of the agent that received it.
+        type: the sender's word for what this is, `""` if none.
+        priority: `"control"`, `"high"`, `"normal"` or `"low"`.
+        sequence: the sender's running number, from 1.
+        timestamp: seconds since 1970 (float) when it was sent.
+        body: what was sent; decoded at first access.
+        raw: the body's bytes; a read-only memoryview into the bus after `recv(copy=False)`.
+        redelivered: an earlier reader was handed this message and did not ack it.
+        correlation_id: sequence number (or request id) that this answers, or 0.
+        position: place in the lane's total order.
+        incarnation: of the sending agent's owner, 0 if it had none.
+        pid: the sending process.
+        is_request: the sender waits for the answer (`reply()`).
+        failed: this is a reply that reports an error.
+    """
+
+    __slots__ = ("_body", "_bus", "_head", "_raw", "_wire", "to")
+
+    _NOT_DECODED = object()
+
+    def __init__(self, bus: Bus, wire: bytes, raw: Any = None) -> None:
+        self._bus = bus
+        self._wire = wire
+        self._raw = raw  # None: the body stands in the wire bytes
+        self._head: tuple[Any, ...] | None = None
+        self._body = Message._NOT_DECODED
+        self.to = bus.agent
+
+    def _fields(self) -> tuple[Any, ...]:
+        if self._head is None:
+            self._head = WIRE.unpack_from(self._wire)
+        return self._head
+
+    @property
+    def id(self) -> str:
+        f = self._fields()
+        return f"{f[13]}.{f[5]}.{f[2]}"
+
+    @property
+    def token(self) -> int:
+        return int.from_bytes(self._wire[:8], "little")
+
+    @property
+    def sender(self) -> str:
+        end = WIRE.size + self._fields()[18]
+        return self._wire[WIRE.size : end].decode()
+
+    @property
+    def type(self) -> str:
+        f = self._fields()
+        start = WIRE.size + f[18]
+        return self._wire[start : start + f[17]].decode("utf-8", "replace")
+
+    @property
+    def raw(self) -> Any:
+        if self._raw is None:
+            f = self._fields()
+            start = WIRE.size + f[18] + f[17]
+            self._raw = self._wire[start : start + f[10]]
+        return self._raw
+
+    @property
+    def body(self) -> Any:
+        if self._body is Message._NOT_DECODED:
+            self._body = decode(self._fields()[16], self.raw)
+        return self._body
+
+    @property
+    def codec(self) -> str:
+        codec = self._fields()[16]
+        return CODECS[codec] if codec < len(CODECS) else str(codec)
+
+    @property
+    def priority(self) -> str:
+        return LANE_NAMES[self._fields()[15] & 3]
+
+    @property
+    def position(self) -> int:
+        return int(self._fields()[1])
+
+    @property
+    def sequence(self) -> int:
+        return int(self._fields()[2])
+
+    @property
+    def timestamp(self) -> float:
+        return float(self._fields()[3] / 1e9)
+
+    @property
+    def correlation_id(self) -> int:
+        return int(self._fields()[4])
+
+    @property
+    def incarnation(self) -> int:
+        return int(self._fields()[6])
+
+    @property
+    def pid(self) -> int:
+        return int(self._fields()[7])
+
+    @property
+    def is_request(self) -> bool:
+        return bool(self._fields()[14] & REQUEST)
+
+    @property
+    def failed(self) -> bool:
+        return bool(self._fields()[14] & FAILURE)
+
+    @property
+    def redelivered(self) -> bool:
+        return bool(self._fields()[19] & REDELIVERED)
+
+    @property
+    def _asker(self) -> tuple[int, int]:
+        f = self._fields()
+        return f[13], f[5]
+
+    def ack(self) -> None:
+        """Says that this message is dealt with: it is never handed out again.
+
+        Raises:
+            AgentFenced: the inbox was taken over; the message is redelivered there.
+            InvalidArgument: it was acked before, or the inbox was given up.
+            BufferError: a view of a message received with `copy=False` is still in use.
+        """
+        self._bus.ack(self)
+
+    def reply(self, body: Any, *, type: str = "", failed: bool = False) -> bool:
+        """Answers the sender; see `Bus.reply`."""
+        return self._bus.reply(self, body, type=type, failed=failed)
+
+    def _release(self) -> bool:
+        """Ends the view into the bus; False while somebody else still uses it."""
+        raw = self._raw
+        if raw.__class__ is memoryview:
+            if self._body is not Message._NOT_DECODED and self._body is not raw:
+                self._body = Message._NOT_DECODED
+            try:
+                raw.release()
+            except BufferError:
+                return False
+        return True
+
+    def __repr__(self) -> str:
+        mark = " redelivered" if self.redelivered else ""
+        kind = f" type={self.type!r}" if self.type else ""
+        return (
+            f"<Message {self.id} from {self.sender!r}{kind} {self.priority} "
+            f"{self._fields()[10]} bytes{mark}>"
+        )
+
+
+class Batch(Sequence[Message]):
+    """Messages of one `recv_many`. Message objects are made when they are looked at.
+
+    Attributes:
+        raws: list of the bodies' bytes, the fastest way through a batch.
+    """
+
+    __slots__ = ("_bus", "_count", "_made", "_offsets", "_wire", "acked")
+
+    def __init__(
+        self, bus: Bus, wire: bytes, offsets: memoryview, count: int, large: Message | None
+    ) -> None:
+        self._bus = bus
+        self._wire = wire
+        self._offsets = offsets
+        self._count = count
+        self._made: dict[int, Message] = {} if large is None else {count - 1: large}
+        self.acked = False
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | list[Message]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._count))]
+        if index < 0:
+            index += self._count
+        if not 0 <= index < self._count:
+            raise IndexError("batch index out of range")
+        made = self._made.get(index)
+        if made is None:
+            end = self._offsets[index + 1] if index + 1 < self._count else len(self._wire)
+            made = Message(self._bus, self._wire[self._offsets[index] : end])
+            self._made[index] = made
+        return made
+
+    def __iter__(self) -> Iterator[Message]:
+        return (self[i] for i in range(self._count))
+
+    @property
+    def raws(self) -> list[Any]:
+        made = self._made
+        if made:
+            return [self[i].raw for i in range(self._count)]
+        wire = self._wire
+        unpack: Callable[..., tuple[int, ...]] = _LENGTHS.unpack_from
+        out = []
+        for at in self._offsets[: self._count]:
+            total, body = unpack(wire, at + 72)
+            end = at + total
+            out.append(wire[end - body : end])
+        return out
+
+    def ack(self) -> None:
+        """Acks all messages of the batch that are not acked yet.
+
+        Raises:
+            AgentFenced: the inbox was taken over; what was not acked is redelivered there.
+        """
+        self._bus.ack(self)
+
+    def __repr__(self) -> str:
+        return f"<Batch of {self._count} messages>"
+
+
+_LENGTHS = struct.Struct("<2I")  # total_bytes and body_bytes, at 72 of the header
