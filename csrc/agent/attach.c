@@ -3,18 +3,17 @@
 #include "base/error.h"
 #include "base/os.h"
 
-/* The dead holder's slot, whose byte we have: 1 recycled, 0 not to be had. */
-static int recycle(cfn_region_t *r, uint32_t i) {
+/* The dead holder's slot, whose byte we have: is it VACANT now? */
+static bool recycle(cfn_region_t *r, uint32_t i) {
   cfn_attach_shm_t *slot = cfn_attachment(r, i);
   uint64_t w = cfn_load_seq(&slot->id);
   cfn_identity_t who = {cfn_load_relaxed(&slot->pid), cfn_load_relaxed(&slot->pid_ns),
                         cfn_load_relaxed(&slot->time_ns), cfn_load_relaxed(&slot->start_time),
                         cfn_load_relaxed(&slot->pidfs_ino)};
   /* The byte is free but its process may run on, robbed of its lock: then it is not dead. */
-  if (cfn_id_state(w) == CFN_ID_LIVE && cfn_os_process_maps(&who, r->dev, r->ino) == 1) return 0;
-  cfn_reap(r, i, w, i, &slot->reg[CFN_REG_JOINER]);
-  unsigned state = cfn_id_state(cfn_load_seq(&slot->id));
-  return state == CFN_ID_VACANT || state == CFN_ID_FREE;
+  if (cfn_id_state(w) == CFN_ID_LIVE && cfn_os_process_maps(&who, r->dev, r->ino) == 1)
+    return false;
+  return cfn_recycle(r, i);
 }
 
 /* We have the byte of a VACANT slot: make it ours. */
@@ -79,6 +78,6 @@ void cfn_detach(const cfn_actor_t *a, uint64_t id_word) {
     if (cfn_consumer_att(w) == a->me + 1)
       cfn_registry_give_back_consumer(a, (uint32_t)held - 1, w);
   }
-  cfn_reap(a->region, a->me, id_word, a->me, &a->slot->reg[CFN_REG_JOINER]);
+  if (cfn_load_seq(&a->slot->id) == id_word) cfn_recycle(a->region, a->me);
   cfn_life_drop(a->region, a->me);
 }

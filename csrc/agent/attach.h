@@ -6,7 +6,7 @@
  *   dies in JOINING: the byte is free; the next one recycles the slot like any dead holder's.
  *
  * Leaving is the same road back: the words are given back, and the slot is recycled by its own
- * process, REAP(n) -> VACANT(n), before the byte is dropped.
+ * process, LEAVING(n) -> VACANT(n), before the byte is dropped.
  */
 #ifndef CFN_AGENT_ATTACH_H
 #define CFN_AGENT_ATTACH_H

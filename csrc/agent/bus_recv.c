@@ -47,6 +47,7 @@ static int fail_no_agent(void) {
 }
 
 static int lost_inbox(cfn_bus_t *bus) {
+  if (!bus->mailbox) return cfn_fail(CFN_AGENT_FENCED, 0, 0, "this handle's agent was unregistered");
   cfn_mailbox_shm_t *m = cfn_mailbox(bus->region, bus->mailbox - 1);
   unsigned att = cfn_consumer_att(cfn_load_seq(&m->consumer));
   uint64_t pid = 0;
@@ -272,6 +273,7 @@ static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, ui
     if (r == CFN_INVALID) r = CFN_OK; /* acked by hand before: nothing is owed */
     if (r == CFN_OK) r = cfn_bus_consume(bus, false);
     if (r == CFN_OK) r = look(bus, v);
+    if (r == CFN_EMPTY && cfn_inbox_fenced(&bus->inbox)) r = CFN_AGENT_FENCED;
     if (r == CFN_AGENT_FENCED) r = lost_inbox(bus);
     if (r != CFN_EMPTY) {
       cfn_bus_leave(bus);
@@ -338,7 +340,8 @@ static void peek_frame(void *context, const cfn_peek_t *peek) {
   if (!offsets) return;
   offsets[0] = cfn_frame_first(&peek->frame);
   if (peek->frame.count > 1 && cfn_frame_index(&peek->frame, offsets) < 0) p->full = true;
-  for (uint32_t i = peek->first; i < peek->frame.count && !p->full; i++) {
+  for (uint32_t i = 0; i < peek->frame.count && !p->full; i++) {
+    if (peek->part[i / CFN_PART_MESSAGES] >> (i % CFN_PART_MESSAGES) & 1) continue;
     cfn_record_t rec;
     size_t at = (p->used + 7) / 8 * 8;
     if (cfn_frame_record(&peek->frame, offsets[i], &rec) < 0) break;

@@ -7,6 +7,8 @@
 #include "agent/directory.h"
 #include "base/os.h"
 
+#define MOST_CONTENDED 256
+
 static const char *const lane_names[CFN_LANES] = {"control", "high", "normal", "low"};
 
 uint64_t cfn_bus_largest_body(cfn_bus_t *bus) {
@@ -99,7 +101,7 @@ static int wait_for_room(sending_t *s, int why, unsigned cls, const cfn_outgoing
 /* Posts, waiting for room. CFN_OK, CFN_STALE or an error. */
 static int post(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64_t *position) {
   cfn_bus_t *bus = s->bus;
-  for (;;) {
+  for (int contended = 0;;) {
     int r = cfn_bus_enter(bus);
     if (r < 0) return r;
     unsigned cls = 0;
@@ -117,8 +119,10 @@ static int post(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64
       fail_too_large(bus, cfn_outbox_frame_bytes(&bus->outbox, messages, n));
     } else if (r == CFN_AGAIN) {
       cfn_bus_leave(bus);
+      if (++contended == MOST_CONTENDED || cfn_deadline_passed(s->deadline))
+        return cfn_fail(r, 0, 0, "the lane changes faster than a message can be put into it, or its "
+                        "words are damaged (cfnshm doctor)");
       sched_yield();
-      if (cfn_deadline_passed(s->deadline) && s->deadline) return CFN_TIMEOUT;
       continue;
     }
     if (r == CFN_OK && bus->mailbox && s->to)
@@ -164,7 +168,9 @@ static int send_frame(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
 int cfn_bus_send(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
                  const cfn_outgoing_t *messages, uint32_t n, uint64_t deadline,
                  cfn_receipt_t *receipt) {
-  if (n == 0 || n > CFN_INDEX_MASK / 16) return cfn_fail(CFN_INVALID, 0, n, "bad message count");
+  if (n == 0 || n > CFN_FRAME_MESSAGES)
+    return cfn_fail(CFN_INVALID, CFN_FRAME_MESSAGES, n, "a frame holds 1 to %u messages, not %u",
+                    CFN_FRAME_MESSAGES, n);
   cfn_bus_wait_begin(bus);
   int r = send_frame(bus, to, lane, messages, n, deadline, receipt);
   cfn_bus_wait_end(bus);
@@ -193,7 +199,7 @@ static int send_joined(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
   while (r == CFN_OK && *sent < n) {
     uint32_t k = 0; /* as many as fit into the largest chunk */
     uint64_t size = head;
-    while (*sent + k < n && k < CFN_INDEX_MASK / 16 &&
+    while (*sent + k < n && k < CFN_FRAME_MESSAGES &&
            (k == 0 || size + 4 + cfn_record_bytes(&batch[*sent + k]) <= largest))
       size += 4 + cfn_record_bytes(&batch[*sent + k++]);
     cfn_receipt_t receipt;
@@ -291,22 +297,20 @@ static int receipt_state(cfn_bus_t *bus, const cfn_receipt_t *t, uint32_t index)
   cfn_lane_shm_t *lane = &m->lane[t->lane];
   cfn_ring_t q = cfn_ring_of_lane(r, t->mailbox, t->lane);
   uint64_t place = cfn_place(t->position, index);
-  int state = CFN_RECEIPT_STORED;
-  if (cfn_load_seq(q.head) > t->position || cfn_load_seq(&lane->acked) > place) {
-    state = CFN_RECEIPT_ACKED;
-  } else {
-    cfn_a64 *slot = cfn_ring_slot(&q, t->position);
+  cfn_a64 *slot = cfn_ring_slot(&q, t->position);
+  int state = CFN_RECEIPT_ACKED;
+  for (int tries = 0; cfn_load_seq(q.head) <= t->position && tries < 64; tries++) {
     uint64_t w = cfn_load_seq(slot);
     uint32_t ref = cfn_slot_ref(w);
-    if (cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, t->position)) > 0) {
-      state = CFN_RECEIPT_ACKED; /* emptied; the head lags */
-    } else if (ref && ref <= r->geo.chunks &&
-               cfn_own_state(cfn_load_seq(&cfn_chunk(r, ref - 1)->own)) == CFN_DONE &&
-               cfn_load_seq(slot) == w) {
-      state = CFN_RECEIPT_ACKED;
-    } else if (cfn_load_seq(&lane->seen) > place) {
-      state = CFN_RECEIPT_SEEN;
-    }
+    if (cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, t->position)) > 0) break; /* the head lags */
+    if (ref == 0 || ref > r->geo.chunks) return cfn_fail(CFN_INVALID, 0, 0, "not a receipt of this bus");
+    const cfn_chunk_shm_t *chunk = cfn_chunk(r, ref - 1);
+    bool acked = cfn_own_state(cfn_load_seq(&chunk->own)) == CFN_DONE ||
+                 (t->count > 1 && cfn_frame_acked(chunk, index));
+    state = acked ? CFN_RECEIPT_ACKED
+            : cfn_load_seq(&lane->seen) > place ? CFN_RECEIPT_SEEN : CFN_RECEIPT_STORED;
+    if (cfn_load_seq(slot) == w) break; /* LAST: what was read is this message's */
+    state = CFN_RECEIPT_ACKED;
   }
   /* LAST: these cursors are this agent's only while the record is still it. */
   if (cfn_load_seq(&m->mid) != t->mid) return CFN_RECEIPT_DROPPED;

@@ -36,7 +36,7 @@ static void file_name(uint32_t i, char out[32]) {
 static int open_file(cfn_region_t *r, uint32_t i) {
   char name[32];
   file_name(i, name);
-  return openat(r->dir_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  return openat(cfn_region_dir(r), name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 }
 
 /* Is the descriptor still the file it was opened as? (os.closerange and friends) */
@@ -136,7 +136,12 @@ int cfn_life_refresh(cfn_region_t *r, uint32_t i) {
     result = CFN_FORKED;
   } else {
     int e = refresh_file(r, i / CFN_LIVE_LOCKS_PER_FILE);
-    if (e == -EAGAIN) result = CFN_AGENT_FENCED;
+    if (e == -EAGAIN) {
+      result = CFN_AGENT_FENCED;
+    } else if (e < 0) {
+      errno = -e;
+      result = cfn_fail_os("cannot take the life byte of bus '%s' back", r->name);
+    }
   }
   leave(r);
   return result;
@@ -205,7 +210,8 @@ int cfn_life_of_agent(cfn_region_t *r, uint32_t mailbox, uint32_t *attachment) {
     uint64_t consumer = cfn_load_seq(&m->consumer);
     unsigned reader = cfn_consumer_att(consumer);
     unsigned whose = cfn_owner_att(owner);
-    if (attachment) *attachment = whose && whose != CFN_OWNER_DIED ? whose : reader;
+    unsigned most = r->geo.config.attachments;
+    if (attachment) *attachment = whose && whose <= most ? whose : reader <= most ? reader : 0;
     int life = CFN_LIFE_NONE;
     if (reader && reader <= r->geo.config.attachments)
       life = cfn_life_of(r, reader - 1, NULL, NULL);

@@ -98,22 +98,40 @@ static void reap_replies(const reaping_t *p, unsigned me, cfn_a64 *cell) {
   cfn_event_ring_futex(&p->slot->reply_space);
 }
 
-int cfn_reap(cfn_region_t *r, uint32_t d, uint64_t judged, unsigned me, cfn_a64 *cell) {
-  reaping_t p = {r, d, cfn_attachment(r, d), cfn_id_word(cfn_id_inc(judged), CFN_ID_REAP)};
-  if (judged != p.word) cfn_cas_seq(&p.slot->id, judged, p.word);
-  if (!authorised(&p)) return 0;
+/* Steps 2 to 6. True if this call made the slot VACANT. */
+static bool reap_all_of(const reaping_t *p, unsigned me, cfn_a64 *cell) {
+  cfn_region_t *r = p->r;
   cfn_directory_help(r); /* it may have died over an intent; a name change must not wait for luck */
   static const unsigned chunk_cells[] = {CFN_REG_SEND, CFN_REG_DONE, CFN_REG_DRAIN, CFN_REG_JOINER};
   for (unsigned c = 0; c < sizeof chunk_cells / sizeof chunk_cells[0]; c++)
-    reap_chunk(&p, cfn_load_acquire(&p.slot->reg[chunk_cells[c]]));
-  reap_creation(&p);
-  for (unsigned h = 0; h < CFN_HOLDS; h++) reap_hold(&p, cfn_load_acquire(&p.slot->holds[h]));
-  reap_replies(&p, me, cell);
+    reap_chunk(p, cfn_load_acquire(&p->slot->reg[chunk_cells[c]]));
+  reap_creation(p);
+  for (unsigned h = 0; h < CFN_HOLDS; h++) reap_hold(p, cfn_load_acquire(&p->slot->holds[h]));
+  reap_replies(p, me, cell);
   for (unsigned c = 0; c < CFN_CLASSES; c++) /* it may have died between freeing and saying so */
     cfn_event_ring_futex(&cfn_state(r)->class_room[c].event);
-  if (!cfn_cas_seq(&p.slot->id, p.word, cfn_id_word(cfn_id_inc(p.word), CFN_ID_VACANT))) return 0;
+  if (!cfn_cas_seq(&p->slot->id, p->word, cfn_id_word(cfn_id_inc(p->word), CFN_ID_VACANT)))
+    return false;
   cfn_event_ring_futex(&cfn_state(r)->registry.event);
-  return 1;
+  return true;
+}
+
+int cfn_reap(cfn_region_t *r, uint32_t d, uint64_t judged, unsigned me, cfn_a64 *cell) {
+  reaping_t p = {r, d, cfn_attachment(r, d), cfn_id_word(cfn_id_inc(judged), CFN_ID_REAP)};
+  if (judged != p.word) cfn_cas_seq(&p.slot->id, judged, p.word);
+  return authorised(&p) && reap_all_of(&p, me, cell);
+}
+
+bool cfn_recycle(cfn_region_t *r, uint32_t d) {
+  cfn_attach_shm_t *slot = cfn_attachment(r, d);
+  for (;;) {
+    uint64_t w = cfn_load_seq(&slot->id);
+    unsigned state = cfn_id_state(w);
+    if (state == CFN_ID_FREE || state == CFN_ID_VACANT) return true;
+    reaping_t p = {r, d, slot, cfn_id_word(cfn_id_inc(w), CFN_ID_LEAVING)};
+    if (w != p.word && !cfn_cas_seq(&slot->id, w, p.word)) continue;
+    if (reap_all_of(&p, d, &slot->reg[CFN_REG_JOINER])) return true;
+  }
 }
 
 int cfn_reap_if_dead(const cfn_actor_t *a, uint32_t i) {

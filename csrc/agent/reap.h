@@ -17,6 +17,12 @@
 #include "agent/registry.h"
 #include "msg/outbox.h"
 
+/* Recycling by the holder of the slot's life byte, who leaves, or joins where a dead one was: the same
+ * steps under id == LEAVING(inc), which no helper touches while the byte is held. (Under REAP a helper
+ * could call the slot VACANT while we, announcing in this very slot, hold a chunk: if we died then,
+ * nobody would look at the announcement again.) True if the slot is VACANT afterwards. */
+bool cfn_recycle(cfn_region_t *r, uint32_t d);
+
 /* Reaps attachment d, whose id word was `judged` when it was proven dead (or is REAP already). `me`
  * and `cell` are the reaper's attachment and register cell. Returns 1 if this call finished it, 0 if
  * another did. */

@@ -281,9 +281,7 @@ static int empty_and_free(const cfn_actor_t *a, uint32_t i, uint64_t removing, u
   for (unsigned l = 0; l < CFN_LANES; l++) {
     if (!cfn_ring_retire(r, &rings[l], lap, a->me, &a->slot->reg[CFN_REG_DRAIN], &authority, dropped))
       return CFN_AGENT_FENCED;
-    uint64_t restart = cfn_place(lap << rings[l].log2, 0);
-    cfn_max_seq(&m->lane[l].seen, restart);
-    cfn_max_seq(&m->lane[l].acked, restart);
+    cfn_max_seq(&m->lane[l].seen, cfn_place(lap << rings[l].log2, 0));
   }
   cfn_cas_seq(&m->mid, removing, cfn_mid_word(cfn_mid_ver(removing) + 1, CFN_MID_FREE, 0));
   wake_everybody(r, i);
@@ -302,6 +300,7 @@ int cfn_registry_remove(const cfn_actor_t *a, uint32_t i, uint64_t mid, uint64_t
   if (r == CFN_OK)
     r = empty_and_free(a, i, cfn_mid_word(cfn_mid_ver(mid) + 1, CFN_MID_REMOVING, 0), consumer,
                        dropped);
+  cfn_registry_give_back_owner(a, i); /* if it was ours: the announcement goes only with both words */
   cfn_registry_give_back_consumer(a, i, consumer);
   cfn_store_seq(&a->slot->reg[CFN_REG_RECORD], 0);
   return r;

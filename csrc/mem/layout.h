@@ -25,6 +25,8 @@
  *   owner     {inc:40 | 0:8 | attachment+1:16}  whose agent it is; 0 = nobody, CFN_OWNER_DIED
  *   id        {inc:40 | 0:16 | state:8}    an attachment
  *   place     {position:40 | index:24}     a message: its frame's position and its index inside
+ *   part      {ver:40 | acked:24}          24 messages of a frame, one bit each, and the own version at
+ *                                          its commit
  *   intent    {ver:39 | remove:1 | record+1:24}
  *   rlap      {tag:24 | lap:40}            the lap at which a retired ring restarts
  */
@@ -46,6 +48,9 @@ enum { CFN_LANE_CONTROL = 0, CFN_LANE_HIGH = 1, CFN_LANE_NORMAL = 2, CFN_LANE_LO
 #define CFN_MAX_CHUNKS ((1u << 24) - 2u)
 #define CFN_REPLY_SLOTS 64u
 #define CFN_NAME_BYTES 64u /* 63 and the NUL */
+#define CFN_FRAME_PARTS 4u
+#define CFN_PART_MESSAGES 24u
+#define CFN_FRAME_MESSAGES (CFN_FRAME_PARTS * CFN_PART_MESSAGES)
 #define CFN_REGISTERS 16u
 #define CFN_HOLDS 8u
 #define CFN_LIVE_LOCKS_PER_FILE 64u
@@ -106,7 +111,8 @@ enum {
   CFN_ID_JOINING = 1,
   CFN_ID_LIVE = 2,
   CFN_ID_REAP = 3, /* proven dead; helpers are recycling what it held */
-  CFN_ID_VACANT = 4
+  CFN_ID_VACANT = 4,
+  CFN_ID_LEAVING = 5 /* being recycled by the holder of its life byte alone */
 };
 static inline uint64_t cfn_id_word(uint64_t inc, unsigned state) { return inc << 24 | state; }
 static inline uint64_t cfn_id_inc(uint64_t w) { return w >> 24; }
@@ -119,6 +125,14 @@ static inline uint64_t cfn_place(uint64_t position, uint32_t index) {
 }
 static inline uint64_t cfn_place_position(uint64_t w) { return w >> CFN_INDEX_BITS; }
 static inline uint32_t cfn_place_index(uint64_t w) { return (uint32_t)(w & CFN_INDEX_MASK); }
+
+static inline uint64_t cfn_part_word(uint64_t ver, uint32_t acked) {
+  return ver << CFN_PART_MESSAGES | acked;
+}
+static inline uint64_t cfn_part_ver(uint64_t w) { return w >> CFN_PART_MESSAGES; }
+static inline uint32_t cfn_part_acked(uint64_t w) {
+  return (uint32_t)(w & ((UINT64_C(1) << CFN_PART_MESSAGES) - 1));
+}
 
 #define CFN_INTENT_REMOVE (UINT64_C(1) << 24)
 static inline uint32_t cfn_intent_record(uint64_t w) { return (uint32_t)(w & 0xffffffu); }
@@ -234,7 +248,7 @@ enum {
 
 typedef struct cfn_attach_shm {
   /* 0: the word everybody checks */
-  cfn_a64 id;      /* JOINING/LIVE by the owner of the life byte; REAP, VACANT by helpers */
+  cfn_a64 id;      /* JOINING, LIVE, LEAVING by the holder of the life byte; REAP, VACANT by helpers */
   cfn_a64 nonce;   /* of this attachment; its process knows it, nobody else does */
   cfn_a64 waiting; /* {kind:8 | lane:8 | index:48} what it sleeps on; its owner */
   cfn_a64 waiting_since;
@@ -274,8 +288,7 @@ typedef struct cfn_lane_shm {
   uint8_t pad0[120];
   cfn_a64 head;  /* all positions below are consumed: CAS-max */
   cfn_a64 seen;  /* place: all below were handed out: CAS-max */
-  cfn_a64 acked; /* place inside the oldest frames: parts below are acked: CAS-max */
-  uint8_t pad1[104];
+  uint8_t pad1[112];
 } cfn_lane_shm_t;
 
 /* A short text that may be rewritten while others read it: the sum tells a torn one. */
@@ -330,11 +343,11 @@ typedef struct cfn_chunk_shm {
   uint8_t flags;
   uint32_t source_mailbox; /* mailbox+1 it was sent as, or 0 */
   /* 64 */
-  uint64_t source_agent_inc;
-  uint64_t source_pid;
-  uint64_t blob[2]; /* objects the message holds: not used in this ABI */
-  uint64_t tap;     /* not used in this ABI */
-  uint64_t reserved[3];
+  uint32_t source_agent_inc;
+  uint32_t source_pid;
+  cfn_a64 part[CFN_FRAME_PARTS]; /* of a frame of several: which messages are acked */
+  uint64_t blob[2];              /* objects the message holds: not used in this ABI */
+  uint64_t tap;                  /* not used in this ABI */
 } cfn_chunk_shm_t;
 
 static inline uint64_t cfn_target_word(unsigned kind, unsigned lane, uint32_t index) {

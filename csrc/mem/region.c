@@ -355,16 +355,43 @@ static int check_wish(const cfn_wish_t *w, const cfn_geometry_t *g, const char *
  * by a thread that does not exist here: the stamp tells, and the lock is made anew. */
 static cfn_region_t *table;
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
-static uint64_t table_stamp;
+static cfn_a64 table_stamp; /* of the process the locks are good for; 1 = being made anew */
 
 static void table_enter(void) {
   uint64_t stamp = cfn_os_fork_stamp();
-  if (table_stamp && table_stamp != stamp) {
-    pthread_mutex_init(&table_lock, NULL);
-    for (cfn_region_t *r = table; r; r = r->next) pthread_mutex_init(&r->live_lock, NULL);
+  for (;;) {
+    uint64_t was = cfn_load_acquire(&table_stamp);
+    if (was == stamp) break;
+    if (was == 1 || !cfn_cas_seq(&table_stamp, was, 1)) continue; /* another thread does it just now */
+    if (was != 0) {
+      pthread_mutex_init(&table_lock, NULL);
+      for (cfn_region_t *r = table; r; r = r->next) pthread_mutex_init(&r->live_lock, NULL);
+    }
+    cfn_store_release(&table_stamp, stamp);
   }
-  table_stamp = stamp;
   pthread_mutex_lock(&table_lock);
+}
+
+static bool dir_is(const cfn_region_t *r, int fd) {
+  struct stat st;
+  return fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == r->dir_dev && st.st_ino == r->dir_ino;
+}
+
+int cfn_region_dir(const cfn_region_t *region) {
+  if (dir_is(region, region->dir_fd)) return region->dir_fd;
+  cfn_region_t *r = (cfn_region_t *)(uintptr_t)region;
+  table_enter();
+  if (!dir_is(r, r->dir_fd)) { /* closed under us; the number may be another's now: leave it alone */
+    int fd = open(r->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && !dir_is(r, fd)) { /* a later bus of this name */
+      close(fd);
+      fd = -1;
+    }
+    r->dir_fd = fd;
+  }
+  int fd = r->dir_fd;
+  pthread_mutex_unlock(&table_lock);
+  return fd;
 }
 
 static int map_region(int fd, int dir_fd, const struct stat *st, const cfn_super_shm_t *super,
@@ -397,6 +424,11 @@ static int map_region(int fd, int dir_fd, const struct stat *st, const cfn_super
     table = r;
   }
   if (r->dir_fd < 0) {
+    struct stat dir;
+    if (fstat(dir_fd, &dir) == 0) {
+      r->dir_dev = dir.st_dev;
+      r->dir_ino = dir.st_ino;
+    }
     r->dir_fd = dir_fd;
     dir_fd = -1;
   }
@@ -410,7 +442,7 @@ static int map_region(int fd, int dir_fd, const struct stat *st, const cfn_super
 void cfn_region_close(cfn_region_t *region) {
   table_enter();
   if (--region->references == 0) {
-    if (region->dir_fd >= 0) close(region->dir_fd);
+    if (dir_is(region, region->dir_fd)) close(region->dir_fd);
     region->dir_fd = -1;
     if (!region->keep_mapped) {
       for (cfn_region_t **p = &table; *p; p = &(*p)->next)
@@ -526,7 +558,7 @@ int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, i
 
 int cfn_region_destroy(cfn_region_t *region) {
   cfn_cas_seq(&cfn_state(region)->state, CFN_BUS_OK, CFN_BUS_RETIRED);
-  return dir_retire(region->dir_fd, region->path);
+  return dir_retire(cfn_region_dir(region), region->path);
 }
 
 int cfn_region_destroy_path(const char *dir, const char *name) {

@@ -42,7 +42,8 @@ typedef struct cfn_region {
   cfn_geometry_t geo;
   cfn_super_shm_t super; /* a private copy: the mapped one is never read again */
   uint64_t dev, ino;
-  int dir_fd;
+  int dir_fd; /* by cfn_region_dir() only */
+  uint64_t dir_dev, dir_ino;
   char name[CFN_NAME_BYTES];
   char path[CFN_PATH_BYTES]; /* of the directory */
   int references;
@@ -106,6 +107,9 @@ enum { CFN_OPEN_CREATE = 1 };
 int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, int flags,
                     cfn_region_t **out, bool *created);
 void cfn_region_close(cfn_region_t *region);
+
+/* The directory's descriptor, opened anew if somebody closed it under us; -1 if the directory is gone. */
+int cfn_region_dir(const cfn_region_t *region);
 
 /* Ends the bus: whoever is attached gets CFN_RETIRED at its next call or tick. */
 int cfn_region_destroy(cfn_region_t *region);

@@ -19,8 +19,11 @@ void cfn_frame_write(cfn_chunk_shm_t *chunk, uint8_t *payload, uint64_t target,
   chunk->name_bytes = source->name_bytes;
   chunk->flags = 0;
   chunk->source_mailbox = source->mailbox;
-  chunk->source_agent_inc = source->agent_inc;
-  chunk->source_pid = source->pid;
+  chunk->source_agent_inc = (uint32_t)source->agent_inc;
+  chunk->source_pid = (uint32_t)source->pid;
+  uint64_t ver = cfn_own_ver(cfn_load_relaxed(&chunk->own));
+  for (unsigned i = 0; count > 1 && i < CFN_FRAME_PARTS; i++)
+    cfn_store_relaxed(&chunk->part[i], cfn_part_word(ver, 0));
   memcpy(payload, source->name, source->name_bytes);
   uint8_t *index = payload + cfn_pad8(source->name_bytes);
   uint64_t at = cfn_frame_head_bytes(source->name_bytes, count);
@@ -55,7 +58,7 @@ int cfn_frame_read(const cfn_region_t *r, uint32_t k, const cfn_chunk_shm_t *chu
   out->source_mailbox = chunk->source_mailbox;
   out->source_att = chunk->source_att;
   if (out->bytes > r->geo.config.class_bytes[cls] || out->count < 1 ||
-      out->count > CFN_INDEX_MASK || out->name_bytes >= CFN_NAME_BYTES)
+      out->count > CFN_FRAME_MESSAGES || out->name_bytes >= CFN_NAME_BYTES)
     return CFN_CORRUPT;
   uint64_t head = cfn_frame_head_bytes(out->name_bytes, out->count);
   if (head + (uint64_t)out->count * sizeof(cfn_record_shm_t) > out->bytes) return CFN_CORRUPT;

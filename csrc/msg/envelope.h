@@ -67,6 +67,12 @@ void cfn_frame_write(cfn_chunk_shm_t *chunk, uint8_t *payload, uint64_t target,
                      const cfn_source_t *source, uint64_t first_seq, uint64_t wall_ns,
                      const cfn_outgoing_t *messages, uint32_t count, uint32_t bytes);
 
+/* Has message `index` of a frame of several been acked? The caller re-checks the chunk's own word. */
+static inline bool cfn_frame_acked(const cfn_chunk_shm_t *chunk, uint32_t index) {
+  uint64_t part = cfn_load_seq(&chunk->part[index / CFN_PART_MESSAGES % CFN_FRAME_PARTS]);
+  return cfn_part_acked(part) >> (index % CFN_PART_MESSAGES) & 1;
+}
+
 /* A frame's outline, copied out of the chunk and bounded. */
 typedef struct cfn_frame {
   const uint8_t *payload;

@@ -6,8 +6,10 @@
 #include "base/error.h"
 #include "base/os.h"
 
+/* never 0, which stands for "no message" */
+#define TOKEN_OF_GENERATION(generation) ((generation) % 0xffffffu + 1)
 #define TOKEN(generation, lease, index) \
-  ((uint64_t)((generation) & 0xffffffu) << 40 | (uint64_t)(lease) << 20 | (index))
+  ((uint64_t)TOKEN_OF_GENERATION(generation) << 40 | (uint64_t)(lease) << 20 | (index))
 #define TOKEN_LEASE(t) ((uint32_t)((t) >> 20) & 0xfffffu)
 #define TOKEN_INDEX(t) ((uint32_t)(t) & 0xfffffu)
 #define TOKEN_GENERATION(t) ((uint32_t)((t) >> 40))
@@ -48,10 +50,7 @@ static void lease_reset(cfn_inbox_t *in, uint32_t i) {
 }
 
 void cfn_inbox_end(cfn_inbox_t *in) {
-  for (uint32_t i = 0; i < in->leases; i++) {
-    free(in->lease[i].offsets);
-    free(in->lease[i].bits);
-  }
+  for (uint32_t i = 0; i < in->leases; i++) free(in->lease[i].offsets);
   free(in->lease);
   in->lease = NULL;
   in->leases = in->lease_free = in->open = 0;
@@ -76,20 +75,6 @@ static cfn_lease_t *lease_new(cfn_inbox_t *in) {
   in->lease_free = l->next_free;
   in->open++;
   return l;
-}
-
-/* Room for the index table and ack bits of a frame of several. */
-static bool lease_room(cfn_lease_t *l, uint32_t n) {
-  if (l->room < n) {
-    uint32_t *offsets = realloc(l->offsets, (size_t)n * sizeof *offsets);
-    if (offsets) l->offsets = offsets;
-    uint64_t *bits = realloc(l->bits, (size_t)(n + 63) / 64 * sizeof *bits);
-    if (bits) l->bits = bits;
-    if (!offsets || !bits) return false;
-    l->room = n;
-  }
-  memset(l->bits, 0, (size_t)(n + 63) / 64 * sizeof *l->bits);
-  return true;
 }
 
 /* ---- the head move: R5, R6, R7 over the DONE prefix ---- */
@@ -173,8 +158,7 @@ static int lease_start(cfn_inbox_t *in, unsigned lane, uint64_t position, uint32
   cfn_lease_t *l = lease_new(in);
   if (!l) return CFN_NO_MEMORY;
   uint32_t i = (uint32_t)(l - in->lease);
-  if (cfn_frame_read(r, k, cfn_chunk(r, k), &l->frame) < 0 ||
-      (l->frame.count > 1 && l->frame.count > 0xfffffu)) {
+  if (cfn_frame_read(r, k, cfn_chunk(r, k), &l->frame) < 0) {
     lease_reset(in, i);
     return CFN_CORRUPT;
   }
@@ -183,9 +167,11 @@ static int lease_start(cfn_inbox_t *in, unsigned lane, uint64_t position, uint32
   l->chunk = k;
   l->count = l->frame.count;
   l->lane = (uint8_t)lane;
-  l->prefix = l->acked = l->start = l->next = 0;
+  l->acked = l->next = 0;
+  l->fresh = true;
   if (l->count > 1) {
-    if (!lease_room(l, l->count)) {
+    if (!l->offsets) l->offsets = malloc(CFN_FRAME_MESSAGES * sizeof *l->offsets);
+    if (!l->offsets) {
       lease_reset(in, i);
       return CFN_NO_MEMORY;
     }
@@ -193,9 +179,14 @@ static int lease_start(cfn_inbox_t *in, unsigned lane, uint64_t position, uint32
       lease_reset(in, i);
       return CFN_CORRUPT;
     }
-    uint64_t acked = cfn_load_seq(&lane_words(in, lane)->acked);
-    if (cfn_place_position(acked) == position && cfn_place_index(acked) < l->count)
-      l->prefix = l->acked = l->start = l->next = cfn_place_index(acked);
+    for (uint32_t j = 0; j < l->count; j++) l->acked += cfn_frame_acked(cfn_chunk(r, k), j);
+    if (l->acked == l->count) { /* an earlier reader acked all of it and died before DONE */
+      cfn_cas_seq(&cfn_chunk(r, k)->own, own, cfn_own_next(own, CFN_DONE, in->me));
+      lease_reset(in, i);
+      move_head(in, lane);
+      return CFN_AGAIN;
+    }
+    while (cfn_frame_acked(cfn_chunk(r, k), l->next)) l->next++;
   }
   in->lane[lane].current = i + 1;
   return CFN_OK;
@@ -251,6 +242,7 @@ static int take(cfn_inbox_t *in, unsigned lane) {
       move_head(in, lane);
       continue;
     }
+    if (r2 == CFN_AGAIN) continue;
     if (r2 == CFN_NO_MEMORY) in->lane[lane].cursor--;
     if (skipped) move_head(in, lane);
     return r2;
@@ -276,10 +268,14 @@ static int hand_out(cfn_inbox_t *in, unsigned lane, cfn_handed_t *out) {
     move_head(in, lane);
     return CFN_CORRUPT;
   }
+  cfn_chunk_shm_t *chunk = cfn_chunk(in->region, l->chunk);
+  uint32_t following = index + 1;
+  while (following < l->count && cfn_frame_acked(chunk, following)) following++;
   uint64_t place = cfn_place(l->position, index);
   uint64_t next = index + 1 < l->count ? place + 1 : cfn_place(l->position + 1, 0);
   uint64_t before = cfn_max_seq(&lane_words(in, lane)->seen, next);
-  if (index == l->start) l->seen_before = before; /* later ones of the frame: what was seen then */
+  if (l->fresh) l->seen_before = before; /* for the later ones of the frame: what was seen then */
+  l->fresh = false;
   if (!cfn_inbox_still_mine(in, TOKEN(l->generation, i, index))) return CFN_AGENT_FENCED;
   cfn_event_ring_futex(&cfn_mailbox(in->region, in->mailbox)->acks.event); /* who waits for "seen" */
   out->token = TOKEN(l->generation, i, index);
@@ -288,7 +284,8 @@ static int hand_out(cfn_inbox_t *in, unsigned lane, cfn_handed_t *out) {
   out->lane = (uint8_t)lane;
   out->redelivered = place < l->seen_before;
   out->frame = &l->frame;
-  if (++l->next == l->count) in->lane[lane].current = 0;
+  l->next = following;
+  if (following == l->count) in->lane[lane].current = 0;
   count(in, CFN_COUNT_RECEIVED, 1);
   if (out->redelivered) count(in, CFN_COUNT_REDELIVERED, 1);
   return CFN_OK;
@@ -329,7 +326,7 @@ static cfn_lease_t *lease_of(const cfn_inbox_t *in, cfn_token_t token) {
   uint32_t i = TOKEN_LEASE(token);
   if (i >= in->leases) return NULL;
   cfn_lease_t *l = &in->lease[i];
-  if (!l->own || (l->generation & 0xffffffu) != TOKEN_GENERATION(token)) return NULL;
+  if (!l->own || TOKEN_OF_GENERATION(l->generation) != TOKEN_GENERATION(token)) return NULL;
   return TOKEN_INDEX(token) < l->next ? l : NULL;
 }
 
@@ -344,17 +341,21 @@ int cfn_inbox_lane_of(const cfn_inbox_t *in, cfn_token_t token) {
   return l ? l->lane : -1;
 }
 
-/* Notes the ack of one message of a frame of several; true when the whole frame is acked. */
-static bool ack_part(cfn_inbox_t *in, cfn_lease_t *l, uint32_t index) {
-  l->bits[index / 64] |= UINT64_C(1) << (index % 64);
-  l->acked++;
-  if (l->acked == l->count) return true;
-  uint32_t before = l->prefix;
-  while (l->prefix < l->count && l->bits[l->prefix / 64] >> (l->prefix % 64) & 1) l->prefix++;
-  /* CAS-max: a fenced reader that wakes up here can only say what it really processed. */
-  if (l->prefix != before)
-    cfn_max_seq(&lane_words(in, l->lane)->acked, cfn_place(l->position, l->prefix));
-  return false;
+/* Sets the bit of one message of a frame of several. 1: the whole frame is acked now, 0: not yet,
+ * CFN_INVALID: it was acked before, CFN_AGENT_FENCED: the chunk holds another frame. */
+static int ack_part(cfn_inbox_t *in, cfn_lease_t *l, uint32_t index) {
+  cfn_chunk_shm_t *chunk = cfn_chunk(in->region, l->chunk);
+  cfn_a64 *part = &chunk->part[index / CFN_PART_MESSAGES];
+  uint32_t bit = 1u << (index % CFN_PART_MESSAGES);
+  for (;;) {
+    uint64_t w = cfn_load_seq(part);
+    /* AFTER the load: while own is exactly our word, the part word is this frame's. A thief that comes
+     * between this and the CAS is handed a message that we did process: twice, marked. */
+    if (cfn_load_seq(&chunk->own) != l->own) return CFN_AGENT_FENCED;
+    if (cfn_part_acked(w) & bit) return CFN_INVALID;
+    if (cfn_cas_seq(part, w, w | bit)) break;
+  }
+  return ++l->acked == l->count;
 }
 
 int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token) {
@@ -364,9 +365,10 @@ int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token) {
   unsigned lane = l->lane;
   cfn_a64 *own = &cfn_chunk(in->region, l->chunk)->own;
   if (l->count > 1) {
-    if (index < l->start || l->bits[index / 64] >> (index % 64) & 1) return CFN_INVALID;
-    if (cfn_load_seq(own) != l->own) goto fenced;
-    if (!ack_part(in, l, index)) {
+    int whole = ack_part(in, l, index);
+    if (whole == CFN_INVALID) return whole;
+    if (whole == CFN_AGENT_FENCED) goto fenced;
+    if (!whole) {
       count(in, CFN_COUNT_ACKED, 1);
       cfn_event_ring_futex(&cfn_mailbox(in->region, in->mailbox)->acks.event);
       return CFN_OK;
@@ -400,7 +402,6 @@ __attribute__((no_sanitize("thread"))) static uint32_t count_racy(const cfn_chun
 
 uint64_t cfn_lane_depth(const cfn_region_t *r, uint32_t mailbox, unsigned lane) {
   cfn_ring_t q = cfn_ring_of_lane(r, mailbox, lane);
-  uint64_t acked = cfn_load_seq(&cfn_mailbox(r, mailbox)->lane[lane].acked);
   uint64_t depth = 0, h = cfn_load_seq(q.head);
   for (uint32_t i = 0; i < cfn_ring_slots(&q); i++, h++) {
     uint64_t w = cfn_load_seq(cfn_ring_slot(&q, h));
@@ -413,9 +414,11 @@ uint64_t cfn_lane_depth(const cfn_region_t *r, uint32_t mailbox, unsigned lane) 
     uint64_t own = cfn_load_seq(&chunk->own);
     if (cfn_own_state(own) == CFN_DONE || cfn_own_state(own) == CFN_FREE) continue;
     uint32_t n = count_racy(chunk);
-    if (cfn_load_seq(&chunk->own) != own || n > CFN_INDEX_MASK) continue;
-    if (cfn_place_position(acked) == h && cfn_place_index(acked) < n) n -= cfn_place_index(acked);
-    depth += n;
+    uint32_t acked = 0;
+    for (uint32_t j = 0; n > 1 && n <= CFN_FRAME_MESSAGES && j < n; j++)
+      acked += cfn_frame_acked(chunk, j);
+    if (cfn_load_seq(&chunk->own) != own || n > CFN_FRAME_MESSAGES) continue;
+    depth += n - acked;
   }
   return depth;
 }
@@ -444,9 +447,8 @@ int cfn_lane_peek(const cfn_region_t *r, uint32_t mailbox, unsigned lane, uint8_
     if (cfn_frame_read(r, ref - 1, &meta, &peek.frame) < 0) continue;
     copy_racy(buffer, peek.frame.payload, peek.frame.bytes);
     peek.frame.payload = buffer;
-    uint64_t acked = cfn_load_seq(&words->acked);
-    if (cfn_place_position(acked) == h && cfn_place_index(acked) < peek.frame.count)
-      peek.first = cfn_place_index(acked);
+    for (unsigned part = 0; peek.frame.count > 1 && part < CFN_FRAME_PARTS; part++)
+      peek.part[part] = cfn_part_acked(cfn_load_seq(&chunk->part[part]));
     peek.seen = cfn_load_seq(&words->seen);
     if (cfn_load_seq(slot) != w || cfn_load_seq(&chunk->own) != own) continue; /* LAST */
     visit(context, &peek);

@@ -26,8 +26,11 @@
  * above is a CAS of an exact word or a CAS-max, so a fenced reader that wakes up after hours fails
  * and corrupts nothing.
  *
- * Frames of several messages: `acked` {position|index} is the prefix of a frame that is acked; acks
- * out of order inside a frame are kept privately until the prefix reaches them.
+ * Frames of several messages: each message has a bit in the chunk's part words {ver:40|acked:24}, set
+ * by CAS of the exact word; ver is the own version at the commit, so that a bit can never be set in a
+ * later frame. The last bit's ack is followed by own -> DONE.
+ *       dies here: all bits set, TAKEN(dead), referenced: the next taker finds nothing left to hand
+ *       out and makes it DONE
  */
 #ifndef CFN_MSG_INBOX_H
 #define CFN_MSG_INBOX_H
@@ -41,19 +44,16 @@ typedef uint64_t cfn_token_t;
 typedef struct cfn_lease {
   uint64_t own;      /* the exact word of the lease; 0 = this entry is free */
   uint64_t position;
-  uint64_t seen_before; /* place: older hand-outs */
+  uint64_t seen_before; /* place: hand-outs before this lease */
   uint32_t chunk, count;
-  uint32_t start;    /* first index not acked by an earlier reader */
-  uint32_t next;     /* next index to hand out */
-  uint32_t prefix;   /* acked prefix */
-  uint32_t acked;    /* how many are acked */
+  uint32_t next;  /* next index to hand out; those acked before are passed over */
+  uint32_t acked; /* how many are acked */
   uint32_t generation;
   uint32_t next_free;
   uint8_t lane;
+  bool fresh; /* nothing was handed out under this lease yet */
   cfn_frame_t frame;
-  uint32_t *offsets; /* index table, copied; capacity below */
-  uint64_t *bits;    /* acked, one bit a message */
-  uint32_t room;     /* messages that offsets and bits have room for */
+  uint32_t *offsets; /* index table, copied: CFN_FRAME_MESSAGES of them, or NULL */
 } cfn_lease_t;
 
 typedef struct cfn_inbox_lane {
@@ -122,7 +122,7 @@ typedef struct cfn_peek {
   uint64_t position;
   unsigned lane;
   unsigned own_state; /* CFN_MINE: not taken, CFN_TAKEN: leased */
-  uint32_t first;     /* first index of the frame not acked */
+  uint32_t part[CFN_FRAME_PARTS]; /* acked messages of a frame of several */
   uint64_t seen;      /* the lane's seen place */
   cfn_frame_t frame;  /* payload points at the private copy */
 } cfn_peek_t;

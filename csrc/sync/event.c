@@ -15,7 +15,7 @@ int cfn_event_sleep(cfn_event_shm_t *e, uint32_t armed, uint64_t timeout_ns) {
 int cfn_doorbell_open(cfn_doorbell_t bell) {
   char name[32];
   snprintf(name, sizeof name, "bell.%c%u", bell.kind, bell.index);
-  return cfn_os_fifo_open(bell.region->dir_fd, name);
+  return cfn_os_fifo_open(cfn_region_dir(bell.region), name);
 }
 
 static void ring_fifo(cfn_doorbell_t bell) {

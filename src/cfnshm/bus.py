@@ -514,8 +514,7 @@ class Bus:
         if handed.__class__ is Batch:
             self._ack_batch(handed)
             return 0
-        raw = handed._raw
-        if raw.__class__ is memoryview and not handed._release():
+        if handed._exporter is not None and not handed._release():
             return 0
         return int.from_bytes(handed._wire[:8], "little")
 
@@ -524,7 +523,7 @@ class Bus:
         head = WIRE.unpack_from(wire)
         view = ffi.buffer(ffi.cast("char *", head[8]), head[10])
         if not copy:
-            return Message(self, wire, memoryview(view).toreadonly())
+            return Message(self, wire, exporter=view)
         raw = view[:]
         if head[0]:
             check(lib.cfn_bus_verify(self._handle, head[0]))  # the copy is good if it still is ours

@@ -11,6 +11,7 @@ so that the data is aligned for a zero-copy view.
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -33,6 +34,7 @@ REDELIVERED, EXTERNAL = 1, 2  # wire flags
 WIRE = struct.Struct("<9Q4I2H5B7x")
 assert WIRE.size == 104
 
+_NOT_DECODED = object()
 _encode_json = msgspec.json.Encoder().encode
 _decode_json = msgspec.json.Decoder().decode
 
@@ -141,16 +143,15 @@ class Message:
         failed: this is a reply that reports an error.
     """
 
-    __slots__ = ("_body", "_bus", "_head", "_raw", "_wire", "to")
+    __slots__ = ("_body", "_bus", "_exporter", "_head", "_raw", "_wire", "to")
 
-    _NOT_DECODED = object()
-
-    def __init__(self, bus: Bus, wire: bytes, raw: Any = None) -> None:
+    def __init__(self, bus: Bus, wire: bytes, raw: Any = None, exporter: Any = None) -> None:
         self._bus = bus
         self._wire = wire
-        self._raw = raw  # None: the body stands in the wire bytes
+        self._raw = raw  # None: the body stands in the wire bytes, or in the bus
+        self._exporter = exporter  # the body's place in the bus, of which views are made
         self._head: tuple[Any, ...] | None = None
-        self._body = Message._NOT_DECODED
+        self._body = _NOT_DECODED
         self.to = bus.agent
 
     def _fields(self) -> tuple[Any, ...]:
@@ -181,14 +182,19 @@ class Message:
     @property
     def raw(self) -> Any:
         if self._raw is None:
+            if self._exporter is not None:
+                self._raw = memoryview(self._exporter).toreadonly()
+                return self._raw
             f = self._fields()
+            if f[19] & EXTERNAL:
+                raise InvalidArgument("this view ended when its message was acked")
             start = WIRE.size + f[18] + f[17]
             self._raw = self._wire[start : start + f[10]]
         return self._raw
 
     @property
     def body(self) -> Any:
-        if self._body is Message._NOT_DECODED:
+        if self._body is _NOT_DECODED:
             self._body = decode(self._fields()[16], self.raw)
         return self._body
 
@@ -257,15 +263,17 @@ class Message:
         return self._bus.reply(self, body, type=type, failed=failed)
 
     def _release(self) -> bool:
-        """Ends the view into the bus; False while somebody else still uses it."""
-        raw = self._raw
-        if raw.__class__ is memoryview:
-            if self._body is not Message._NOT_DECODED and self._body is not raw:
-                self._body = Message._NOT_DECODED
-            try:
-                raw.release()
-            except BufferError:
-                return False
+        """Ends the view into the bus; False while somebody else still uses it.
+
+        Slices of a memoryview and arrays made of it do not count as its exports, but all of them hold
+        the object that the memory comes from: its reference count tells.
+        """
+        if self._exporter is None:
+            return True
+        self._raw, self._body = None, _NOT_DECODED
+        if sys.getrefcount(self._exporter) > 2:  # ours, and the call's argument
+            return False
+        self._exporter = None
         return True
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@
 #
 # What is different from files, on purpose:
 #   - Nothing is evicted. A full inbox (1,024 messages) makes send_message wait CFNSHM_SEND_TIMEOUT
-#     seconds (30) and then fail with 4; the old bus threw the oldest message away.
+#     seconds (30) and then fail with 3; the old bus threw the oldest message away.
 #   - clear_inbox does not remove a message that came after receive_messages had looked.
 #   - Failures have the exit statuses of the command (cfnshm --help) and a line on stderr: an inbox
 #     that cannot be read is never "[]", an agent that was never initialised is 5.

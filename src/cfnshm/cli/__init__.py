@@ -1,1 +1,80 @@
+"""The cold verbs of `cfnshm`: those that may take the time to start Python.
 
+The native executable does the hot ones itself and hands every other verb to `python -m cfnshm`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from .. import errors
+
+_EXIT = {
+    "TIMEOUT": 3, "FULL": 4, "UNKNOWN_AGENT": 5, "AGENT_DEAD": 6, "PERMISSION": 7,
+    "VERSION_MISMATCH": 8, "CORRUPT": 8, "AGENT_FENCED": 9, "AGENT_BUSY": 10, "NO_SPACE": 11,
+    "TOO_LARGE": 11, "OVER_CAPACITY": 11, "BAD_NAME": 2, "INVALID": 2,
+}  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cfnshm",
+        description="The verbs of cfnshm that run in Python; cfnshm --help lists the others.",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    demo = verbs.add_parser(
+        "demo",
+        help="708 processes on real work, hybrid and flat, beside a file-per-message bus",
+        description="One master, coordinators and workers read the files of Python's standard "
+        "library over the bus, first hybrid, then flat, and compare with one direct pass. Exit code "
+        "1 if a message was lost or a total differs.",
+    )
+    demo.add_argument("--coordinators", type=int, default=7, metavar="N")
+    demo.add_argument("--workers", type=int, default=100, metavar="N", help="per coordinator")
+    demo.add_argument("--no-baseline", action="store_true", help="leave the file bus out")
+    demo.add_argument("--json", action="store_true")
+    doctor = verbs.add_parser(
+        "doctor", help="check a bus and say in words what is wrong, dead, leaked or stuck"
+    )
+    doctor.add_argument("--bus", default=os.environ.get("CFNSHM_BUS") or "default")
+    doctor.add_argument("--dir", default=None)
+    doctor.add_argument("--json", action="store_true")
+    doctor.add_argument(
+        "--reap", action="store_true", help="recycle what proven dead processes left"
+    )
+    version = verbs.add_parser("version", help="versions of the package, the layout, Python, system")
+    version.add_argument("--json", action="store_true")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.verb == "demo":
+            from .demo import run
+
+            return run(arguments)
+        if arguments.verb == "doctor":
+            from .doctor import run
+
+            return run(arguments)
+        from .version import run
+
+        return run(arguments)
+    except errors.Error as error:
+        if getattr(arguments, "json", False):
+            print(json.dumps({"error": str(error), "code": error.code, "remedy": ""}))
+        else:
+            print(f"cfnshm {arguments.verb}: {error}", file=sys.stderr)
+        return _EXIT.get(error.code, 1)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1

@@ -1,0 +1,76 @@
+"""Fixtures: a bus of its own for each test, processes that end, a clean /dev/shm."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from cfnshm import Bus
+from cfnshm.testing import temp_bus, temp_bus_name
+
+SHM = Path("/dev/shm")
+
+
+def _buses() -> set[str]:
+    return {p.name for p in SHM.glob("cfnshm.*")}
+
+
+@pytest.fixture(autouse=True)
+def clean_shm(monkeypatch):
+    """/dev/shm is after each test as it was before, and the environment names no bus."""
+    for name in [n for n in os.environ if n.startswith("CFNSHM_") and n != "CFNSHM_DIR"]:
+        monkeypatch.delenv(name)
+    before = _buses()
+    yield
+    left = {n for n in _buses() - before if f"test-{os.getpid()}-" in n}
+    assert not left, f"left in /dev/shm: {left}"
+
+
+@pytest.fixture
+def bus():
+    """A handle of agent "a" on a small bus."""
+    with temp_bus("a") as handle:
+        yield handle
+
+
+@pytest.fixture
+def other(bus):
+    """A second handle on the same bus, of agent "b"."""
+    with contextlib.closing(Bus(bus.name, agent="b")) as handle:
+        yield handle
+
+
+@pytest.fixture
+def bus_name():
+    return temp_bus_name()
+
+
+@pytest.fixture
+def spawn():
+    """Starts functions in forked processes: spawn(function, *args) -> Process. All are gone at the
+    end."""
+    context = multiprocessing.get_context("fork")
+    children = []
+
+    def start(function, *args):
+        child = context.Process(target=function, args=args, daemon=True)
+        child.start()
+        children.append(child)
+        return child
+
+    yield start
+    for child in children:
+        if child.is_alive():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child.pid, signal.SIGCONT)
+                child.kill()
+        child.join(20)
+
+
+def pytest_report_header():
+    return f"cfnshm {__import__('cfnshm').__version__}"
