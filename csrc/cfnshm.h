@@ -38,6 +38,7 @@ void cfn_bus_free(cfn_bus_t *bus);
 int cfn_bus_destroy(cfn_bus_t *bus);
 cfn_region_t *cfn_bus_region(cfn_bus_t *bus);
 uint32_t cfn_bus_attachment(const cfn_bus_t *bus);
+uint64_t cfn_bus_attachment_inc(const cfn_bus_t *bus);
 
 /* ---- agents ---- */
 enum { CFN_ACT_OWN = 1 }; /* be its owner, if nobody living is */

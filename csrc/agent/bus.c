@@ -144,6 +144,7 @@ int cfn_bus_destroy(cfn_bus_t *bus) {
 
 cfn_region_t *cfn_bus_region(cfn_bus_t *bus) { return bus->region; }
 uint32_t cfn_bus_attachment(const cfn_bus_t *bus) { return bus->actor.me; }
+uint64_t cfn_bus_attachment_inc(const cfn_bus_t *bus) { return bus->outbox.source.attachment_inc; }
 
 void cfn_bus_count(cfn_bus_t *bus, unsigned which, uint64_t n) {
   cfn_a64 *c = &bus->actor.slot->counter[which];
@@ -204,7 +205,10 @@ int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsign
   uint64_t slice = cfn_load_relaxed(&bus->tick_ns);
   bool last = false;
   if (deadline != CFN_FOREVER) {
-    if (now >= deadline) return CFN_TIMEOUT;
+    if (now >= deadline) {
+      cfn_bus_leave(bus);
+      return CFN_TIMEOUT;
+    }
     if (deadline - now < slice) {
       slice = deadline - now;
       last = true;
@@ -213,8 +217,11 @@ int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsign
   cfn_store_relaxed(&slot->waiting_since, cfn_os_wall_ns());
   cfn_store_relaxed(&slot->waiting, (uint64_t)kind << 56 | index);
   cfn_bus_count(bus, CFN_COUNT_WAITS, 1);
+  cfn_add_seq(&bus->inside, 1); /* before the lock is left: close looks at it under the lock */
+  cfn_bus_leave(bus);
   int slept = cfn_event_sleep(event, armed, slice);
   cfn_store_relaxed(&slot->waiting, 0);
+  cfn_add_seq(&bus->inside, (uint32_t)-1);
   if (slept == 0) {
     cfn_store_relaxed(&bus->tick_ns, TICK_FIRST_NS);
     return CFN_OK;
@@ -315,24 +322,25 @@ int cfn_bus_find(cfn_bus_t *bus, const char *agent, cfn_address_t *out) {
   return r;
 }
 
-static int wait_agent(cfn_bus_t *bus, const char *agent, uint64_t deadline, cfn_address_t *out) {
+int cfn_bus_wait_agent(cfn_bus_t *bus, const char *agent, uint64_t deadline, cfn_address_t *out) {
   for (;;) {
-    int r = cfn_bus_find(bus, agent, out);
-    if (r != CFN_UNKNOWN_AGENT || cfn_deadline_passed(deadline)) return r;
+    int r = cfn_bus_enter(bus);
+    if (r < 0) return r;
     cfn_event_shm_t *event = &cfn_state(bus->region)->registry.event;
-    uint32_t armed = cfn_event_arm(event);
-    r = cfn_bus_find(bus, agent, out);
-    if (r != CFN_UNKNOWN_AGENT) return r;
+    uint32_t armed = 0;
+    r = find_locked(bus, agent, out);
+    bool waits = r == CFN_UNKNOWN_AGENT && !cfn_deadline_passed(deadline);
+    if (waits) {
+      armed = cfn_event_arm(event);
+      r = find_locked(bus, agent, out); /* AFTER arming */
+    }
+    if (!waits || r != CFN_UNKNOWN_AGENT) {
+      cfn_bus_leave(bus);
+      return r;
+    }
     r = cfn_bus_sleep(bus, event, armed, CFN_WAIT_AGENT, 0, NULL, deadline);
     if (r < 0 && r != CFN_TIMEOUT) return r;
   }
-}
-
-int cfn_bus_wait_agent(cfn_bus_t *bus, const char *agent, uint64_t deadline, cfn_address_t *out) {
-  cfn_bus_wait_begin(bus);
-  int r = wait_agent(bus, agent, deadline, out);
-  cfn_bus_wait_end(bus);
-  return r;
 }
 
 int cfn_bus_unregister(cfn_bus_t *bus, const char *agent, int flags, uint64_t *dropped) {

@@ -23,7 +23,7 @@ struct cfn_bus {
   uint64_t stamp;   /* of the process that opened it */
   pthread_mutex_t lock; /* never held across a wait */
   bool closed, region_open;
-  cfn_a32 inside; /* threads in calls that may wait: they keep the region mapped */
+  cfn_a32 inside; /* threads that sleep: a close meanwhile must not unmap under them */
   /* the agent we act as */
   char agent[CFN_NAME_BYTES];
   uint32_t mailbox; /* +1, 0 = nobody */
@@ -43,12 +43,8 @@ struct cfn_bus {
 int cfn_bus_enter(cfn_bus_t *bus);
 static inline void cfn_bus_leave(cfn_bus_t *bus) { pthread_mutex_unlock(&bus->lock); }
 
-/* Around every call that may leave the lock and come back: a close meanwhile must not unmap. */
-static inline void cfn_bus_wait_begin(cfn_bus_t *bus) { cfn_add_seq(&bus->inside, 1); }
-static inline void cfn_bus_wait_end(cfn_bus_t *bus) { cfn_add_seq(&bus->inside, (uint32_t)-1); }
-
-/* Sleeps on an event that was armed (and whose condition was looked at again after that). The lock
- * is NOT held. `counterpart` is the agent whose death ends the wait, or NULL. CFN_OK: look again;
+/* Sleeps on an event that was armed (and whose condition was looked at again after that). Called with
+ * the lock held, returns WITHOUT it: it is never held across a wait. `counterpart` is the agent whose death ends the wait, or NULL. CFN_OK: look again;
  * CFN_TIMEOUT: look once more, then say so; CFN_INTERRUPTED; or why waiting makes no sense. */
 int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsigned kind,
                   uint32_t index, const cfn_address_t *counterpart, uint64_t deadline);

@@ -1,11 +1,14 @@
 /* Receiving through a handle. */
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "agent/bus.h"
 #include "agent/directory.h"
 #include "base/os.h"
+
+#define YIELDS 8 /* turns of the processor given to a woken sender */
 
 _Static_assert(sizeof(cfn_wire_t) == 104, "the wire header is read by offset in message.py");
 
@@ -263,6 +266,20 @@ static int64_t look(cfn_bus_t *bus, receiving_t *v) {
   return n ? n : CFN_EMPTY;
 }
 
+/* The lanes are empty. If senders wait for room, one is woken and gets a moment to fill them again; if
+ * nothing comes, everybody is woken before we sleep. True: look again. Lock held. */
+static bool await_senders(cfn_bus_t *bus, unsigned lanes) {
+  cfn_event_shm_t *space = &cfn_mailbox(bus->region, bus->mailbox - 1)->space.event;
+  if (!(cfn_load_seq(&space->word) & CFN_EVENT_ANY)) return false;
+  cfn_event_ring_some(space, 1);
+  for (int i = 0; i < YIELDS; i++) {
+    if (cfn_inbox_ready(&bus->inbox, lanes)) return true;
+    sched_yield();
+  }
+  cfn_inbox_announce(&bus->inbox, true);
+  return false;
+}
+
 static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, uint64_t deadline,
                        receiving_t *v) {
   for (;;) {
@@ -279,7 +296,10 @@ static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, ui
       cfn_bus_leave(bus);
       return r;
     }
-    cfn_inbox_announce(&bus->inbox, true); /* about to be idle: nobody shall wait for room that is there */
+    if (await_senders(bus, v->lanes)) {
+      cfn_bus_leave(bus);
+      continue;
+    }
     fifo_rest(bus, 0);
     if (cfn_deadline_passed(deadline)) {
       cfn_fail(CFN_EMPTY, 0, 0, "no message for '%s'", bus->agent);
@@ -290,10 +310,11 @@ static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, ui
     uint32_t armed = cfn_event_arm(bell);
     bool ready = cfn_inbox_ready(&bus->inbox, v->lanes) || cfn_inbox_fenced(&bus->inbox) ||
                  cfn_load_seq(&cfn_mailbox(bus->region, bus->mailbox - 1)->mid) != bus->mid;
-    uint32_t mailbox = bus->mailbox - 1;
-    cfn_bus_leave(bus);
-    if (ready) continue;
-    int slept = cfn_bus_sleep(bus, bell, armed, CFN_WAIT_INBOX, mailbox, NULL, deadline);
+    if (ready) {
+      cfn_bus_leave(bus);
+      continue;
+    }
+    int slept = cfn_bus_sleep(bus, bell, armed, CFN_WAIT_INBOX, bus->mailbox - 1, NULL, deadline);
     if (slept < 0 && slept != CFN_TIMEOUT) return slept;
   }
 }
@@ -301,10 +322,7 @@ static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, ui
 int64_t cfn_bus_recv(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsigned lanes,
                      int flags, uint64_t deadline, void *out, size_t room) {
   receiving_t v = {.lanes = lanes, .flags = flags, .most = 1, .out = out, .room = room};
-  cfn_bus_wait_begin(bus);
-  int64_t r = receive(bus, acks, n_acks, deadline, &v);
-  cfn_bus_wait_end(bus);
-  return r;
+  return receive(bus, acks, n_acks, deadline, &v);
 }
 
 int64_t cfn_bus_recv_next(cfn_bus_t *bus, uint64_t ack, unsigned lanes, int flags,
@@ -316,9 +334,7 @@ int64_t cfn_bus_recv_many(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks,
                           uint32_t most, uint64_t deadline, void *out, size_t room,
                           uint32_t *offsets, size_t *used) {
   receiving_t v = {.lanes = lanes, .most = most, .out = out, .room = room, .offsets = offsets};
-  cfn_bus_wait_begin(bus);
   int64_t r = receive(bus, acks, n_acks, deadline, &v);
-  cfn_bus_wait_end(bus);
   *used = v.used;
   return r;
 }

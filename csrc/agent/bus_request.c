@@ -156,8 +156,8 @@ static int64_t answer(cfn_bus_t *bus, uint64_t correlation, void *out, size_t ro
   return (int64_t)head;
 }
 
-static int64_t request_wait(cfn_bus_t *bus, const cfn_address_t *to, uint64_t correlation,
-                            uint64_t deadline, void *out, size_t room) {
+int64_t cfn_bus_request_wait(cfn_bus_t *bus, const cfn_address_t *to, uint64_t correlation,
+                             uint64_t deadline, void *out, size_t room) {
   int verdict = CFN_OK;
   for (;;) {
     int64_t r = cfn_bus_enter(bus);
@@ -167,24 +167,17 @@ static int64_t request_wait(cfn_bus_t *bus, const cfn_address_t *to, uint64_t co
     uint32_t armed = 0;
     if (r == CFN_EMPTY) armed = cfn_event_arm(bell);
     bool there = r == CFN_EMPTY && replies_there(bus);
-    cfn_bus_leave(bus);
-    if (r != CFN_EMPTY) return r;
-    if (there) continue;
-    if (verdict < 0) return verdict; /* looked once more after it: no answer was on its way */
-    if (cfn_deadline_passed(deadline))
+    if (r != CFN_EMPTY || there || verdict < 0 || cfn_deadline_passed(deadline)) {
+      cfn_bus_leave(bus);
+      if (r != CFN_EMPTY) return r;
+      if (there) continue;
+      if (verdict < 0) return verdict; /* looked once more after it: no answer was on its way */
       return cfn_fail(CFN_TIMEOUT, 0, 0, "timed out waiting for the answer");
+    }
     int slept = cfn_bus_sleep(bus, bell, armed, CFN_WAIT_REPLY, to->index, to, deadline);
     if (slept == CFN_AGENT_DEAD || slept == CFN_STALE)
       verdict = slept;
     else if (slept < 0 && slept != CFN_TIMEOUT)
       return slept;
   }
-}
-
-int64_t cfn_bus_request_wait(cfn_bus_t *bus, const cfn_address_t *to, uint64_t correlation,
-                             uint64_t deadline, void *out, size_t room) {
-  cfn_bus_wait_begin(bus);
-  int64_t r = request_wait(bus, to, correlation, deadline, out, room);
-  cfn_bus_wait_end(bus);
-  return r;
 }

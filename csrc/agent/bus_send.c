@@ -47,11 +47,15 @@ typedef struct sending {
   cfn_bus_t *bus;
   cfn_route_t route;
   const cfn_address_t *to; /* the agent, or NULL for a reply */
-  cfn_event_shm_t *space;
   uint64_t deadline;
   uint64_t first_sequence; /* of the frame, once it is posted */
-  bool reaped;
+  bool reaped, waited;
 } sending_t;
+
+static cfn_event_shm_t *space_of(const sending_t *s) {
+  return s->to ? &cfn_mailbox(s->bus->region, s->route.index)->space.event
+               : &cfn_attachment(s->bus->region, s->route.index)->reply_space;
+}
 
 /* No room: arms what will tell of room, looks again, sleeps. CFN_OK: try again. Called with the lock
  * held, returns without it. */
@@ -59,7 +63,7 @@ static int wait_for_room(sending_t *s, int why, unsigned cls, const cfn_outgoing
                          uint32_t n, uint64_t *position) {
   cfn_bus_t *bus = s->bus;
   cfn_event_shm_t *event =
-      why == CFN_FULL ? s->space : &cfn_state(bus->region)->class_room[cls].event;
+      why == CFN_FULL ? space_of(s) : &cfn_state(bus->region)->class_room[cls].event;
   if (why == CFN_NO_SPACE && !s->reaped) { /* first ask the dead for what they left */
     s->reaped = true;
     if (cfn_reap_all(&bus->actor) > 0) {
@@ -86,9 +90,11 @@ static int wait_for_room(sending_t *s, int why, unsigned cls, const cfn_outgoing
   unsigned again_cls;
   int again = cfn_outbox_post(&bus->outbox, &s->route, messages, n, position, &again_cls);
   s->first_sequence = bus->outbox.sequence - n + 1;
-  cfn_bus_leave(bus);
-  if (again == CFN_OK) return 1;
-  if (again != why || (why == CFN_NO_SPACE && again_cls != cls)) return CFN_OK;
+  if (again != why || (why == CFN_NO_SPACE && again_cls != cls)) {
+    cfn_bus_leave(bus);
+    return again == CFN_OK ? 1 : CFN_OK;
+  }
+  s->waited = true;
   int r = cfn_bus_sleep(bus, event, armed, why == CFN_FULL ? CFN_WAIT_SPACE : CFN_WAIT_CHUNKS,
                         why == CFN_FULL ? s->route.index : cls, s->to, s->deadline);
   if (!s->to && r != CFN_OK && cfn_bus_enter(bus) == CFN_OK) { /* has the asker died meanwhile? */
@@ -98,6 +104,15 @@ static int wait_for_room(sending_t *s, int why, unsigned cls, const cfn_outgoing
   return r == CFN_TIMEOUT ? CFN_OK : r; /* look once more before saying so */
 }
 
+/* Who was woken because there was room, and leaves some, wakes the next: the reader wakes one sender at a
+ * time, for hundreds woken at once would only push each other and the reader off the cores. If we die
+ * before this, the reader's next ring (the last of them wakes everybody) does it. */
+static void pass_on(const sending_t *s) {
+  cfn_ring_t q = s->to ? cfn_ring_of_lane(s->bus->region, s->route.index, s->route.lane)
+                       : cfn_ring_of_replies(s->bus->region, s->route.index);
+  if (!cfn_ring_full(&q)) cfn_event_ring_some(space_of(s), 1);
+}
+
 /* Posts, waiting for room. CFN_OK, CFN_STALE or an error. */
 static int post(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64_t *position) {
   cfn_bus_t *bus = s->bus;
@@ -105,6 +120,10 @@ static int post(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64
     int r = cfn_bus_enter(bus);
     if (r < 0) return r;
     unsigned cls = 0;
+    if (s->to && (s->to->index >= bus->region->geo.config.agents || s->route.lane >= CFN_LANES)) {
+      cfn_bus_leave(bus);
+      return cfn_fail(CFN_INVALID, 0, s->route.lane, "bad address or lane");
+    }
     r = cfn_outbox_post(&bus->outbox, &s->route, messages, n, position, &cls);
     if (r == CFN_FULL || r == CFN_NO_SPACE) {
       if (r == CFN_FULL) cfn_bus_count(bus, CFN_COUNT_FULL, 1);
@@ -125,6 +144,7 @@ static int post(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64
       sched_yield();
       continue;
     }
+    if (r == CFN_OK && s->waited) pass_on(s);
     if (r == CFN_OK && bus->mailbox && s->to)
       cfn_add_relaxed(&cfn_mailbox(bus->region, bus->mailbox - 1)->sent, n);
     cfn_bus_leave(bus);
@@ -132,27 +152,15 @@ static int post(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64
   }
 }
 
-static int check_address(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane) {
-  if (to->index >= bus->region->geo.config.agents || lane >= CFN_LANES)
-    return cfn_fail(CFN_INVALID, 0, lane, "bad address or lane");
-  return CFN_OK;
-}
-
 static int send_frame(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
                       const cfn_outgoing_t *messages, uint32_t n, uint64_t deadline,
                       cfn_receipt_t *receipt) {
-  int r = cfn_bus_enter(bus);
-  if (r < 0) return r;
-  r = check_address(bus, to, lane);
-  cfn_bus_leave(bus);
-  if (r < 0) return r;
   sending_t s = {.bus = bus,
                  .route = {CFN_TO_MAILBOX, (uint8_t)lane, to->index, to->mid},
                  .to = to,
-                 .space = &cfn_mailbox(bus->region, to->index)->space.event,
                  .deadline = deadline};
   uint64_t position = 0;
-  r = post(&s, messages, n, &position);
+  int r = post(&s, messages, n, &position);
   if (r == CFN_STALE) cfn_fail(r, 0, 0, "the agent was unregistered meanwhile");
   if (r < 0) return r;
   if (receipt)
@@ -171,10 +179,7 @@ int cfn_bus_send(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
   if (n == 0 || n > CFN_FRAME_MESSAGES)
     return cfn_fail(CFN_INVALID, CFN_FRAME_MESSAGES, n, "a frame holds 1 to %u messages, not %u",
                     CFN_FRAME_MESSAGES, n);
-  cfn_bus_wait_begin(bus);
-  int r = send_frame(bus, to, lane, messages, n, deadline, receipt);
-  cfn_bus_wait_end(bus);
-  return r;
+  return send_frame(bus, to, lane, messages, n, deadline, receipt);
 }
 
 int cfn_bus_send_one(cfn_bus_t *bus, uint32_t index, uint64_t mid, unsigned lane, unsigned codec,
@@ -238,15 +243,13 @@ int64_t cfn_bus_send_joined(cfn_bus_t *bus, const cfn_address_t *to, unsigned la
     at += bytes[i];
   }
   uint32_t sent = 0;
-  cfn_bus_wait_begin(bus);
   *why = send_joined(bus, to, lane, batch, n, deadline, receipts, room, frames, &sent);
-  cfn_bus_wait_end(bus);
   free(batch);
   return sent;
 }
 
-static int reply(cfn_bus_t *bus, uint32_t att, uint64_t inc, const cfn_outgoing_t *message,
-                 uint64_t deadline) {
+int cfn_bus_reply(cfn_bus_t *bus, uint32_t att, uint64_t inc, const cfn_outgoing_t *message,
+                  uint64_t deadline) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
   bool valid = att < bus->region->geo.config.attachments;
@@ -254,7 +257,6 @@ static int reply(cfn_bus_t *bus, uint32_t att, uint64_t inc, const cfn_outgoing_
   if (!valid) return cfn_fail(CFN_INVALID, 0, att, "the request names no attachment of this bus");
   sending_t s = {.bus = bus,
                  .route = {CFN_TO_REPLY, 0, att, cfn_id_word(inc, CFN_ID_LIVE)},
-                 .space = &cfn_attachment(bus->region, att)->reply_space,
                  .deadline = deadline};
   cfn_outgoing_t m = *message;
   m.flags |= CFN_MESSAGE_REPLY;
@@ -263,14 +265,6 @@ static int reply(cfn_bus_t *bus, uint32_t att, uint64_t inc, const cfn_outgoing_
   if (r == CFN_OK || r == CFN_STALE)
     cfn_bus_count(bus, r == CFN_OK ? CFN_COUNT_REPLIES : CFN_COUNT_REPLIES_LATE, 1);
   if (r == CFN_STALE) cfn_fail(r, 0, 0, "the process that asked is gone");
-  return r;
-}
-
-int cfn_bus_reply(cfn_bus_t *bus, uint32_t att, uint64_t inc, const cfn_outgoing_t *message,
-                  uint64_t deadline) {
-  cfn_bus_wait_begin(bus);
-  int r = reply(bus, att, inc, message, deadline);
-  cfn_bus_wait_end(bus);
   return r;
 }
 
@@ -325,49 +319,45 @@ int cfn_bus_receipt(cfn_bus_t *bus, const cfn_receipt_t *receipt, uint32_t index
   return r;
 }
 
-/* The state that all messages of the receipt have reached. */
+/* The state that all messages of the receipt have reached. Lock held. */
 static int receipt_least(cfn_bus_t *bus, const cfn_receipt_t *t) {
-  int r = cfn_bus_enter(bus);
-  if (r < 0) return r;
   int least = receipt_state(bus, t, 0);
   for (uint32_t i = 1; i < t->count && least >= 0; i++) {
     int state = receipt_state(bus, t, i);
     if (state < least) least = state;
   }
-  cfn_bus_leave(bus);
   return least;
 }
 
-static int receipt_wait(cfn_bus_t *bus, const cfn_receipt_t *t, int want, uint64_t deadline) {
+int cfn_bus_receipt_wait(cfn_bus_t *bus, const cfn_receipt_t *t, int want, uint64_t deadline) {
   cfn_address_t agent = {t->mid, t->mailbox};
+  int verdict = CFN_OK;
   for (;;) {
+    int r = cfn_bus_enter(bus);
+    if (r < 0) return r;
     int state = receipt_least(bus, t);
-    if (state < 0 || state >= want) return state;
-    if (cfn_deadline_passed(deadline))
+    bool settled = state < 0 || state >= want;
+    if (!settled && verdict == CFN_AGENT_DEAD) verdict = cfn_bus_judge(bus, &agent);
+    if (!settled && verdict != CFN_AGENT_DEAD &&
+        cfn_owner_att(cfn_load_seq(&cfn_mailbox(bus->region, t->mailbox)->owner)) == CFN_OWNER_DIED)
+      verdict = cfn_bus_judge(bus, &agent);
+    if (settled || verdict == CFN_AGENT_DEAD || cfn_deadline_passed(deadline)) {
+      cfn_bus_leave(bus);
+      if (settled) return state;
+      if (verdict == CFN_AGENT_DEAD) return verdict;
       return cfn_fail(CFN_TIMEOUT, state, want, "timed out: the message is %s and not %s yet",
                       state == CFN_RECEIPT_SEEN ? "seen" : "stored",
                       want == CFN_RECEIPT_ACKED ? "acked" : "seen");
+    }
     cfn_event_shm_t *event = &cfn_mailbox(bus->region, t->mailbox)->acks.event;
     uint32_t armed = cfn_event_arm(event);
-    state = receipt_least(bus, t);
-    if (state < 0 || state >= want) return state;
-    int r = cfn_bus_sleep(bus, event, armed, CFN_WAIT_RECEIPT, t->mailbox, &agent, deadline);
-    bool died = cfn_owner_att(cfn_load_seq(&cfn_mailbox(bus->region, t->mailbox)->owner)) ==
-                CFN_OWNER_DIED;
-    if (r == CFN_AGENT_DEAD || died) { /* is there news of before its death? */
-      state = receipt_least(bus, t);
-      if (state < 0 || state >= want) return state;
-      int verdict = cfn_bus_judge(bus, &agent);
-      if (verdict == CFN_AGENT_DEAD) return verdict;
-    } else if (r < 0 && r != CFN_TIMEOUT && r != CFN_STALE) {
-      return r;
+    state = receipt_least(bus, t); /* AFTER arming */
+    if (state < 0 || state >= want) {
+      cfn_bus_leave(bus);
+      return state;
     }
+    r = cfn_bus_sleep(bus, event, armed, CFN_WAIT_RECEIPT, t->mailbox, &agent, deadline);
+    verdict = r == CFN_AGENT_DEAD ? r : CFN_OK; /* is there news of before its death? look once more */
+    if (r < 0 && r != CFN_TIMEOUT && r != CFN_STALE && r != CFN_AGENT_DEAD) return r;
   }
-}
-
-int cfn_bus_receipt_wait(cfn_bus_t *bus, const cfn_receipt_t *receipt, int want, uint64_t deadline) {
-  cfn_bus_wait_begin(bus);
-  int r = receipt_wait(bus, receipt, want, deadline);
-  cfn_bus_wait_end(bus);
-  return r;
 }

@@ -27,6 +27,92 @@ int cfn_json_is_text(const uint8_t *bytes, size_t n) {
   return 1;
 }
 
+/* ---- validation: a recursive descent over RFC 8259, at most 512 deep ---- */
+
+typedef struct scan {
+  const uint8_t *p, *end;
+  int depth;
+} scan_t;
+
+static void skip_space(scan_t *s) {
+  while (s->p < s->end && (*s->p == ' ' || *s->p == '\t' || *s->p == '\n' || *s->p == '\r')) s->p++;
+}
+static int accept_char(scan_t *s, char c) {
+  if (s->p < s->end && *s->p == (uint8_t)c) return s->p++, 1;
+  return 0;
+}
+static int accept_word(scan_t *s, const char *word) {
+  size_t n = strlen(word);
+  if ((size_t)(s->end - s->p) < n || memcmp(s->p, word, n) != 0) return 0;
+  s->p += n;
+  return 1;
+}
+static int digits(scan_t *s) {
+  const uint8_t *start = s->p;
+  while (s->p < s->end && *s->p >= '0' && *s->p <= '9') s->p++;
+  return s->p > start;
+}
+static int number(scan_t *s) {
+  accept_char(s, '-');
+  if (!accept_char(s, '0') && !digits(s)) return 0;
+  if (accept_char(s, '.') && !digits(s)) return 0;
+  if (accept_char(s, 'e') || accept_char(s, 'E')) {
+    if (!accept_char(s, '+')) accept_char(s, '-');
+    if (!digits(s)) return 0;
+  }
+  return 1;
+}
+static int string(scan_t *s) {
+  if (!accept_char(s, '"')) return 0;
+  while (s->p < s->end) {
+    uint8_t c = *s->p++;
+    if (c == '"') return 1;
+    if (c < 0x20) return 0;
+    if (c != '\\') continue;
+    if (s->p == s->end || !strchr("\"\\/bfnrtu", *s->p)) return 0;
+    if (*s->p++ != 'u') continue;
+    for (int i = 0; i < 4; i++, s->p++)
+      if (s->p >= s->end || !strchr("0123456789abcdefABCDEF", *s->p) || !*s->p) return 0;
+  }
+  return 0;
+}
+static int value(scan_t *s);
+static int members(scan_t *s, char close, int keyed) {
+  skip_space(s);
+  if (accept_char(s, close)) return 1;
+  do {
+    skip_space(s);
+    if (keyed && (!string(s) || (skip_space(s), !accept_char(s, ':')))) return 0;
+    if (!value(s)) return 0;
+    skip_space(s);
+  } while (accept_char(s, ','));
+  return accept_char(s, close);
+}
+static int value(scan_t *s) {
+  skip_space(s);
+  if (s->p == s->end || ++s->depth > 512) return 0;
+  int good = *s->p == '{'   ? (s->p++, members(s, '}', 1))
+             : *s->p == '[' ? (s->p++, members(s, ']', 0))
+             : *s->p == '"' ? string(s)
+                            : accept_word(s, "true") || accept_word(s, "false") ||
+                                  accept_word(s, "null") || number(s);
+  s->depth--;
+  return good;
+}
+
+int cfn_json_valid(const uint8_t *bytes, size_t n) {
+  scan_t s = {bytes, bytes + n, 0};
+  if (!cfn_json_is_text(bytes, n) || !value(&s)) return 0;
+  skip_space(&s);
+  return s.p == s.end;
+}
+
+void cfn_print_plain(FILE *out, const char *text, size_t n, int width) {
+  for (size_t i = 0; i < n; i++, width--)
+    putc((uint8_t)text[i] < 0x20 || text[i] == 0x7f ? '?' : text[i], out);
+  while (width-- > 0) putc(' ', out);
+}
+
 void cfn_json_string(FILE *out, const char *text, size_t n) {
   const uint8_t *p = (const uint8_t *)text;
   putc('"', out);

@@ -10,6 +10,10 @@
 void cfn_json_string(FILE *out, const char *text, size_t bytes);
 /* 1 if the bytes are whole, valid UTF-8 without NUL. */
 int cfn_json_is_text(const uint8_t *bytes, size_t n);
+/* 1 if the bytes are one JSON value. */
+int cfn_json_valid(const uint8_t *bytes, size_t n);
+/* Text for a table: control characters become '?'. */
+void cfn_print_plain(FILE *out, const char *text, size_t bytes, int width);
 void cfn_base64(FILE *out, const uint8_t *bytes, size_t n);
 /* Seconds since 1970 as 2026-11-21T06:00:00.123456Z */
 void cfn_json_time(FILE *out, uint64_t wall_ns);

@@ -3,6 +3,7 @@
  *
  * stdout is data only, stderr is for people. Exit codes: base/error.h. */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -213,7 +214,16 @@ static int run_python(int argc, char **argv) {
   return 1;
 }
 
+/* A closed standard descriptor would be given to the next file that is opened, which is one of the
+ * bus, and output would go there. They are opened the wrong way round, so that using them fails. */
+static void hold_standard_descriptors(void) {
+  for (int fd = 0; fd <= 2; fd++)
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF)
+      (void)!open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
+}
+
 int main(int argc, char **argv) {
+  hold_standard_descriptors();
   if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "help") == 0) {
     fputs(cfn_cli_help(argc > 2 ? argv[2] : NULL), argc < 2 ? stderr : stdout);
     return argc < 2 ? 2 : 0;

@@ -1,5 +1,6 @@
 /* The hot verbs. */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +73,11 @@ static cfn_outgoing_t outgoing(const cfn_cli_t *cli, const uint8_t *body, uint32
                           .codec = codec};
 }
 
+static int check_json(const cfn_cli_t *cli, const uint8_t *body, uint32_t bytes) {
+  if (!cli->as_json || cfn_json_valid(body, bytes)) return CFN_OK;
+  return cfn_fail(CFN_INVALID, 0, bytes, "--body-json: the body is not one JSON value");
+}
+
 static int check_type(const cfn_cli_t *cli) {
   if (cli->type && strlen(cli->type) > CFN_TYPE_BYTES_MAX)
     return cfn_fail(CFN_INVALID, CFN_TYPE_BYTES_MAX, (int64_t)strlen(cli->type),
@@ -122,8 +128,9 @@ static void show_json(const cfn_cli_t *cli, const cfn_wire_t *w, const char *to)
   printf(",\"reply_to\":\"");
   show_reply_token(stdout, w, sender);
   printf("\",\"payload\":");
-  if (w->codec == CFN_CODEC_JSON && cfn_json_is_text(body, w->body_bytes) && w->body_bytes) {
-    fwrite(body, 1, w->body_bytes, stdout);
+  if (w->codec == CFN_CODEC_JSON && cfn_json_valid(body, w->body_bytes)) {
+    for (uint32_t i = 0; i < w->body_bytes; i++) /* one line each: breaks are only white space here */
+      putchar(body[i] == '\n' || body[i] == '\r' ? ' ' : body[i]);
   } else if (w->codec != CFN_CODEC_RAW && w->codec != CFN_CODEC_ARRAY &&
              cfn_json_is_text(body, w->body_bytes)) {
     cfn_json_string(stdout, (const char *)body, w->body_bytes);
@@ -145,6 +152,15 @@ static void shell_quote(const char *name, const uint8_t *text, size_t n) {
   printf("'\n");
 }
 
+/* With --shell a failure must not leave the last message's variables: eval would repeat it. */
+static int fail_shell(const cfn_cli_t *cli, int r) {
+  int status = cfn_cli_fail(cli, r);
+  if (cli->shell)
+    printf("CFN_ID='' CFN_FROM='' CFN_TYPE='' CFN_REPLY='' CFN_BODY='' CFN_ENCODING=''\n(exit %d)\n",
+           status);
+  return status;
+}
+
 static void show_shell(const cfn_wire_t *w) {
   const char *sender = (const char *)(w + 1), *type = sender + w->sender_bytes;
   printf("CFN_ID='");
@@ -156,7 +172,16 @@ static void show_shell(const cfn_wire_t *w) {
   show_reply_token(stdout, w, sender);
   printf("'\nCFN_PRIORITY='%s'\nCFN_REDELIVERED='%d'\n", lane_names[w->lane & 3],
          w->wire_flags & CFN_WIRE_REDELIVERED ? 1 : 0);
-  shell_quote("CFN_BODY", wire_body(w), w->body_bytes);
+  const uint8_t *body = wire_body(w);
+  bool plain = memchr(body, 0, w->body_bytes) == NULL; /* a shell variable cannot hold NUL */
+  printf("CFN_ENCODING='%s'\n", plain ? "" : "base64");
+  if (plain) {
+    shell_quote("CFN_BODY", body, w->body_bytes);
+  } else {
+    printf("CFN_BODY='");
+    cfn_base64(stdout, body, w->body_bytes);
+    printf("'\n");
+  }
 }
 
 static void show(const cfn_cli_t *cli, const cfn_wire_t *w, const char *to) {
@@ -234,12 +259,19 @@ static int wait_receipt(cfn_bus_t *bus, const cfn_receipt_t *t, uint64_t deadlin
   return r;
 }
 
+/* The same id that the receiver is shown. */
+static void show_sent_id(const cfn_bus_t *bus, const cfn_receipt_t *receipt) {
+  printf("\"msg_id\":\"%u.%llu.%llu\"", cfn_bus_attachment(bus),
+         (unsigned long long)cfn_bus_attachment_inc(bus), (unsigned long long)receipt->first_sequence);
+}
+
 static int verb_send(cfn_cli_t *cli) {
   if (cli->argc < 1) return cfn_cli_usage(cli, "to whom? cfnshm send TO [BODY | -]");
   uint8_t *body = NULL;
   uint32_t bytes = 0;
   int r = check_type(cli);
   if (r == CFN_OK) r = read_body(cli, 1, &body, &bytes);
+  if (r == CFN_OK) r = check_json(cli, body, bytes);
   cfn_bus_t *bus = NULL;
   if (r == CFN_OK) r = open_bus(cli, CREATE_AGENT, &bus);
   cfn_receipt_t receipt = {0};
@@ -249,22 +281,33 @@ static int verb_send(cfn_cli_t *cli) {
     if (r == CFN_OK && cli->wait_ack) r = wait_receipt(bus, &receipt, cfn_cli_deadline(cli, -1));
     if (r == CFN_RECEIPT_DROPPED)
       r = cfn_fail(CFN_STALE, 0, 0, "the agent was unregistered before it acked");
-    if (r >= 0 && cli->json)
-      printf("{\"position\":%llu,\"sequence\":%llu,\"state\":\"%s\"}\n",
+    if (r >= 0 && cli->json) {
+      putchar('{');
+      show_sent_id(bus, &receipt);
+      printf(",\"position\":%llu,\"sequence\":%llu,\"state\":\"%s\"}\n",
              (unsigned long long)receipt.position, (unsigned long long)receipt.first_sequence,
              cli->wait_ack ? "acked" : "stored");
+    }
     cfn_bus_free(bus);
   }
   free(body);
   return r < 0 ? cfn_cli_fail(cli, r) : 0;
 }
 
-/* One message: 0, or an error. Its lease is in *token. */
+/* Has whoever would read our output gone away? Then a waiting `x=$(cfnshm recv)` whose shell was killed
+ * must not go on holding the inbox. */
+static bool reader_gone(void) {
+  struct pollfd p = {1, 0, 0};
+  return poll(&p, 1, 0) == 1 && (p.revents & (POLLERR | POLLNVAL));
+}
+
+/* One message: 0, or an error. */
 static int receive_one(cfn_bus_t *bus, unsigned lanes, uint64_t deadline, uint8_t *out) {
   int64_t n;
   do {
     n = cfn_bus_recv(bus, NULL, 0, lanes, 0, deadline, out, OUT_BYTES);
-  } while (n == CFN_INTERRUPTED);
+  } while (n == CFN_INTERRUPTED && !reader_gone());
+  if (n == CFN_INTERRUPTED) return cfn_fail(CFN_CLOSED, 0, 0, "nobody reads the output any more");
   return n < 0 ? (int)n : CFN_OK;
 }
 
@@ -294,9 +337,8 @@ static int verb_recv(cfn_cli_t *cli) {
   }
   free(out);
   cfn_bus_free(bus);
-  if (r == CFN_EMPTY && (cli->all || got > 0) && !cli->follow && (cli->all || got == cli->count))
-    return got ? 0 : cfn_error_exit_status(CFN_EMPTY);
-  return r < 0 ? cfn_cli_fail(cli, r) : 0;
+  if (r == CFN_EMPTY && cli->all && got > 0) r = CFN_OK;
+  return r < 0 ? fail_shell(cli, r) : 0;
 }
 
 /* Finds the message `id` in the inbox and acks it. Everything before it keeps its place. */
@@ -324,13 +366,21 @@ static int verb_ack(cfn_cli_t *cli) {
   if (r < 0) return cfn_cli_fail(cli, r);
   uint8_t *out = malloc(OUT_BYTES);
   if (!out) r = cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for a message");
-  for (int i = 0; i < cli->argc && r >= 0; i++) {
-    r = ack_id(bus, cli->argv[i], out);
+  int acked = 0, first = r;
+  for (int i = 0; i < cli->argc && r >= 0; i++) { /* all of them; what is missing is told at the end */
+    int one = ack_id(bus, cli->argv[i], out);
+    if (one >= 0) acked++;
+    else if (first >= 0) first = one;
+    if (one < 0 && !cli->json)
+      fprintf(stderr, "cfnshm ack: %s\n", cfn_last_failure()->text);
     cfn_bus_release_inbox(bus); /* start over from the head for the next one */
   }
+  r = first;
   free(out);
   cfn_bus_free(bus);
-  return r < 0 ? cfn_cli_fail(cli, r) : 0;
+  if (cli->json && r >= 0) printf("{\"acked\":%d}\n", acked);
+  if (r < 0 && cli->json) return cfn_cli_fail(cli, r);
+  return r < 0 ? cfn_error_exit_status(r) : 0;
 }
 
 static int verb_request(cfn_cli_t *cli) {
@@ -339,6 +389,7 @@ static int verb_request(cfn_cli_t *cli) {
   uint32_t bytes = 0;
   int r = check_type(cli);
   if (r == CFN_OK) r = read_body(cli, 1, &body, &bytes);
+  if (r == CFN_OK) r = check_json(cli, body, bytes);
   cfn_bus_t *bus = NULL;
   if (r == CFN_OK) r = open_bus(cli, CREATE_AGENT, &bus);
   uint8_t *out = malloc(OUT_BYTES);
@@ -383,6 +434,7 @@ static int verb_reply(cfn_cli_t *cli) {
   cfn_bus_t *bus = NULL;
   int r = check_type(cli);
   if (r == CFN_OK) r = read_body(cli, 1, &body, &bytes);
+  if (r == CFN_OK) r = check_json(cli, body, bytes);
   if (r == CFN_OK) r = open_bus(cli, CREATE_AGENT, &bus);
   if (r == CFN_OK) {
     cfn_outgoing_t m = outgoing(cli, body, bytes);
@@ -395,6 +447,7 @@ static int verb_reply(cfn_cli_t *cli) {
     cfn_bus_free(bus);
   }
   free(body);
+  if (r >= 0 && cli->json) printf("{\"delivered\":true}\n");
   return r < 0 ? cfn_cli_fail(cli, r) : 0;
 }
 
@@ -403,6 +456,7 @@ static int verb_broadcast(cfn_cli_t *cli) {
   uint32_t bytes = 0;
   int r = check_type(cli);
   if (r == CFN_OK) r = read_body(cli, 0, &body, &bytes);
+  if (r == CFN_OK) r = check_json(cli, body, bytes);
   cfn_bus_t *bus = NULL;
   if (r == CFN_OK) r = open_bus(cli, CREATE_AGENT, &bus);
   if (r < 0) {
@@ -479,9 +533,11 @@ static int verb_inbox(cfn_cli_t *cli) {
       }
       const char *sender = (const char *)(w + 1);
       show_id(stdout, w);
-      printf("\t%s\t%.*s\t%.*s\t%s\t%u bytes\n", lane_names[w->lane & 3], w->sender_bytes, sender,
-             w->type_bytes, sender + w->sender_bytes,
-             w->wire_flags & CFN_WIRE_REDELIVERED ? "seen" : "new", w->body_bytes);
+      printf("\t%s\t", lane_names[w->lane & 3]);
+      cfn_print_plain(stdout, sender, w->sender_bytes, 0);
+      putchar('\t');
+      cfn_print_plain(stdout, sender + w->sender_bytes, w->type_bytes, 0);
+      printf("\t%s\t%u bytes\n", w->wire_flags & CFN_WIRE_REDELIVERED ? "seen" : "new", w->body_bytes);
     }
     free(out);
     free(offsets);
@@ -535,10 +591,14 @@ static int verb_list(cfn_cli_t *cli) {
       continue;
     }
     uint64_t depth = a.depth[0] + a.depth[1] + a.depth[2] + a.depth[3];
-    printf("%-24s %-12s %-12s %-6s %7llu %6llu %6llu  %s\n", a.name, a.text[CFN_TEXT_TYPE],
-           a.text[CFN_TEXT_TEAM], a.life == CFN_LIFE_NONE ? "-" : life_names[a.life % 3],
+    printf("%-24s ", a.name);
+    cfn_print_plain(stdout, a.text[CFN_TEXT_TYPE], strlen(a.text[CFN_TEXT_TYPE]), 13);
+    cfn_print_plain(stdout, a.text[CFN_TEXT_TEAM], strlen(a.text[CFN_TEXT_TEAM]), 13);
+    printf("%-6s %7llu %6llu %6llu  ", a.life == CFN_LIFE_NONE ? "-" : life_names[a.life % 3],
            (unsigned long long)(a.owner_pid ? a.owner_pid : a.reader_pid), (unsigned long long)depth,
-           (unsigned long long)a.sent, a.text[CFN_TEXT_STATUS]);
+           (unsigned long long)a.sent);
+    cfn_print_plain(stdout, a.text[CFN_TEXT_STATUS], strlen(a.text[CFN_TEXT_STATUS]), 0);
+    putchar('\n');
   }
   free(all);
   cfn_bus_free(bus);
@@ -574,6 +634,7 @@ static int verb_status(cfn_cli_t *cli) {
     r = cfn_bus_set_profile(bus, cli->agent, &profile);
     cfn_bus_free(bus);
   }
+  if (r >= 0 && cli->json) printf("{\"ok\":true}\n");
   return r < 0 ? cfn_cli_fail(cli, r) : 0;
 }
 
@@ -595,6 +656,7 @@ static int verb_destroy(cfn_cli_t *cli) {
   } else if (cli->force && r != CFN_NO_BUS) {
     r = cfn_region_destroy_path(cli->dir, cli->bus); /* cannot be attached: corrupt, other version */
   }
+  if (r >= 0 && cli->json) printf("{\"destroyed\":true}\n");
   return r < 0 ? cfn_cli_fail(cli, r) : 0;
 }
 
@@ -646,7 +708,8 @@ static const verb_t verbs[] = {
      "usage: cfnshm recv --as NAME [--timeout SECONDS] [--count N | --all | --follow]\n"
      "                   [--json | --shell | --raw] [--hold] [--priority LANE] [--steal]\n"
      "A message is acked when it has been written. --hold leaves that to `cfnshm ack MSG_ID`.\n"
-     "--shell prints CFN_ID CFN_FROM CFN_TYPE CFN_REPLY CFN_BODY for eval.\n"},
+     "--shell prints CFN_ID CFN_FROM CFN_TYPE CFN_REPLY CFN_BODY (CFN_ENCODING=base64 where it holds\n"
+     "NUL) for eval; on failure they are emptied and the exit code is kept.\n"},
     {"ack", verb_ack, "usage: cfnshm ack MSG_ID... --as NAME\n"},
     {"request", verb_request,
      "usage: cfnshm request TO [BODY | -] [--type T] [--timeout SECONDS (60)] [--json | --shell]\n"},

@@ -331,7 +331,6 @@ enum { CFN_TO_MAILBOX = 0, CFN_TO_REPLY = 1 };
 /* Plain fields are written by the holder of MINE before the commit and constant until FREE. */
 typedef struct cfn_chunk_shm {
   cfn_a64 own;
-  cfn_a64 delivery;
   cfn_a64 target; /* {kind:8 | lane:8 | index:32}: the ring it goes to; read by reapers */
   uint32_t bytes; /* of payload */
   uint32_t count; /* records in the frame */
@@ -342,9 +341,10 @@ typedef struct cfn_chunk_shm {
   uint8_t name_bytes; /* the sender's name stands first in the payload */
   uint8_t flags;
   uint32_t source_mailbox; /* mailbox+1 it was sent as, or 0 */
-  /* 64 */
   uint32_t source_agent_inc;
   uint32_t source_pid;
+  /* 64: not touched by a message that is sent alone */
+  cfn_a64 delivery;
   cfn_a64 part[CFN_FRAME_PARTS]; /* of a frame of several: which messages are acked */
   uint64_t blob[2];              /* objects the message holds: not used in this ABI */
   uint64_t tap;                  /* not used in this ABI */
@@ -394,8 +394,8 @@ CFN_CHECK_OFFSET(cfn_mailbox_shm_t, acks, 384);
 CFN_CHECK_OFFSET(cfn_mailbox_shm_t, lane, 512);
 CFN_CHECK_OFFSET(cfn_mailbox_shm_t, name, 1536);
 CFN_CHECK_OFFSET(cfn_mailbox_shm_t, status, 2304);
-CFN_CHECK_OFFSET(cfn_chunk_shm_t, first_seq, 32);
-CFN_CHECK_OFFSET(cfn_chunk_shm_t, source_agent_inc, 64);
+CFN_CHECK_OFFSET(cfn_chunk_shm_t, first_seq, 24);
+CFN_CHECK_OFFSET(cfn_chunk_shm_t, delivery, 64);
 
 /* ---- where things are: process-private, recomputed, never read from the region ---- */
 

@@ -137,16 +137,20 @@ void cfn_inbox_announce(cfn_inbox_t *in, bool now) {
   }
   /* Before sleeping the holder rings also for slots that others emptied: a fenced reader that made R5
    * and died before its own ring left senders asleep beside free slots (models/space.pml). */
-  if (freed == 0 && now) cfn_event_ring_futex(space);
+  if (now) {
+    cfn_event_ring_futex(space);
+    freed = 0;
+    for (unsigned i = 0; i < CFN_LANES; i++) in->lane[i].freed = 0;
+  }
   if (freed == 0) return;
   /* seq_cst, after R5: the Dekker pair with a sender that armed and saw the lane full */
   if (cfn_load_seq(&space->word) & CFN_EVENT_ANY) {
     /* Waking one sender for each slot would cost a system call a message; waiting for a quarter
      * would let them sleep beside a slow reader. So: many, or the last ring is long ago. */
     uint64_t clock = cfn_os_coarse_ns();
-    if (!now && quarter == UINT32_MAX && clock - in->room_rung_ns < ROOM_RING_NS) return;
+    if (quarter == UINT32_MAX && clock - in->room_rung_ns < ROOM_RING_NS) return;
     in->room_rung_ns = clock;
-    cfn_event_ring_some(space, (int)freed);
+    cfn_event_ring_some(space, 1); /* who is woken passes it on, see bus_send.c */
   }
   for (unsigned i = 0; i < CFN_LANES; i++) in->lane[i].freed = 0;
 }

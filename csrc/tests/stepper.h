@@ -108,21 +108,30 @@ static inline void victim_leave(victim_t *v) {
   v->tracing = false;
 }
 
-/* Parent and victims on one processor: a step is then two switches and no message between cores. */
-static inline void stay_on_one_processor(void) {
+/* All symbols bound before the first step, and no "rep stos", of which every byte is a step: neither
+ * the dynamic linker nor memset is what is tested. */
+static inline void step_setup(char **argv) {
+  if (!getenv("LD_BIND_NOW")) {
+    setenv("LD_BIND_NOW", "1", 1);
+    setenv("GLIBC_TUNABLES",
+           "glibc.cpu.x86_rep_stosb_threshold=16777216:glibc.cpu.x86_rep_movsb_threshold=16777216", 1);
+    execv("/proc/self/exe", argv);
+  }
+  /* Parent and victims on one processor: a step is then two switches and no message between cores. */
   cpu_set_t all, one;
   if (sched_getaffinity(0, sizeof all, &all) != 0) return;
-  for (int i = 0; i < CPU_SETSIZE; i++)
-    if (CPU_ISSET(i, &all)) {
+  for (int i = 0, nth = getpid() % CPU_COUNT(&all); i < CPU_SETSIZE; i++)
+    if (CPU_ISSET(i, &all) && nth-- == 0) {
       CPU_ZERO(&one);
       CPU_SET(i, &one);
+      sched_setaffinity(0, sizeof one, &one);
+      return;
     }
-  sched_setaffinity(0, sizeof one, &one);
 }
 
 /* ---- bodies that tell who they are and whether they are whole ---- */
 #define BODY_BYTES 200u
-static uint8_t bodies[IDS][BODY_BYTES]; /* made before the first fork: a victim spends no steps on it */
+__attribute__((unused)) static uint8_t bodies[IDS][BODY_BYTES]; /* made before the first fork: a victim spends no steps on it */
 static inline void bodies_make(void) {
   for (uint32_t id = 0; id < IDS; id++) {
     for (uint32_t i = 4; i < BODY_BYTES; i++) bodies[id][i] = (uint8_t)(id * 7u + i * 13u);

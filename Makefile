@@ -1,0 +1,68 @@
+# The project's verbs. A bare `make` prints them.
+# Everything runs in a virtual environment of its own (.venv); PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := $(shell find csrc src -name '*.c' -o -name '*.h' -o -name '*.py' -o -name '*.sh' 2>/dev/null)
+
+help:
+	@echo "make demo       708 processes on real work, beside a file-per-message bus"
+	@echo "make test       all tests (Python, C, C under sanitizers, models at small bounds)"
+	@echo "make bench      benchmarks: C core, Python, shell"
+	@echo "make verify     the whole sweeps: every instruction, larger models (hours)"
+	@echo "make test-c     the C tests alone;  make test-asan, make test-tsan: under sanitizers"
+	@echo "make models     the SPIN models at small bounds"
+	@echo "make lint       ruff, mypy, compiler warnings of gcc and clang"
+	@echo "make install    the package into $(VENV)"
+	@echo "make wheel      a wheel in dist/"
+	@echo "make clean      remove what was built"
+
+$(STAMP): pyproject.toml setup.py $(SOURCES)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[test]'
+	@touch $@
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/cfnshm demo
+
+test: $(STAMP)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest tests
+
+bench: $(STAMP)
+	@$(MAKE) -s -C csrc ../build/c/plain-gcc-O2/tool_bench
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python benchmarks/bench.py
+
+verify: $(STAMP)
+	$(MAKE) -s -C csrc all
+	build/c/plain-gcc-O2/test_step --all
+	for opt in -O0 -O3; do $(MAKE) -s -C csrc OPT=$$opt all && build/c/plain-gcc$$opt/test_step --all || exit 1; done
+	$(PYTHON) csrc/models/run.py --profile full
+
+test-c:
+	$(MAKE) -s -C csrc test
+test-asan:
+	$(MAKE) -s -C csrc VARIANT=asan test
+test-tsan:
+	$(MAKE) -s -C csrc VARIANT=tsan ../build/c/tsan-gcc-O2/test_threads
+	build/c/tsan-gcc-O2/test_threads
+models:
+	$(PYTHON) csrc/models/run.py --profile small
+
+lint: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[lint]'
+	$(BIN)/ruff check src tests benchmarks examples setup.py csrc/models
+	$(BIN)/mypy
+	$(MAKE) -s -C csrc all
+	@if command -v clang >/dev/null; then $(MAKE) -s -C csrc CC=clang all; fi
+
+wheel: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean:
+	rm -rf build dist $(VENV) src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: help install demo test bench verify test-c test-asan test-tsan models lint wheel clean

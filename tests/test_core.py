@@ -1,0 +1,97 @@
+"""Runs the C tests: plain, under AddressSanitizer and UndefinedBehaviorSanitizer, with agents as threads
+under ThreadSanitizer, and the SPIN models. Each says whether it ran or why not; see conftest.py for the
+list at the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CSRC = ROOT / "csrc"
+BUILD = ROOT / "build" / "c"
+
+
+def need(tool: str) -> None:
+    """Skips without the tool; in CI, where it can be installed, its absence is a failure."""
+    if shutil.which(tool):
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"{tool} is not installed, and CI may not skip what it checks")
+    pytest.skip(f"{tool} is not installed")
+
+
+def build(target: str, variant: str = "plain", cc: str = "gcc") -> Path:
+    out = BUILD / f"{variant}-{cc}-O2"
+    done = subprocess.run(
+        ["make", "-s", "-j2", "-C", str(CSRC), f"VARIANT={variant}", f"CC={cc}", f"OUT={out}", f"{out}/{target}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out / target
+
+
+def run(*command: str | Path, timeout: float = 300) -> str:
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=timeout)
+    if done.returncode == 77:
+        pytest.skip(done.stdout.strip() or "the program says that it cannot run here")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+C_TESTS = sorted(p.stem for p in (CSRC / "tests").glob("test_*.c"))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [n for n in C_TESTS if n != "test_step"])
+def test_c(name):
+    need("gcc")
+    run(build(name))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", [n for n in C_TESTS if n != "test_step"])
+def test_c_under_address_and_undefined_behaviour_sanitizer(name):
+    need("gcc")
+    run(build(name, "asan"))
+
+
+@pytest.mark.timeout(600)
+def test_agents_as_threads_under_thread_sanitizer():
+    need("gcc")
+    run(build("test_threads", "tsan"))
+
+
+@pytest.mark.timeout(600)
+def test_clang_builds_without_a_warning():
+    need("clang")
+    run(build("test_messages", cc="clang"))
+
+
+@pytest.mark.timeout(600)
+def test_kill_and_stop_at_instructions():
+    """SIGKILL and SIGSTOP at (a stride of) every instruction of the message path by single-stepping;
+    `make verify` takes every instruction."""
+    need("gcc")
+    print(run(build("test_step")))
+
+
+@pytest.mark.timeout(900)
+def test_models_at_small_bounds():
+    need("spin")
+    out = run(sys.executable, CSRC / "models" / "run.py", "--profile", "small", timeout=850)
+    assert " 0 failed" in out
+
+
+@pytest.mark.timeout(300)
+def test_eight_senders_of_100_000_messages_each():
+    """Per-sender order, nothing lost, nothing twice, from real processes."""
+    need("gcc")
+    out = run(build("tool_bench"), "many", "--senders", "8", "--messages", "100000", "--bytes", "64")
+    assert "800000 messages, exactly once, in order" in out
