@@ -157,6 +157,14 @@ void cfn_inbox_announce(cfn_inbox_t *in, bool now) {
 
 /* ---- take: R2, R3, R4 ---- */
 
+/* Are all messages of a frame of several acked? By the bits, not by what we counted: one bit may come
+ * late from a reader that we took the inbox from. */
+static bool frame_whole(const cfn_chunk_shm_t *chunk, uint32_t messages) {
+  for (uint32_t j = 0; j < messages; j++)
+    if (!cfn_frame_acked(chunk, j)) return false;
+  return true;
+}
+
 static int lease_start(cfn_inbox_t *in, unsigned lane, uint64_t position, uint32_t k, uint64_t own) {
   const cfn_region_t *r = in->region;
   cfn_lease_t *l = lease_new(in);
@@ -171,7 +179,7 @@ static int lease_start(cfn_inbox_t *in, unsigned lane, uint64_t position, uint32
   l->chunk = k;
   l->count = l->frame.count;
   l->lane = (uint8_t)lane;
-  l->acked = l->next = 0;
+  l->next = 0;
   l->fresh = true;
   if (l->count > 1) {
     if (!l->offsets) l->offsets = malloc(CFN_FRAME_MESSAGES * sizeof *l->offsets);
@@ -183,8 +191,7 @@ static int lease_start(cfn_inbox_t *in, unsigned lane, uint64_t position, uint32
       lease_reset(in, i);
       return CFN_CORRUPT;
     }
-    for (uint32_t j = 0; j < l->count; j++) l->acked += cfn_frame_acked(cfn_chunk(r, k), j);
-    if (l->acked == l->count) { /* an earlier reader acked all of it and died before DONE */
+    if (frame_whole(cfn_chunk(r, k), l->count)) { /* an earlier reader acked all of it and died before DONE */
       cfn_cas_seq(&cfn_chunk(r, k)->own, own, cfn_own_next(own, CFN_DONE, in->me));
       lease_reset(in, i);
       move_head(in, lane);
@@ -351,15 +358,17 @@ static int ack_part(cfn_inbox_t *in, cfn_lease_t *l, uint32_t index) {
   cfn_chunk_shm_t *chunk = cfn_chunk(in->region, l->chunk);
   cfn_a64 *part = &chunk->part[index / CFN_PART_MESSAGES];
   uint32_t bit = 1u << (index % CFN_PART_MESSAGES);
+  bool already;
   for (;;) {
     uint64_t w = cfn_load_seq(part);
     /* AFTER the load: while own is exactly our word, the part word is this frame's. A thief that comes
      * between this and the CAS is handed a message that we did process: twice, marked. */
     if (cfn_load_seq(&chunk->own) != l->own) return CFN_AGENT_FENCED;
-    if (cfn_part_acked(w) & bit) return CFN_INVALID;
-    if (cfn_cas_seq(part, w, w | bit)) break;
+    already = cfn_part_acked(w) & bit;
+    if (already || cfn_cas_seq(part, w, w | bit)) break;
   }
-  return ++l->acked == l->count;
+  if (frame_whole(chunk, l->count)) return 1;
+  return already ? CFN_INVALID : 0;
 }
 
 int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token) {

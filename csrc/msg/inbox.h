@@ -47,7 +47,6 @@ typedef struct cfn_lease {
   uint64_t seen_before; /* place: hand-outs before this lease */
   uint32_t chunk, count;
   uint32_t next;  /* next index to hand out; those acked before are passed over */
-  uint32_t acked; /* how many are acked */
   uint32_t generation;
   uint32_t next_free;
   uint8_t lane;
