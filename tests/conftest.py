@@ -74,3 +74,44 @@ def spawn():
 
 def pytest_report_header():
     return f"cfnshm {__import__('cfnshm').__version__}"
+
+
+# ---- the list at the end: what of the required checks ran ----
+
+_CHECKS = {
+    "C tests": "test_c[",
+    "C tests under ASan and UBSan": "test_c_under_address",
+    "agents as threads under TSan": "test_agents_as_threads",
+    "clang builds without a warning": "test_clang_builds",
+    "kill and stop at instructions": "test_kill_and_stop",
+    "SPIN models with their mutants": "test_models_at_small",
+    "8 senders x 100,000 messages": "test_eight_senders",
+    "Python face": "test_bus.py",
+    "asyncio": "test_aio.py",
+    "processes and signals": "test_processes.py",
+    "command and bash": "test_shell.py",
+    "README and examples": "test_readme.py",
+    "demo": "test_demo.py",
+}
+
+
+def pytest_terminal_summary(terminalreporter):
+    reports = terminalreporter.stats
+    terminalreporter.section("required checks")
+    for check, mark in _CHECKS.items():
+        found = {
+            kind: [r for r in reports.get(kind, []) if mark in getattr(r, "nodeid", "")]
+            for kind in ("passed", "failed", "error", "skipped")
+        }
+        if found["failed"] or found["error"]:
+            state = "FAILED"
+        elif found["skipped"] and not found["passed"]:
+            reason = found["skipped"][0].longrepr
+            state = f"did not run: {reason[2] if isinstance(reason, tuple) else reason}"
+        elif found["passed"]:
+            state = f"ran, {len(found['passed'])} passed"
+            if found["skipped"]:
+                state += f", {len(found['skipped'])} skipped"
+        else:
+            state = "not selected"
+        terminalreporter.write_line(f"{check:34} {state}")

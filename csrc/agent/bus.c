@@ -169,10 +169,11 @@ int cfn_bus_judge(cfn_bus_t *bus, const cfn_address_t *address) {
   if (life != CFN_LIFE_DEAD) return CFN_OK;
   uint64_t pid = 0;
   if (who) cfn_identity_of(bus->region, who - 1, &pid);
+  else pid = cfn_load_relaxed(&m->owner_pid);
   return cfn_fail(CFN_AGENT_DEAD, (int64_t)pid, 0,
-                  "agent '%s' is dead%s; its inbox is kept for a successor (start it again under "
-                  "the same name), or remove it with unregister",
-                  name, who ? ": its process ended without leaving the bus" : "");
+                  "agent '%s' is dead: its process %llu ended without leaving the bus. Its inbox is "
+                  "kept for a successor (start it again under the same name), or unregister it",
+                  name, (unsigned long long)pid);
 }
 
 int cfn_bus_judge_agent(cfn_bus_t *bus, const cfn_address_t *address) {

@@ -137,6 +137,7 @@ static void fill_record(const cfn_actor_t *a, uint32_t i, const char *name, size
   } while (!cfn_cas_seq(&m->owner, w, cfn_owner_word(cfn_owner_inc(w) + 1, 0)));
   cfn_store_relaxed(&m->inc_base, cfn_owner_inc(w) + 1);
   cfn_store_relaxed(&m->sent, 0);
+  cfn_store_relaxed(&m->owner_pid, 0);
   cfn_store_relaxed(&m->registered_wall_ns, cfn_os_wall_ns());
   cfn_record_name_store(a->region, i, name, bytes);
   cfn_profile_store(a->region, i, &blank);
@@ -245,6 +246,9 @@ int cfn_registry_take_owner(const cfn_actor_t *a, uint32_t i, uint64_t mid, uint
       if (!cfn_cas_seq(&m->owner, w, mine)) continue;
       w = mine;
     }
+    uint64_t pid;
+    cfn_identity_of(a->region, a->me, &pid);
+    cfn_store_relaxed(&m->owner_pid, pid);
     *inc = cfn_owner_inc(w) - base;
     return CFN_OK;
   }

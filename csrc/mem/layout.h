@@ -306,7 +306,8 @@ typedef struct cfn_mailbox_shm {
   cfn_a64 registered_wall_ns;
   cfn_a64 sent;     /* messages sent as this agent: relaxed adds */
   cfn_a64 inc_base; /* owner's inc when the name was created: incarnation = inc - inc_base */
-  uint8_t pad0[72];
+  cfn_a64 owner_pid; /* of the last owner: kept when it died, for who asks who that was */
+  uint8_t pad0[64];
   /* 128: rung when a message was committed; the consumer waits */
   cfn_line_event_shm_t bell;
   /* 256: rung when slots were emptied; senders wait */

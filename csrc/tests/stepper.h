@@ -131,7 +131,8 @@ static inline void step_setup(char **argv) {
 
 /* ---- bodies that tell who they are and whether they are whole ---- */
 #define BODY_BYTES 200u
-__attribute__((unused)) static uint8_t bodies[IDS][BODY_BYTES]; /* made before the first fork: a victim spends no steps on it */
+/* made before the first fork: a victim spends no steps on it */
+__attribute__((unused)) static uint8_t bodies[IDS][BODY_BYTES];
 static inline void bodies_make(void) {
   for (uint32_t id = 0; id < IDS; id++) {
     for (uint32_t i = 4; i < BODY_BYTES; i++) bodies[id][i] = (uint8_t)(id * 7u + i * 13u);

@@ -4,7 +4,7 @@
  * reaping while another finishes the work and the dead one's slot gets a new process, which is in
  * the middle of a send when the reaper wakes up.
  *
- *   test_step_pairs [--seconds S] [--seed N] [--reaper-from N --reaper-to M]
+ *   test_step_pairs [--seconds S] [--seed N] [--reaper-from N --reaper-to M --replies 0|1]
  */
 #include "base/os.h"
 #include "tests/stepper.h"
@@ -196,11 +196,20 @@ static bool holds_unpublished(cfn_region_t *r, const victim_t *v) {
 }
 static long reaping_steps; /* until the corpse's slot is VACANT */
 static long freeing_step;  /* at which its chunk was freed: the register is read shortly before */
-static void sleeping_reaper(long n) {
-  t_case("--reaper-from %ld --reaper-to %ld", n, n);
+static long emptying_step; /* at which the first reply was taken out of its ring */
+/* `replies`: the corpse has answers in its ring, whose chunks the slot's next process takes first;
+ * without them it takes the very chunk that the corpse's register names. */
+static void sleeping_reaper(long n, bool replies) {
+  t_case("--reaper-from %ld --reaper-to %ld --replies %d", n, n, replies);
   stage_set();
   cfn_region_t *r = cfn_bus_region(tx);
   act(&corpse, &actors[SEND], 102);
+  cfn_attach_shm_t *slot = cfn_attachment(r, (uint32_t)corpse.report->attachment);
+  for (int i = 0; i < 2 && replies; i++) {
+    cfn_outgoing_t m = {.body = "!", .body_bytes = 1, .correlation = 1};
+    uint64_t inc = cfn_id_inc(cfn_load_seq(&slot->id));
+    CHECK_INT(cfn_bus_reply(rx, (uint32_t)corpse.report->attachment, inc, &m, 0), 0);
+  }
   while (!holds_unpublished(r, &corpse)) CHECK(victim_step(&corpse, 1));
   victim_kill(&corpse);
   uint32_t d = (uint32_t)corpse.report->attachment;
@@ -213,6 +222,8 @@ static void sleeping_reaper(long n) {
   if (n < 0) { /* measure */
     while (cfn_load_seq(own) == left) CHECK(victim_step(&va, 1));
     freeing_step = va.steps;
+    while (replies && cfn_slot_ref(cfn_load_seq(&slot->reply_slot[0]))) CHECK(victim_step(&va, 1));
+    emptying_step = va.steps;
     while (cfn_id_state(cfn_load_seq(id)) == CFN_ID_REAP) CHECK(victim_step(&va, 1));
     reaping_steps = va.steps;
   } else {
@@ -257,12 +268,14 @@ int main(int argc, char **argv) {
   step_setup(argv);
   double seconds = 16;
   long from = -1, to = -1;
+  bool replies = false;
   seed = cfn_os_random() >> 32;
   for (int i = 1; i + 1 < argc; i += 2) {
     if (!strcmp(argv[i], "--seconds")) seconds = atof(argv[i + 1]);
     if (!strcmp(argv[i], "--seed")) seed = strtoull(argv[i + 1], NULL, 0);
     if (!strcmp(argv[i], "--reaper-from")) from = atol(argv[i + 1]);
     if (!strcmp(argv[i], "--reaper-to")) to = atol(argv[i + 1]);
+    if (!strcmp(argv[i], "--replies")) replies = atoi(argv[i + 1]);
   }
   t_guard(seconds < 100 && from < 0 ? 600 : 0);
   corpse.report = report_new();
@@ -270,7 +283,7 @@ int main(int argc, char **argv) {
   vb.report = report_new();
   bodies_make();
   if (from >= 0) {
-    for (long n = from; n <= to; n++) sleeping_reaper(n);
+    for (long n = from; n <= to; n++) sleeping_reaper(n, replies);
     t_passed("test_step_pairs");
     return 0;
   }
@@ -292,16 +305,22 @@ int main(int argc, char **argv) {
   for (int i = 0; i < ACTORS; i++) printf(" %s %ld", actors[i].name, actors[i].steps);
   printf("\n");
   start = t_now();
-  sleeping_reaper(-1);
-  /* densely where the register is read and judged, coarsely before and after */
+  sleeping_reaper(-1, true);
+  long after_replies = emptying_step;
+  sleeping_reaper(-1, false);
   n = 0;
+  /* densely where a word is loaded and judged, coarsely before, between and after */
   for (long at = freeing_step > 260 ? freeing_step - 260 : 0; at < freeing_step + 60; n++) {
-    sleeping_reaper(at);
+    sleeping_reaper(at, false);
+    at += 1 + below(4);
+  }
+  for (long at = after_replies - 80; at < after_replies + 40; n++) {
+    sleeping_reaper(at, true);
     at += 1 + below(4);
   }
   for (long at = below(500); at <= reaping_steps + 20; n++) {
-    sleeping_reaper(at);
-    at += 1 + below(t_now() - start > seconds * 0.35 ? 900 : 200);
+    sleeping_reaper(at, n % 2);
+    at += 1 + below(t_now() - start > seconds * 0.4 ? 900 : 200);
   }
   printf("  sleeping reaper: %ld points of %ld instructions, %.1f s\n", n, reaping_steps, t_now() - start);
   t_passed("test_step_pairs");

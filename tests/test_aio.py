@@ -1,0 +1,136 @@
+"""asyncio: the same verbs, waiting through the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+import cfnshm
+from cfnshm import AsyncBus, Bus
+from cfnshm.testing import temp_bus
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 60))
+
+
+def test_messages_and_acks(bus):
+    async def main():
+        async with AsyncBus(bus.name, agent="b") as b:
+            waiting = asyncio.create_task(b.recv(timeout=20))
+            await asyncio.sleep(0)
+            receipt = bus.send("b", {"n": 1})
+            message = await waiting
+            assert message.body == {"n": 1}
+            with pytest.raises(cfnshm.Timeout):
+                await b.recv(timeout=0.05)
+            assert receipt.state == "seen"  # another task's message is not acked by this one
+            b.ack(message)
+            assert receipt.state == "acked"
+            sent = await b.send("a", "back")
+            assert bus.recv(timeout=5).body == "back"
+            with pytest.raises(cfnshm.Timeout):
+                await b.wait(sent, timeout=0.05)
+
+    run(main())
+
+
+def test_a_task_that_asks_again_acks(bus):
+    async def main():
+        async with AsyncBus(bus.name, agent="b") as b:
+            receipts = [bus.send("b", i) for i in range(3)]
+            got = []
+            async for message in b:
+                got.append(message.body)
+                if len(got) == 3:
+                    break
+            assert got == [0, 1, 2]
+            assert [r.state for r in receipts] == ["acked", "acked", "seen"]
+        assert receipts[2].state == "acked"  # a clean end
+
+    run(main())
+
+
+def test_hundred_requests_at_once(bus):
+    async def serve(b):
+        async for message in b:
+            if message.type == "stop":
+                return
+            await b.reply(message, message.body + 1)
+
+    async def main():
+        async with AsyncBus(bus.name, agent="b") as b, AsyncBus(bus.name, agent="c") as c:
+            server = asyncio.create_task(serve(b))
+            answers = await asyncio.gather(*(c.request("b", i, timeout=30) for i in range(100)))
+            assert [a.body for a in answers] == [i + 1 for i in range(100)]
+            await c.send("b", None, type="stop")
+            await server
+
+    run(main())
+
+
+def test_full_lane_waits_and_cancels():
+    async def main(name):
+        async with AsyncBus(name, agent="a") as a, AsyncBus(name, agent="b") as b:
+            for i in range(4):
+                await a.send("b", i)
+            with pytest.raises(cfnshm.Full):
+                await a.send("b", 4, timeout=0)
+            with pytest.raises(cfnshm.Timeout):
+                await a.send("b", 4, timeout=0.05)
+            blocked = asyncio.create_task(a.send("b", 4))
+            assert [(await b.recv(timeout=20)).body for _ in range(5)] == [0, 1, 2, 3, 4]
+            await blocked
+            for i in range(3):  # the last one received is not acked yet and keeps its place
+                await a.send("b", i)
+            doomed = asyncio.create_task(a.send("b", "never"))
+            await asyncio.sleep(0.05)
+            doomed.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await doomed
+            got = (await b.recv_many(timeout=20)).raws
+            assert b'"never"' not in got
+
+    with temp_bus("owner", lanes={"normal": 4}) as bus:
+        run(main(bus.name))
+
+
+def test_dead_agent_is_told(bus, spawn):
+    ready = Bus(bus.name, agent="ready")
+
+    def victim():
+        with Bus(bus.name, agent="victim") as v:
+            v.send("ready", os.getpid())
+            v.recv()
+            signal.pause()
+
+    spawn(victim)
+    pid = ready.recv(timeout=20).body
+
+    async def main():
+        async with AsyncBus(bus.name, agent="c") as c:
+            asking = asyncio.create_task(c.request("victim", "x", timeout=30))
+            while bus.agent_info("victim").unread == 0:
+                await asyncio.sleep(0)
+            os.kill(pid, signal.SIGKILL)
+            with pytest.raises(cfnshm.AgentDead):
+                await asking
+
+    run(main())
+    ready.close()
+
+
+def test_destroyed_bus_wakes_the_task(bus):
+    async def main():
+        b = AsyncBus(bus.name, agent="b")
+        waiting = asyncio.create_task(b.recv())
+        await asyncio.sleep(0.05)
+        bus.destroy()
+        with pytest.raises(cfnshm.BusDestroyed):
+            await waiting
+        b.close()
+
+    run(main())
