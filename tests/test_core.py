@@ -46,17 +46,19 @@ def run(*command: str | Path, timeout: float = 300) -> str:
 
 
 C_TESTS = sorted(p.stem for p in (CSRC / "tests").glob("test_*.c"))
+STEPPING = [n for n in C_TESTS if n.startswith("test_step")]
+PLAIN = [n for n in C_TESTS if n not in STEPPING]
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", [n for n in C_TESTS if n != "test_step"])
+@pytest.mark.parametrize("name", PLAIN)
 def test_c(name):
     need("gcc")
     run(build(name))
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", [n for n in C_TESTS if n != "test_step"])
+@pytest.mark.parametrize("name", PLAIN)
 def test_c_under_address_and_undefined_behaviour_sanitizer(name):
     need("gcc")
     run(build(name, "asan"))
@@ -75,11 +77,12 @@ def test_clang_builds_without_a_warning():
 
 
 @pytest.mark.timeout(600)
-def test_kill_and_stop_at_instructions():
+@pytest.mark.parametrize("name", STEPPING)
+def test_kill_and_stop_at_instructions(name):
     """SIGKILL and SIGSTOP at (a stride of) every instruction of the message path by single-stepping;
     `make verify` takes every instruction."""
     need("gcc")
-    print(run(build("test_step")))
+    print(run(build(name)))
 
 
 @pytest.mark.timeout(900)

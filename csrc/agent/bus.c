@@ -1,6 +1,7 @@
 #include "agent/bus.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,6 +9,8 @@
 #include "agent/directory.h"
 #include "base/os.h"
 
+#define SPIN_FIRST 8u
+#define SOON_NS 30000u
 #define TICK_FIRST_NS UINT64_C(250000000)
 #define TICK_LONGEST_NS UINT64_C(2000000000)
 
@@ -199,6 +202,22 @@ static int tick(cfn_bus_t *bus, const cfn_address_t *counterpart) {
   return r < 0 && r != CFN_OS ? r : CFN_OK;
 }
 
+#define SPIN_MOST 64u
+
+void cfn_bus_spin(cfn_bus_t *bus, const cfn_watch_t *watch) {
+  uint32_t turns = cfn_load_relaxed(&bus->spin);
+  cfn_add_seq(&bus->inside, 1);
+  cfn_bus_leave(bus);
+  bool came = false;
+  for (uint32_t i = 0; i < turns && !came; i++) {
+    sched_yield();
+    for (unsigned k = 0; k < watch->n; k++)
+      came |= cfn_load_relaxed(watch->slot[k]) != watch->word[k]; /* looked at properly afterwards */
+  }
+  cfn_store_relaxed(&bus->spin, came ? (turns * 2 < SPIN_MOST ? turns * 2 : SPIN_MOST) : turns / 2);
+  cfn_add_seq(&bus->inside, (uint32_t)-1);
+}
+
 int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsigned kind,
                   uint32_t index, const cfn_address_t *counterpart, uint64_t deadline) {
   cfn_attach_shm_t *slot = bus->actor.slot;
@@ -225,6 +244,9 @@ int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsign
   cfn_add_seq(&bus->inside, (uint32_t)-1);
   if (slept == 0) {
     cfn_store_relaxed(&bus->tick_ns, TICK_FIRST_NS);
+    /* Woken soon after falling asleep: a spin would perhaps have met it. */
+    if (cfn_os_monotonic_ns() - now < SOON_NS && cfn_load_relaxed(&bus->spin) < SPIN_FIRST)
+      cfn_store_relaxed(&bus->spin, SPIN_FIRST);
     return CFN_OK;
   }
   if (slept == -EINTR) return CFN_INTERRUPTED;

@@ -33,6 +33,7 @@ struct cfn_bus {
   cfn_inbox_t inbox; /* consumer == 0: we do not read it */
   cfn_outbox_t outbox;
   cfn_pending_t *pending;
+  cfn_a32 spin;    /* turns of the processor that a spin may take now */
   cfn_a64 tick_ns; /* grows while nothing happens */
   uint32_t round_robin; /* whose life the next tick looks at */
   int fifo[2];          /* inbox, replies; -1 */
@@ -48,6 +49,18 @@ static inline void cfn_bus_leave(cfn_bus_t *bus) { pthread_mutex_unlock(&bus->lo
  * CFN_TIMEOUT: look once more, then say so; CFN_INTERRUPTED; or why waiting makes no sense. */
 int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsigned kind,
                   uint32_t index, const cfn_address_t *counterpart, uint64_t deadline);
+
+/* Where the next message would appear: what a short spin looks at. */
+typedef struct cfn_watch {
+  cfn_a64 *slot[CFN_LANES];
+  uint64_t word[CFN_LANES]; /* what stands there while nothing has come */
+  unsigned n;
+} cfn_watch_t;
+/* Before sleeping, gives the processor away a few times and looks whether something came: a sleep and
+ * its wake-up cost more than a message. Adaptive: grows while it helps, shrinks to nothing while it
+ * does not; yields, so that on a busy machine others run instead. Lock held at entry, NOT at return;
+ * look again in either case. */
+void cfn_bus_spin(cfn_bus_t *bus, const cfn_watch_t *watch);
 
 /* Has the deadline passed? 0 has always passed. */
 bool cfn_deadline_passed(uint64_t deadline);

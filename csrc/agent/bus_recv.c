@@ -280,9 +280,20 @@ static bool await_senders(cfn_bus_t *bus, unsigned lanes) {
   return false;
 }
 
+static void watch_lanes(cfn_bus_t *bus, unsigned lanes, cfn_watch_t *watch) {
+  watch->n = 0;
+  for (unsigned lane = 0; lane < CFN_LANES; lane++) {
+    if (!(lanes >> lane & 1)) continue;
+    cfn_ring_t q = cfn_ring_of_lane(bus->region, bus->inbox.mailbox, lane);
+    uint64_t p = bus->inbox.lane[lane].cursor;
+    watch->slot[watch->n] = cfn_ring_slot(&q, p);
+    watch->word[watch->n++] = cfn_slot_word(cfn_ring_lap(&q, p), 0);
+  }
+}
+
 static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, uint64_t deadline,
                        receiving_t *v) {
-  for (;;) {
+  for (bool spun = false;;) {
     int64_t r = cfn_bus_enter(bus);
     if (r < 0) return r;
     r = n_acks ? ack_all(bus, acks, n_acks) : CFN_OK;
@@ -300,11 +311,19 @@ static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, ui
       cfn_bus_leave(bus);
       continue;
     }
+    cfn_slab_tell(bus->region, &bus->inbox.freed);
     fifo_rest(bus, 0);
     if (cfn_deadline_passed(deadline)) {
       cfn_fail(CFN_EMPTY, 0, 0, "no message for '%s'", bus->agent);
       cfn_bus_leave(bus);
       return CFN_EMPTY;
+    }
+    if (!spun && cfn_load_relaxed(&bus->spin)) {
+      spun = true;
+      cfn_watch_t watch;
+      watch_lanes(bus, v->lanes, &watch);
+      cfn_bus_spin(bus, &watch);
+      continue;
     }
     cfn_event_shm_t *bell = &cfn_mailbox(bus->region, bus->mailbox - 1)->bell.event;
     uint32_t armed = cfn_event_arm(bell);

@@ -65,6 +65,7 @@ static void drain_replies(cfn_bus_t *bus) {
       cfn_chunk_shm_t *chunk = cfn_chunk(r, ref - 1);
       uint64_t own = cfn_load_acquire(&chunk->own);
       unsigned state = cfn_own_state(own);
+      if (cfn_load_seq(slot) != w) continue; /* own belongs to w's reply only if w is still there */
       cfn_store_seq(cell, ref); /* announced before it is taken */
       if (state == CFN_MINE || state == CFN_TAKEN) {
         mine = cfn_own_next(own, CFN_TAKEN, bus->actor.me);
@@ -159,10 +160,18 @@ static int64_t answer(cfn_bus_t *bus, uint64_t correlation, void *out, size_t ro
 int64_t cfn_bus_request_wait(cfn_bus_t *bus, const cfn_address_t *to, uint64_t correlation,
                              uint64_t deadline, void *out, size_t room) {
   int verdict = CFN_OK;
-  for (;;) {
+  for (bool spun = false;;) {
     int64_t r = cfn_bus_enter(bus);
     if (r < 0) return r;
     r = answer(bus, correlation, out, room);
+    if (r == CFN_EMPTY && !spun && cfn_load_relaxed(&bus->spin) && deadline) {
+      spun = true;
+      cfn_ring_t q = cfn_ring_of_replies(bus->region, bus->actor.me);
+      uint64_t h = cfn_load_seq(q.head);
+      cfn_watch_t watch = {{cfn_ring_slot(&q, h)}, {cfn_slot_word(cfn_ring_lap(&q, h), 0)}, 1};
+      cfn_bus_spin(bus, &watch);
+      continue;
+    }
     cfn_event_shm_t *bell = &bus->actor.slot->reply_bell;
     uint32_t armed = 0;
     if (r == CFN_EMPTY) armed = cfn_event_arm(bell);

@@ -13,6 +13,13 @@
 #include "base/error.h"
 #include "base/os.h"
 
+/* Is the descriptor still the file it was opened as? (os.closerange and friends) */
+static bool still_file(const cfn_region_t *r, uint32_t file) {
+  struct stat st;
+  return fstat(r->live_fd[file], &st) == 0 && st.st_ino == r->live_ino[file] &&
+         st.st_dev == r->dev;
+}
+
 /* Enters the table of life bytes. In a forked child it starts empty: POSIX locks are not inherited,
  * and closing the inherited descriptors drops nothing of the parent's. */
 static void enter(cfn_region_t *r) {
@@ -20,7 +27,7 @@ static void enter(cfn_region_t *r) {
   uint64_t stamp = cfn_os_fork_stamp();
   if (r->live_stamp == stamp) return;
   for (unsigned f = 0; f < CFN_LIVE_FILES; f++) {
-    if (r->live_fd[f] >= 0 && r->live_stamp) close(r->live_fd[f]);
+    if (r->live_fd[f] >= 0 && still_file(r, f)) close(r->live_fd[f]); /* not if reused since */
     r->live_fd[f] = -1;
     r->live_held[f] = 0;
   }
@@ -37,13 +44,6 @@ static int open_file(cfn_region_t *r, uint32_t i) {
   char name[32];
   file_name(i, name);
   return openat(cfn_region_dir(r), name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-}
-
-/* Is the descriptor still the file it was opened as? (os.closerange and friends) */
-static bool still_file(const cfn_region_t *r, uint32_t file) {
-  struct stat st;
-  return fstat(r->live_fd[file], &st) == 0 && st.st_ino == r->live_ino[file] &&
-         st.st_dev == r->dev;
 }
 
 static int open_file_of_ours(cfn_region_t *r, uint32_t i) {
@@ -190,6 +190,10 @@ int cfn_life_of(cfn_region_t *r, uint32_t i, uint64_t *judged, bool *free_byte) 
     if (state == CFN_ID_REAP) return CFN_LIFE_DEAD;
     int byte = byte_state(r, i);
     if (byte != 0) return CFN_LIFE_ALIVE; /* held, ours, or untold: the living get the doubt */
+    if (state == CFN_ID_JOINING) { /* the identity there may still be the slot's last process's */
+      if (cfn_load_seq(id) != w) continue;
+      return CFN_LIFE_DEAD;
+    }
     cfn_identity_t who;
     load_identity(r, i, &who);
     int running = cfn_os_process_maps(&who, r->dev, r->ino);

@@ -86,15 +86,13 @@ static uint64_t pidfd_inode(int fd) {
   return strncmp(target, "pidfd:", 6) == 0 ? (uint64_t)st.st_ino : 0;
 }
 
-static struct {
-  uint64_t stamp;
-  cfn_identity_t identity;
-} own;
-static pthread_mutex_t own_lock = PTHREAD_MUTEX_INITIALIZER;
-
 void cfn_os_identity(cfn_identity_t *out) {
+  /* Per thread: a lock here could be inherited locked by a forked child. */
+  static _Thread_local struct {
+    uint64_t stamp;
+    cfn_identity_t identity;
+  } own;
   uint64_t stamp = cfn_os_fork_stamp();
-  pthread_mutex_lock(&own_lock);
   if (own.stamp != stamp) {
     own.identity.pid = (uint64_t)getpid();
     own.identity.pid_ns = namespace_inode("/proc/self/ns/pid");
@@ -106,7 +104,6 @@ void cfn_os_identity(cfn_identity_t *out) {
     own.stamp = stamp;
   }
   *out = own.identity;
-  pthread_mutex_unlock(&own_lock);
 }
 
 static int maps_contain(uint64_t pid, uint64_t dev, uint64_t ino) {

@@ -355,14 +355,14 @@ static int check_wish(const cfn_wish_t *w, const cfn_geometry_t *g, const char *
  * by a thread that does not exist here: the stamp tells, and the lock is made anew. */
 static cfn_region_t *table;
 static pthread_mutex_t table_lock = PTHREAD_MUTEX_INITIALIZER;
-static cfn_a64 table_stamp; /* of the process the locks are good for; 1 = being made anew */
+static cfn_a64 table_stamp; /* of the process the locks are good for; ~stamp = it makes them anew */
 
 static void table_enter(void) {
   uint64_t stamp = cfn_os_fork_stamp();
   for (;;) {
     uint64_t was = cfn_load_acquire(&table_stamp);
     if (was == stamp) break;
-    if (was == 1 || !cfn_cas_seq(&table_stamp, was, 1)) continue; /* another thread does it just now */
+    if (was == ~stamp || !cfn_cas_seq(&table_stamp, was, ~stamp)) continue; /* another thread does it */
     if (was != 0) {
       pthread_mutex_init(&table_lock, NULL);
       for (cfn_region_t *r = table; r; r = r->next) pthread_mutex_init(&r->live_lock, NULL);

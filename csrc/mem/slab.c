@@ -26,6 +26,18 @@ static bool claim_one(const cfn_region_t *r, uint32_t k, unsigned me, cfn_a64 *c
   /* dies here: MINE(me), announced, in no ring: the reaper frees it */
 }
 
+/* Takes up to n hint bits off a word. A bit is advice: the own word decides. A free that races with
+ * this may lose its bit; the thorough scan finds the chunk. */
+static uint64_t take_hints(cfn_a64 *word, uint64_t inside, uint32_t n) {
+  uint64_t may = cfn_load_relaxed(word) & inside; /* relaxed: a hint proves nothing either way */
+  uint64_t some = 0;
+  for (uint32_t i = 0; i < n && may; i++) {
+    some |= may & -may;
+    may &= may - 1;
+  }
+  return some ? cfn_and_relaxed(word, ~some) & some : 0;
+}
+
 int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsigned cls,
                        bool urgent, bool thorough, cfn_slab_cursor_t *cursor) {
   uint32_t limit =
@@ -39,38 +51,52 @@ int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsign
   }
   cfn_a64 *hints = cfn_hints(r) + r->geo.class_hint[cls];
   uint32_t words = (limit + 63) / 64;
-  uint32_t start = words ? cursor->word[cls] % words : 0;
+  if (words == 0) return CFN_NO_SPACE;
+  uint32_t start = cursor->word[cls] % words;
+  uint32_t handful = r->geo.config.class_chunks[cls] >= 1024 ? CFN_HINTS_AT_ONCE : 1;
   for (uint32_t i = 0; i < words; i++) {
     uint32_t w = start + i < words ? start + i : start + i - words;
-    uint64_t may = cfn_load_relaxed(&hints[w]); /* relaxed: a hint proves nothing either way */
-    if (w == words - 1 && limit % 64) may &= (UINT64_C(1) << (limit % 64)) - 1;
-    while (may) {
-      uint32_t bit = (uint32_t)__builtin_ctzll(may);
-      may &= may - 1;
-      uint32_t k = first + w * 64 + bit;
-      bool got = claim_one(r, k, me, cell);
-      /* Taken by us or by another: the bit is wrong now. A racing free may set it just before this
-       * clears it: a lost hint, found by the thorough scan. */
-      if (got || cfn_own_state(cfn_load_relaxed(&cfn_chunk(r, k)->own)) != CFN_FREE)
-        cfn_and_relaxed(&hints[w], ~(UINT64_C(1) << bit));
-      if (got) {
-        cursor->word[cls] = w;
-        return k;
-      }
+    uint64_t inside = w == words - 1 && limit % 64 ? (UINT64_C(1) << (limit % 64)) - 1 : ~UINT64_C(0);
+    for (;;) {
+      if (!(cursor->taken[cls] & inside) || cursor->word[cls] != w)
+        cursor->taken[cls] = take_hints(&hints[w], inside, handful);
+      cursor->word[cls] = w;
+      if (!cursor->taken[cls]) break;
+      uint32_t bit = (uint32_t)__builtin_ctzll(cursor->taken[cls]);
+      cursor->taken[cls] &= cursor->taken[cls] - 1;
+      if (claim_one(r, first + w * 64 + bit, me, cell)) return first + w * 64 + bit;
     }
   }
   cfn_store_relaxed(cell, 0);
   return CFN_NO_SPACE;
 }
 
-bool cfn_slab_free(const cfn_region_t *r, uint32_t k, uint64_t own) {
+bool cfn_slab_free_later(const cfn_region_t *r, uint32_t k, uint64_t own,
+                         cfn_slab_freed_t *freed) {
   /* release: our reads and writes of the payload are over before the next owner's begin; seq_cst:
    * the freed chunk is visible before the class event is looked at */
   if (!cfn_cas_seq(&cfn_chunk(r, k)->own, own, cfn_own_next(own, CFN_FREE, 0))) return false;
   /* dies here: FREE without its hint bit */
   unsigned cls = cfn_chunk_class(r, k);
   uint32_t i = k - r->geo.class_first[cls];
-  cfn_or_relaxed(&cfn_hints(r)[r->geo.class_hint[cls] + i / 64], UINT64_C(1) << (i % 64));
+  uint32_t word = r->geo.class_hint[cls] + i / 64;
+  if (freed->word != word) cfn_slab_tell(r, freed);
+  freed->word = word;
+  freed->bits |= UINT64_C(1) << (i % 64);
+  if (++freed->count >= CFN_HINTS_AT_ONCE) cfn_slab_tell(r, freed);
+  return true;
+}
+
+void cfn_slab_tell(const cfn_region_t *r, cfn_slab_freed_t *freed) {
+  if (freed->bits) cfn_or_relaxed(&cfn_hints(r)[freed->word], freed->bits);
+  freed->bits = 0;
+  freed->count = 0;
+}
+
+bool cfn_slab_free(const cfn_region_t *r, uint32_t k, uint64_t own) {
+  cfn_slab_freed_t one = {0, 0, 0};
+  if (!cfn_slab_free_later(r, k, own, &one)) return false;
+  cfn_slab_tell(r, &one);
   return true;
 }
 

@@ -18,9 +18,21 @@
 
 #include "mem/region.h"
 
+/* Private to a claimer. Hints are taken and given in handfuls: one bit at a time, the hint words would
+ * travel between the cores of sender and receiver with every message. What dies with its process are
+ * hints alone. */
+#define CFN_HINTS_AT_ONCE 8u
 typedef struct cfn_slab_cursor {
-  uint32_t word[CFN_CLASSES]; /* where the last claim was lucky; private */
+  uint32_t word[CFN_CLASSES];  /* where the last claim was lucky */
+  uint64_t taken[CFN_CLASSES]; /* bits of that word that this claimer took, to try one by one */
 } cfn_slab_cursor_t;
+
+/* Hints of chunks that were freed and are not told yet; all in one hint word. */
+typedef struct cfn_slab_freed {
+  uint64_t bits;
+  uint32_t word; /* index into all hint words */
+  uint32_t count;
+} cfn_slab_freed_t;
 
 /* Smallest class that holds `bytes`, or CFN_TOO_LARGE. Classes without chunks are passed over. */
 int cfn_slab_class_for(const cfn_region_t *r, uint64_t bytes);
@@ -34,6 +46,10 @@ int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsign
 
 /* Frees by CAS of the exact word; false if it was not that word any more (then it is not ours). */
 bool cfn_slab_free(const cfn_region_t *r, uint32_t chunk, uint64_t own);
+/* The same; its hint is kept back in `freed` until there is a handful, or cfn_slab_tell. */
+bool cfn_slab_free_later(const cfn_region_t *r, uint32_t chunk, uint64_t own,
+                         cfn_slab_freed_t *freed);
+void cfn_slab_tell(const cfn_region_t *r, cfn_slab_freed_t *freed);
 
 /* How many chunks of a class are free, by the hints: advisory. */
 uint32_t cfn_slab_free_hint(const cfn_region_t *r, unsigned cls);

@@ -51,6 +51,7 @@ static void lease_reset(cfn_inbox_t *in, uint32_t i) {
 
 void cfn_inbox_end(cfn_inbox_t *in) {
   for (uint32_t i = 0; i < in->leases; i++) free(in->lease[i].offsets);
+  if (in->consumer) cfn_inbox_announce(in, true); /* what we emptied and did not tell yet */
   free(in->lease);
   in->lease = NULL;
   in->leases = in->lease_free = in->open = 0;
@@ -119,7 +120,8 @@ static void move_head(cfn_inbox_t *in, unsigned lane) {
     if (cfn_cas_seq(slot, w, cfn_slot_word(cfn_slot_lap(w) + 1, 0))) { /* R5 */
       /* dies here: DONE, unreferenced, announced */
       cfn_max_seq(q.head, h + 1); /* R6 */
-      cfn_chunk_give_back(r, ref - 1, own); /* R7: only R5's winner frees */
+      if (cfn_slab_free_later(r, ref - 1, own, &in->freed)) /* R7: only R5's winner frees */
+        cfn_event_ring_futex(&cfn_state(r)->class_room[cfn_chunk_class(r, ref - 1)].event);
       in->lane[lane].freed++;
       h++;
     } /* the loser looks again */
@@ -138,6 +140,7 @@ void cfn_inbox_announce(cfn_inbox_t *in, bool now) {
   /* Before sleeping the holder rings also for slots that others emptied: a fenced reader that made R5
    * and died before its own ring left senders asleep beside free slots (models/space.pml). */
   if (now) {
+    cfn_slab_tell(in->region, &in->freed);
     cfn_event_ring_futex(space);
     freed = 0;
     for (unsigned i = 0; i < CFN_LANES; i++) in->lane[i].freed = 0;
@@ -261,10 +264,26 @@ static int take(cfn_inbox_t *in, unsigned lane) {
   return CFN_EMPTY; /* bounded: a ring that changes this fast is looked at again by the caller */
 }
 
+/* Passes over what a reader before us acked, perhaps only just now. False: nothing is left to hand out. */
+static bool skip_acked(cfn_inbox_t *in, unsigned lane, uint32_t i) {
+  cfn_lease_t *l = &in->lease[i];
+  cfn_chunk_shm_t *chunk = cfn_chunk(in->region, l->chunk);
+  while (l->next < l->count && cfn_frame_acked(chunk, l->next)) l->next++;
+  if (l->next < l->count) return true;
+  in->lane[lane].current = 0;
+  if (frame_whole(chunk, l->count)) {
+    cfn_cas_seq(&chunk->own, l->own, cfn_own_next(l->own, CFN_DONE, in->me));
+    lease_reset(in, i);
+    move_head(in, lane);
+  }
+  return false;
+}
+
 /* Hands out the next message of the lane's current lease. */
 static int hand_out(cfn_inbox_t *in, unsigned lane, cfn_handed_t *out) {
   uint32_t i = in->lane[lane].current - 1;
   cfn_lease_t *l = &in->lease[i];
+  if (l->count > 1 && !skip_acked(in, lane, i)) return CFN_AGAIN;
   uint32_t index = l->next;
   uint32_t offset = l->count > 1 ? l->offsets[index] : cfn_frame_first(&l->frame);
   if (cfn_frame_record(&l->frame, offset, &out->record) < 0) {
@@ -312,7 +331,7 @@ int cfn_inbox_next(cfn_inbox_t *in, unsigned lanes, cfn_handed_t *out) {
         if (r < 0) return r;
       }
       int r = hand_out(in, lane, out);
-      if (r != CFN_CORRUPT) return r;
+      if (r != CFN_CORRUPT && r != CFN_AGAIN) return r;
     }
   }
   return CFN_EMPTY;
@@ -352,8 +371,9 @@ int cfn_inbox_lane_of(const cfn_inbox_t *in, cfn_token_t token) {
   return l ? l->lane : -1;
 }
 
-/* Sets the bit of one message of a frame of several. 1: the whole frame is acked now, 0: not yet,
- * CFN_INVALID: it was acked before, CFN_AGENT_FENCED: the chunk holds another frame. */
+/* Sets the bit of one message of a frame of several. 0: set; 1: set, and the whole frame is acked now;
+ * 2: the same, but another set it; CFN_INVALID: it was set before, CFN_AGENT_FENCED: the frame is
+ * another reader's. */
 static int ack_part(cfn_inbox_t *in, cfn_lease_t *l, uint32_t index) {
   cfn_chunk_shm_t *chunk = cfn_chunk(in->region, l->chunk);
   cfn_a64 *part = &chunk->part[index / CFN_PART_MESSAGES];
@@ -367,7 +387,7 @@ static int ack_part(cfn_inbox_t *in, cfn_lease_t *l, uint32_t index) {
     already = cfn_part_acked(w) & bit;
     if (already || cfn_cas_seq(part, w, w | bit)) break;
   }
-  if (frame_whole(chunk, l->count)) return 1;
+  if (frame_whole(chunk, l->count)) return already ? 2 : 1;
   return already ? CFN_INVALID : 0;
 }
 
@@ -377,8 +397,9 @@ int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token) {
   uint32_t index = TOKEN_INDEX(token);
   unsigned lane = l->lane;
   cfn_a64 *own = &cfn_chunk(in->region, l->chunk)->own;
+  int whole = 0;
   if (l->count > 1) {
-    int whole = ack_part(in, l, index);
+    whole = ack_part(in, l, index);
     if (whole == CFN_INVALID) return whole;
     if (whole == CFN_AGENT_FENCED) goto fenced;
     if (!whole) {
@@ -387,7 +408,9 @@ int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token) {
       return CFN_OK;
     }
   }
-  if (!cfn_cas_seq(own, l->own, cfn_own_next(l->own, CFN_DONE, in->me))) goto fenced;
+  bool done = cfn_cas_seq(own, l->own, cfn_own_next(l->own, CFN_DONE, in->me));
+  /* Our bit was the last: the ack has taken effect, though a thief may have made the frame DONE. */
+  if (!done && whole != 1) goto fenced;
   /* dies here: DONE and referenced; the next ack, take or skip moves the head */
   count(in, CFN_COUNT_ACKED, 1);
   lease_reset(in, TOKEN_LEASE(token));

@@ -73,6 +73,7 @@ typedef struct cfn_inbox {
   uint32_t leases, lease_free; /* lease_free: +1 */
   uint32_t open;               /* leases in use */
   uint64_t room_rung_ns;
+  cfn_slab_freed_t freed; /* hints to be told */
 } cfn_inbox_t;
 
 /* A message that was handed out. Pointers lead into the chunk: valid until it is acked. */

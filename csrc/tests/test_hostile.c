@@ -134,7 +134,8 @@ static void bad_slots(void) {
 /* ---- frames ---- */
 
 static void bad_frames(void) {
-  static const uint32_t values[] = {0, 1, 2, 63, 64, 200, 255, 256, 257, 65536, 0xfffff, 0xffffff, 0x7fffffff, UINT32_MAX};
+  static const uint32_t values[] = {0,      1,       2,        63,         64,         200,        255, 256, 257,
+                                    65536, 0xfffff, 0xffffff, 0x7ffffff8, 0x7fffffff, UINT32_MAX};
   for (unsigned what = 0; what < 7; what++)
     for (unsigned v = 0; v < sizeof values / sizeof values[0]; v++)
       for (uint32_t count = 1; count <= 3; count += 2) {
@@ -171,6 +172,7 @@ static void bad_frames(void) {
         }
         CHECK(handed >= 1);
         CHECK(dropped() || handed >= 2);
+        if (what == 0 && values[v] > r->geo.config.class_bytes[cfn_chunk_class(r, k)]) CHECK(dropped() > 0);
         exercise();
         end();
       }
@@ -189,8 +191,9 @@ static void bad_words(void) {
       cfn_lane_shm_t *l = &m->lane[CFN_LANE_NORMAL];
       cfn_attach_shm_t *slot_b = cfn_attachment(r, cfn_bus_attachment(b));
       cfn_a64 *words[] = {&l->head, &l->tail, &l->seen, &m->rlap, &m->consumer, &m->owner,
-                          &chunk_in(0)->part[0], &m->mid, &cfn_state(r)->intent, &slot_b->reply_head, &slot_b->reply_tail,
-                          &slot_b->reply_rlap, &m->inc_base, &cfn_state(r)->attach_top};
+                          &chunk_in(0)->part[0], &m->mid, &cfn_state(r)->intent,
+                          &slot_b->reply_head, &slot_b->reply_tail, &slot_b->reply_rlap, &m->inc_base,
+                          &cfn_state(r)->attach_top};
       cfn_store_seq(words[what], absurd[v]);
       exercise();
       end();
@@ -210,7 +213,8 @@ static void bad_words(void) {
     t_join(p);
     CHECK_INT(cfn_bus_reap(a), 1);
     cfn_address_t x;
-    for (uint32_t i = 0; i < r->geo.config.directory_slots; i++) cfn_store_seq(&cfn_directory(r)[i], absurd[v]);
+    for (uint32_t i = 0; i < r->geo.config.directory_slots; i++)
+      cfn_store_seq(&cfn_directory(r)[i], absurd[v]);
     CHECK_INT(cfn_bus_find(a, "nobody", &x), CFN_UNKNOWN_AGENT);
     exercise();
     end();

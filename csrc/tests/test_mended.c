@@ -93,6 +93,33 @@ static void acks_of_frames(void) {
   t_destroy();
 }
 
+/* A fenced reader's late bit was missing in the thief's own count: the frame was never whole, the lane
+ * full for ever. The late bit is set here by hand. */
+static void frame_shared_with_thief(void) {
+  t_case("a fenced reader's late ack inside a frame");
+  cfn_bus_t *a = t_open("a", NULL), *old = t_attach("b"), *thief = t_attach("b");
+  cfn_region_t *r = cfn_bus_region(a);
+  cfn_receipt_t receipt;
+  frame(a, "abc", &receipt);
+  for (int i = 0; i < 3; i++) CHECK_INT(t_recv(old, 0, &w, body), 1);
+  CHECK_INT(cfn_bus_claim_inbox(thief, 1), 0);
+  CHECK_INT(t_recv(thief, 0, &w, body), 1);
+  uint64_t slot = cfn_load_seq(cfn_lane_slots(r, receipt.mailbox, CFN_LANE_NORMAL));
+  cfn_or_seq(&cfn_chunk(r, cfn_slot_ref(slot) - 1)->part[0], 4);
+  CHECK_INT(t_ack(thief, w.token), 0);
+  while (t_recv(thief, 0, &w, body) == 1) t_ack(thief, w.token);
+  for (int i = 0; i < 20; i++) {
+    CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, "x", 1, 0, NULL), 0);
+    CHECK_INT(t_recv(thief, 0, &w, body), 1);
+    CHECK_INT(t_ack(thief, w.token), 0);
+  }
+  t_check_nothing_held(a);
+  t_close(old);
+  t_close(thief);
+  t_close(a);
+  t_destroy();
+}
+
 /* An absurd owner word beside a dead reader: the story of its death was read from outside the region. */
 static void judging_absurd_owners(void) {
   t_case("an absurd owner and a dead reader");
@@ -208,6 +235,7 @@ int main(void) {
   fenced_while_waiting();
   verify_without_agent();
   acks_of_frames();
+  frame_shared_with_thief();
   judging_absurd_owners();
   owning_many_in_turn();
   tail_far_behind();

@@ -115,6 +115,7 @@ static void stage_strike(void) {
   t_close(v);
   t_check_region(tx, true);
   t_check_nothing_held(tx);
+  CHECK_INT(cfn_load_seq(&cfn_state(cfn_bus_region(tx))->corrupt_dropped), 0);
   t_close(tx);
   t_close(rx);
   t_destroy();
