@@ -165,8 +165,8 @@ enum { CFN_RECV_VIEW = 1 }; /* bodies stay in the region (EXTERNAL), valid until
 /* Acks `acks[0..n_acks)`, then the next message of `lanes` into out[0..room). Returns its bytes. */
 int64_t cfn_bus_recv(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsigned lanes,
                      int flags, uint64_t deadline, void *out, size_t room);
-/* The same, acking at most one message before (0: none). */
-int64_t cfn_bus_recv_next(cfn_bus_t *bus, uint64_t ack, unsigned lanes, int flags,
+/* The same, acking one message before: `before` is its wire header, or NULL. */
+int64_t cfn_bus_recv_next(cfn_bus_t *bus, const void *before, unsigned lanes, int flags,
                           uint64_t deadline, void *out, size_t room);
 /* The same for up to `most` messages; offsets[i] is where message i starts. Waits for the first
  * only. Returns how many; `*used` bytes of out are filled. Control messages end a batch. */

@@ -344,8 +344,10 @@ int64_t cfn_bus_recv(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsi
   return receive(bus, acks, n_acks, deadline, &v);
 }
 
-int64_t cfn_bus_recv_next(cfn_bus_t *bus, uint64_t ack, unsigned lanes, int flags,
+int64_t cfn_bus_recv_next(cfn_bus_t *bus, const void *before, unsigned lanes, int flags,
                           uint64_t deadline, void *out, size_t room) {
+  uint64_t ack = 0;
+  if (before) memcpy(&ack, (const uint8_t *)before + offsetof(cfn_wire_t, token), sizeof ack);
   return cfn_bus_recv(bus, &ack, ack != 0, lanes, flags, deadline, out, room);
 }
 

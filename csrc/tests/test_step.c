@@ -430,8 +430,7 @@ int main(int argc, char **argv) {
   bodies_make();
   for (unsigned o = 0; o < OPERATIONS; o++)
     for (int m = 0; m < MODES; m++)
-      /* ack-frame/steal only when asked for: it is red, see test_frame_stolen.c */
-      if ((op ? !strcmp(op, operations[o].name) : !(operations[o].framed && m == STEAL)) &&
+      if ((!op || !strcmp(op, operations[o].name)) &&
           (!mode || !strcmp(mode, mode_names[m])))
         sweep(&operations[o], m, from, to,
                 seconds / (OPERATIONS * MODES) * (operations[o].removes ? 3 : 1)); /* it is the longest */

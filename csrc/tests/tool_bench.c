@@ -140,11 +140,11 @@ static void throughput(void) {
 
 /* ---- round trips ---- */
 
-static int64_t receive(cfn_bus_t *bus, uint64_t ack, char *out, size_t room) {
+static int64_t receive(cfn_bus_t *bus, const void *ack, char *out, size_t room) {
   int64_t n;
   do {
     n = cfn_bus_recv_next(bus, ack, CFN_ALL_LANES, 0, CFN_FOREVER, out, room);
-    ack = n == CFN_INTERRUPTED ? 0 : ack;
+    ack = n == CFN_INTERRUPTED ? NULL : ack;
   } while (n == CFN_INTERRUPTED);
   CHECK(n > 0);
   return n;
@@ -158,18 +158,20 @@ static void player(const char *name, const char *peer, long rounds, bool first, 
     r = cfn_bus_wait_agent(bus, peer, CFN_FOREVER, &to);
   } while (r == CFN_INTERRUPTED);
   char out[4096], body[64] = {0};
-  uint64_t ack = 0;
+  static char before[4096];
+  const void *ack = NULL;
   for (long i = 0; i < rounds; i++) {
     double begin = now();
     if (first)
       CHECK_INT(cfn_bus_send_one(bus, to.index, to.mid, 2, 0, body, 64, NULL, 0, 0, CFN_FOREVER, NULL), 0);
     receive(bus, ack, out, sizeof out);
-    ack = ((const cfn_wire_t *)(const void *)out)->token;
+    memcpy(before, out, sizeof(cfn_wire_t));
+    ack = before;
     if (!first)
       CHECK_INT(cfn_bus_send_one(bus, to.index, to.mid, 2, 0, body, 64, NULL, 0, 0, CFN_FOREVER, NULL), 0);
     if (took) took[i] = (now() - begin) * 1e6;
   }
-  CHECK_INT(t_ack(bus, ack), 0);
+  CHECK_INT(t_ack(bus, ((const cfn_wire_t *)(const void *)before)->token), 0);
   t_close(bus);
 }
 

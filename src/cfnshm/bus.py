@@ -31,6 +31,7 @@ _ALL_LANES = 15
 _ROOM = WIRE.size + 64 + 256 + 16384  # a received message is copied here in one crossing
 _BATCH_ROOM = 1 << 18
 _NO_BYTES = b""
+_send_one, _recv_next = lib.cfn_bus_send_one, lib.cfn_bus_recv_next  # the hot calls, looked up once
 
 
 def _words(value: Iterable[str] | str, what: str) -> str:
@@ -297,7 +298,7 @@ class Bus:
             receipt = ffi.new("cfn_receipt_t *")
             view = ffi.buffer(receipt)
         while True:
-            code = lib.cfn_bus_send_one(
+            code = _send_one(
                 self._handle, index, mid, lane, codec, raw, len(raw), kind, len(kind),
                 correlation_id, deadline, receipt,
             )  # fmt: skip
@@ -485,10 +486,9 @@ class Bus:
 
     def _recv(self, who: int, timeout: float | None, copy: bool) -> Message:
         deadline = FOREVER if timeout is None else self._deadline(timeout)
-        handed = self._handed.pop(who, None)
-        token = 0
-        if handed is not None:
-            token = self._token_to_ack(handed)
+        before = self._handed.pop(who, None)
+        if before.__class__ is not bytes:  # the wire bytes of a plain message are acked on the way
+            before = ffi.NULL if before is None else self._before(before)
         try:
             room, view = self._rooms.pop()
         except IndexError:
@@ -496,38 +496,40 @@ class Bus:
             view = ffi.buffer(room)
         flags = 0 if copy else 1
         while True:
-            n = lib.cfn_bus_recv_next(self._handle, token, _ALL_LANES, flags, deadline, room, _ROOM)
+            n = _recv_next(self._handle, before, _ALL_LANES, flags, deadline, room, _ROOM)
             if n > 0:
                 wire = view[:n]
                 self._rooms.append((room, view))
-                message = self._external(wire, copy) if wire[96] & EXTERNAL else Message(self, wire)
-                self._handed[who] = message
-                return message
+                if wire[96] & EXTERNAL:
+                    message = self._handed[who] = self._external(wire, copy)
+                    return message
+                self._handed[who] = wire
+                return Message(self, wire)
             if n != INTERRUPTED:
                 self._rooms.append((room, view))
                 fail(n)
-            token = 0
+            before = ffi.NULL
 
-    def _token_to_ack(self, handed: Any) -> int:
-        """Acks what was handed out before, or returns its token where one crossing can do both. A
-        message whose view is still in use stays unacked."""
+    def _before(self, handed: Any) -> Any:
+        """What one crossing can ack of what was handed out before: wire bytes, or NULL if it was acked
+        here, or stays unacked because its view is still in use."""
         if handed.__class__ is Batch:
             self._ack_batch(handed)
-            return 0
-        if handed._exporter is not None and not handed._release():
-            return 0
-        return int.from_bytes(handed._wire[:8], "little")
+            return ffi.NULL
+        if handed.__class__ is Message:
+            return handed._wire if handed._release() else ffi.NULL
+        return handed
 
     def _external(self, wire: bytes, copy: bool) -> Message:
         """A message whose body is not among the wire bytes."""
         head = WIRE.unpack_from(wire)
         view = ffi.buffer(ffi.cast("char *", head[8]), head[10])
         if not copy:
-            return Message(self, wire, exporter=view)
+            return Message._with_body(self, wire, None, view)
         raw = view[:]
         if head[0]:
             check(lib.cfn_bus_verify(self._handle, head[0]))  # the copy is good if it still is ours
-        return Message(self, wire, raw)
+        return Message._with_body(self, wire, raw)
 
     def recv_many(self, n: int = 256, timeout: float | None = None) -> Batch:
         """Up to `n` messages that are there, waiting only for the first. Asking again acks them all.
@@ -576,7 +578,7 @@ class Bus:
             token = ffi.new("uint64_t *", message.token)  # type: ignore[union-attr]
             check(lib.cfn_bus_ack(self._handle, token, 1))
         for who, handed in list(self._handed.items()):
-            if handed is message:
+            if handed is message or handed is getattr(message, "_wire", None):
                 self._handed.pop(who, None)
 
     def _ack_batch(self, batch: Any) -> None:
@@ -586,9 +588,10 @@ class Bus:
             batch.acked = True
 
     def _ack_anything(self, handed: Any) -> None:
-        token = self._token_to_ack(handed)
-        if token:
-            code = lib.cfn_bus_ack(self._handle, ffi.new("uint64_t *", token), 1)
+        wire = self._before(handed)
+        if wire != ffi.NULL:
+            token = ffi.new("uint64_t *", int.from_bytes(wire[:8], "little"))
+            code = lib.cfn_bus_ack(self._handle, token, 1)
             if code < 0 and code != _core.CODES["INVALID"]:  # acked by hand before: nothing is owed
                 fail(code)
 
@@ -641,7 +644,7 @@ class Bus:
             at = offsets[i]
             total = int.from_bytes(wire[at + 72 : at + 76], "little")
             out.append(Message(self, wire[at : at + total]))
-            out[-1].to = agent
+            out[-1]._to = agent
         return out
 
     def fileno(self) -> int:

@@ -143,21 +143,33 @@ class Message:
         failed: this is a reply that reports an error.
     """
 
-    __slots__ = ("_body", "_bus", "_exporter", "_head", "_raw", "_wire", "to")
+    __slots__ = ("_body_", "_bus", "_exporter", "_head", "_raw_", "_to", "_wire")
 
-    def __init__(self, bus: Bus, wire: bytes, raw: Any = None, exporter: Any = None) -> None:
+    # Made for every message received: it keeps the bytes and takes them apart when it is asked.
+    def __init__(self, bus: Bus, wire: bytes) -> None:
         self._bus = bus
         self._wire = wire
-        self._raw = raw  # None: the body stands in the wire bytes, or in the bus
-        self._exporter = exporter  # the body's place in the bus, of which views are made
-        self._head: tuple[Any, ...] | None = None
-        self._body = _NOT_DECODED
-        self.to = bus.agent
+
+    @classmethod
+    def _with_body(cls, bus: Bus, wire: bytes, raw: Any, exporter: Any = None) -> Message:
+        """A message whose body is not among the wire bytes: a copy, or its place in the bus, of which
+        views are made."""
+        message = cls(bus, wire)
+        message._raw_ = raw
+        message._exporter = exporter
+        return message
 
     def _fields(self) -> tuple[Any, ...]:
-        if self._head is None:
-            self._head = WIRE.unpack_from(self._wire)
-        return self._head
+        try:
+            return self._head
+        except AttributeError:
+            head: tuple[Any, ...] = WIRE.unpack_from(self._wire)
+            self._head = head
+            return head
+
+    @property
+    def to(self) -> str:
+        return getattr(self, "_to", None) or self._bus.agent
 
     @property
     def id(self) -> str:
@@ -181,22 +193,28 @@ class Message:
 
     @property
     def raw(self) -> Any:
-        if self._raw is None:
-            if self._exporter is not None:
-                self._raw = memoryview(self._exporter).toreadonly()
-                return self._raw
+        raw = getattr(self, "_raw_", None)
+        if raw is None:
             f = self._fields()
-            if f[19] & EXTERNAL:
+            if not f[19] & EXTERNAL:
+                start = WIRE.size + f[18] + f[17]
+                raw = self._wire[start : start + f[10]]
+            elif getattr(self, "_exporter", None) is not None:
+                raw = memoryview(self._exporter).toreadonly()
+            else:
                 raise InvalidArgument("this view ended when its message was acked")
-            start = WIRE.size + f[18] + f[17]
-            self._raw = self._wire[start : start + f[10]]
-        return self._raw
+            self._raw_ = raw
+        return raw
 
     @property
     def body(self) -> Any:
-        if self._body is _NOT_DECODED:
-            self._body = decode(self._fields()[16], self.raw)
-        return self._body
+        try:
+            body = self._body_
+        except AttributeError:
+            body = _NOT_DECODED
+        if body is _NOT_DECODED:
+            body = self._body_ = decode(self._fields()[16], self.raw)
+        return body
 
     @property
     def codec(self) -> str:
@@ -268,9 +286,9 @@ class Message:
         Slices of a memoryview and arrays made of it do not count as its exports, but all of them hold
         the object that the memory comes from: its reference count tells.
         """
-        if self._exporter is None:
+        if getattr(self, "_exporter", None) is None:
             return True
-        self._raw, self._body = None, _NOT_DECODED
+        self._raw_, self._body_ = None, _NOT_DECODED
         if sys.getrefcount(self._exporter) > 2:  # ours, and the call's argument
             return False
         self._exporter = None
