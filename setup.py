@@ -10,10 +10,10 @@ import sys
 import sysconfig
 import tempfile
 from distutils.ccompiler import new_compiler
-
-import setuptools  # noqa: F401  (before distutils' commands are imported)
 from distutils.command.build_scripts import build_scripts
 from distutils.sysconfig import customize_compiler
+
+import setuptools  # noqa: F401  (before distutils' commands are imported)
 from setuptools import setup
 
 HERE = pathlib.Path(__file__).parent
@@ -23,9 +23,7 @@ FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 
 def sources(*folders: str) -> list[str]:
     return sorted(
-        str(path.relative_to(HERE))
-        for folder in folders
-        for path in (HERE / "csrc" / folder).glob("*.c")
+        str(path.relative_to(HERE)) for folder in folders for path in (HERE / "csrc" / folder).glob("*.c")
     )
 
 
@@ -66,9 +64,7 @@ class BuildNativeCommand(build_scripts):
         )
         self.mkpath(self.build_dir)
         flags = ["-pthread"] + (["-static"] if links_static(compiler) else [])
-        compiler.link_executable(
-            objects, "cfnshm", output_dir=self.build_dir, extra_postargs=flags
-        )
+        compiler.link_executable(objects, "cfnshm", output_dir=self.build_dir, extra_postargs=flags)
         os.chmod(os.path.join(self.build_dir, "cfnshm"), 0o755)
 
     def get_source_files(self) -> list[str]:

@@ -24,7 +24,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
 from cfnshm import Bus, Timeout
 from cfnshm.testing import temp_bus
 
@@ -147,14 +146,20 @@ def shell_send(repeats: int) -> dict[str, Any]:
     """Start of `cfnshm send` beside the start of `int main(){return 0;}`, alternating."""
     command = shutil.which("cfnshm")
     assert command
-    with tempfile.TemporaryDirectory() as folder, temp_bus("sink", size="32M", lanes={"normal": 32768}) as bus:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        temp_bus("sink", size="32M", lanes={"normal": 32768}) as bus,
+    ):
         for name, code in (("spawn", _SPAWN), ("trivial", "int main(void) { return 0; }")):
             Path(folder, f"{name}.c").write_text(code)
             subprocess.run(["gcc", "-O2", "-o", f"{folder}/{name}", f"{folder}/{name}.c"], check=True)
         os.environ["CFNSHM_BUS"] = bus.name
         ours, trivial = [], []
         for _ in range(repeats):
-            for values, argv in ((trivial, [f"{folder}/trivial"]), (ours, [command, "send", "sink", "x" * 64])):
+            for values, argv in (
+                (trivial, [f"{folder}/trivial"]),
+                (ours, [command, "send", "sink", "x" * 64]),
+            ):
                 out = subprocess.run([f"{folder}/spawn", *argv], capture_output=True, text=True, check=True)
                 values.append(float(out.stdout))
         del os.environ["CFNSHM_BUS"]
@@ -183,7 +188,9 @@ def file_buses() -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="smaller runs, three repeats")
     parser.add_argument("--json", metavar="FILE")
     arguments = parser.parse_args()
@@ -215,7 +222,9 @@ def main() -> None:
         runs = [tool("pingpong", "--messages", 5000 * k, *where) for _ in range(repeats)]
         label = "one core" if where else "two cores"
         results[f"C, round trip, {label}, p50"] = spread([r["bus_p50_us"] for r in runs], "us")
-        results[f"C, round trip, {label}, ratio to a bare futex"] = spread([r["ratio_p50"] for r in runs], "x")
+        results[f"C, round trip, {label}, ratio to a bare futex"] = spread(
+            [r["ratio_p50"] for r in runs], "x"
+        )
     results["C, 708 idle agents, percent of one core"] = spread(
         [tool("idle", "--agents", 708, "--seconds", 5)["percent_of_one_core"]], "%"
     )
@@ -256,7 +265,8 @@ def _show(results: dict[str, Any]) -> None:
             if "min" in value and value["runs"] > 1:
                 line += f"  ({value['min']:.3f} to {value['max']:.3f}, {value['runs']} runs)"
         elif isinstance(value, dict) and "send" in value:
-            line = f"{value['send']['median']:.0f} us, a trivial program {value['trivial C program']['median']:.0f} us: {value['ratio']:.2f}x"
+            trivial = value["trivial C program"]["median"]
+            line = f"{value['send']['median']:.0f} us, a trivial program {trivial:.0f} us: {value['ratio']:.2f}x"
         else:
             line = ", ".join(f"{k} {v:.1f}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
         print(f"{name:52} {line}")

@@ -20,7 +20,7 @@ from cfnshm.testing import temp_bus
         (b"\x00\xff" * 100, "raw"),
         (bytearray(b"abc"), "raw"),
         ("", "text"),
-        ("héllo \U0001f41d\n\"$`\\", "text"),
+        ('héllo \U0001f41d\n"$`\\', "text"),
         ({"a": [1, 2.5, None, True], "b": "x"}, "json"),
         ([1, 2, 3], "json"),
         (None, "json"),
@@ -293,9 +293,7 @@ def test_broadcast(bus, other):
 
 
 def test_agents(bus):
-    with Bus(
-        bus.name, agent="w1", type="coder", team="red", capabilities=["py", "c"], tags="x", status="s"
-    ):
+    with Bus(bus.name, agent="w1", type="coder", team="red", capabilities=["py", "c"], tags="x", status="s"):
         info = bus.agent_info("w1")
         assert (info.type, info.team, info.capabilities) == ("coder", "red", ("py", "c"))
         assert info.alive
@@ -362,9 +360,7 @@ def test_busy_and_steal(bus, other):
     assert other.recv(timeout=0).body == 2  # given back: the first may read again
 
 
-@pytest.mark.parametrize(
-    "name", ["a/b", ".hidden", "a\0b", "x" * 64, "", "sp ace", "ü", "../up", "a\n"]
-)
+@pytest.mark.parametrize("name", ["a/b", ".hidden", "a\0b", "x" * 64, "", "sp ace", "ü", "../up", "a\n"])
 def test_bad_names(bus, name):
     if name:
         with pytest.raises((cfnshm.BadName, cfnshm.InvalidArgument)):

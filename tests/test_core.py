@@ -29,7 +29,17 @@ def need(tool: str) -> None:
 def build(target: str, variant: str = "plain", cc: str = "gcc") -> Path:
     out = BUILD / f"{variant}-{cc}-O2"
     done = subprocess.run(
-        ["make", "-s", "-j2", "-C", str(CSRC), f"VARIANT={variant}", f"CC={cc}", f"OUT={out}", f"{out}/{target}"],
+        [
+            "make",
+            "-s",
+            "-j2",
+            "-C",
+            str(CSRC),
+            f"VARIANT={variant}",
+            f"CC={cc}",
+            f"OUT={out}",
+            f"{out}/{target}",
+        ],
         capture_output=True,
         text=True,
     )

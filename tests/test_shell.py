@@ -128,9 +128,7 @@ class Shell:
 
     def compat(self, script, **options):
         """A script as it would be after its `source` line was changed."""
-        return self.bash(
-            f"set -euo pipefail\nsource {shlex.quote(str(COMPAT))}\n{script}", **options
-        )
+        return self.bash(f"set -euo pipefail\nsource {shlex.quote(str(COMPAT))}\n{script}", **options)
 
 
 @pytest.fixture
@@ -443,9 +441,7 @@ def test_body_json_must_be_json(pair, body):
 
 def test_a_json_body_is_one_line(pair):
     pair.run("send", "b", "-", "--body-json", stdin=b'{\n  "a": [1,\r\n 2]\n}\n')
-    assert [m["payload"] for m in pair.lines("recv", "--as", "b", "--timeout", "0")] == [
-        {"a": [1, 2]}
-    ]
+    assert [m["payload"] for m in pair.lines("recv", "--as", "b", "--timeout", "0")] == [{"a": [1, 2]}]
 
 
 def test_order_count_all_and_priority(pair):
@@ -471,9 +467,7 @@ def test_empty_and_timeout_are_3(pair):
         assert done.stderr
     assert pair.lines("inbox", "b") == []
     assert pair.json("request", "b", "x", "--timeout", "0.05", exit=EMPTY)["code"] == "TIMEOUT"
-    assert (
-        pair.json("send", "b", "x", "--wait", "--timeout", "0.05", exit=EMPTY)["code"] == "TIMEOUT"
-    )
+    assert pair.json("send", "b", "x", "--wait", "--timeout", "0.05", exit=EMPTY)["code"] == "TIMEOUT"
 
 
 def test_fewer_than_count_is_3_and_keeps_what_came(pair):
@@ -664,9 +658,7 @@ def test_reply_to_a_plain_message(pair):
 def test_broadcast(pair):
     pair.run("register", "c", "--team", "red")
     assert pair.out("broadcast", "hello", "--as", "a") == b"2\n"
-    assert pair.json(
-        "broadcast", "-", "--as", "a", "--team", "red", "--type", "t", stdin=b"x\0"
-    ) == {
+    assert pair.json("broadcast", "-", "--as", "a", "--team", "red", "--type", "t", stdin=b"x\0") == {
         "agents": 1,
         "delivered": 1,
     }
@@ -674,9 +666,7 @@ def test_broadcast(pair):
     assert pair.json("broadcast", "x", "--team", "blue") == {"agents": 0, "delivered": 0}
     for _ in range(CONTROL_LANE):
         pair.run("send", "b", "x", "--priority", "control")
-    done = pair.run(
-        "broadcast", "x", "--as", "a", "--priority", "control", "--timeout", "0", exit=FULL
-    )
+    done = pair.run("broadcast", "x", "--as", "a", "--priority", "control", "--timeout", "0", exit=FULL)
     assert done.stdout == b"1\n"
     assert b"1 of 2" in done.stderr
 
@@ -1004,9 +994,7 @@ def test_completion_of_names(bus):
 
 def test_bash_agent(pair):
     pair.run("register", "shouter")
-    agent = pair.start(
-        BASH, str(ROOT / "examples" / "bash_agent.sh"), env={"CFNSHM_AGENT": "shouter"}
-    )
+    agent = pair.start(BASH, str(ROOT / "examples" / "bash_agent.sh"), env={"CFNSHM_AGENT": "shouter"})
     ask = ["request", "shouter", "--timeout", str(PATIENCE)]
     assert pair.out(*ask, "a 'b' $c") == b"A 'B' $C\n"
     assert pair.out(*ask, "--", "-", stdin=b"two\nlines") == b"TWO\nLINES\n"
@@ -1019,9 +1007,7 @@ def test_bash_agent(pair):
 
 
 def test_bash_agent_loses_nothing_when_killed(pair):
-    agent = pair.start(
-        BASH, str(ROOT / "examples" / "bash_agent.sh"), env={"CFNSHM_AGENT": "shouter"}
-    )
+    agent = pair.start(BASH, str(ROOT / "examples" / "bash_agent.sh"), env={"CFNSHM_AGENT": "shouter"})
     reader = pair.until(
         lambda: next((a["reader_pid"] for a in pair.lines("list") if a["name"] == "shouter"), 0),
         "the agent",

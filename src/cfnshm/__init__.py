@@ -1,9 +1,9 @@
 """cfnshm: messages between hundreds of agent processes on one machine, through shared memory.
 
-    from cfnshm import Bus
+from cfnshm import Bus
 
-    with Bus("build-42", agent="planner") as bus:
-        bus.send("coder-1", {"task": "fix auth"})
+with Bus("build-42", agent="planner") as bus:
+    bus.send("coder-1", {"task": "fix auth"})
 """
 
 from .agents import AgentInfo

@@ -142,16 +142,12 @@ class AsyncBus:
     async def recv(self, timeout: float | None = None, *, copy: bool = True) -> Message:
         """See `Bus.recv`."""
         who = self._who()
-        return await self._until(
-            0, self._ends(timeout), lambda: self.sync._recv(who, 0, copy)
-        )
+        return await self._until(0, self._ends(timeout), lambda: self.sync._recv(who, 0, copy))
 
     async def recv_many(self, n: int = 256, timeout: float | None = None) -> Batch:
         """See `Bus.recv_many`."""
         who = self._who()
-        return await self._until(
-            0, self._ends(timeout), lambda: self.sync._recv_many(who, n, 0)
-        )
+        return await self._until(0, self._ends(timeout), lambda: self.sync._recv_many(who, n, 0))
 
     async def request(
         self,
@@ -165,9 +161,7 @@ class AsyncBus:
         """See `Bus.request`. Any number of tasks may ask at once."""
         ends = self._ends(timeout)
         ask = self.sync._ask
-        correlation = await self._sending(
-            timeout, lambda deadline: ask(to, body, type, priority, deadline)
-        )
+        correlation = await self._sending(timeout, lambda deadline: ask(to, body, type, priority, deadline))
         look = time.monotonic() + _TICK
 
         def attempt() -> Message | None:
@@ -266,9 +260,7 @@ class AsyncBus:
             ),
         )
 
-    async def wait(
-        self, receipt: Receipt, state: str = "acked", timeout: float | None = None
-    ) -> str:
+    async def wait(self, receipt: Receipt, state: str = "acked", timeout: float | None = None) -> str:
         """See `Receipt.wait`."""
         ends = self._ends(timeout)
         while True:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from . import _core, config
 from ._core import EMPTY, FOREVER, INTERRUPTED, STALE, TIMEOUT, check, fail, ffi, lib
 from .agents import TEXTS, AgentInfo, from_core
-from .errors import Closed, Error, Full, InvalidArgument, UnknownAgent
+from .errors import Closed, Error, Full, InvalidArgument, Timeout, UnknownAgent
 from .message import EXTERNAL, LANE_NAMES, LANES, WIRE, Batch, Message, encode
 from .receipt import Receipt
 
@@ -117,9 +117,7 @@ class Bus:
         where = _c_text(self.directory, "the directory") if self.directory else ffi.NULL
         out = ffi.new("cfn_bus_t **")
         made = ffi.new("int *")
-        check(
-            lib.cfn_bus_open(where, _c_text(self.name, "the bus name"), wish, create, out, made)
-        )
+        check(lib.cfn_bus_open(where, _c_text(self.name, "the bus name"), wish, create, out, made))
         self._handle = out[0]
         self._closed = False
         self._finalizer = weakref.finalize(self, _close_handle, self._handle)
@@ -150,9 +148,7 @@ class Bus:
         del keep
 
     @staticmethod
-    def _check_texts(
-        type: str, team: str, capabilities: Any, tags: Any, status: str
-    ) -> tuple[str, ...]:
+    def _check_texts(type: str, team: str, capabilities: Any, tags: Any, status: str) -> tuple[str, ...]:
         return (type, team, _words(capabilities, "capabilities"), _words(tags, "tags"), status)
 
     @staticmethod
@@ -429,9 +425,7 @@ class Bus:
             addresses[i].index, addresses[i].mid = targets[name]
         results, receipts = ffi.new("int[]", n), ffi.new("cfn_receipt_t[]", n)
         lane = _lane(priority)
-        check(
-            lib.cfn_bus_broadcast(self._handle, addresses, n, lane, message, results, receipts)
-        )
+        check(lib.cfn_bus_broadcast(self._handle, addresses, n, lane, message, results, receipts))
         delivered: dict[str, Receipt] = {}
         missing: dict[str, Exception] = {}
         for i, name in enumerate(names):
@@ -450,13 +444,13 @@ class Bus:
             except Error as error:
                 missing[name] = error
         if missing:
-            error = Full(
+            full = Full(
                 f"{len(missing)} of {len(missing) + len(delivered)} agents did not get the broadcast: "
                 + ", ".join(f"{name} ({why.code})" for name, why in list(missing.items())[:5])  # type: ignore[attr-defined]
                 + (", ..." if len(missing) > 5 else "")
             )
-            error.delivered, error.missing = delivered, missing
-            raise error
+            full.delivered, full.missing = delivered, missing
+            raise full
         return delivered
 
     def _targets(
@@ -712,9 +706,7 @@ class Bus:
     def _answer(self, to: str, correlation: int, deadline: int) -> Message | None:
         """The answer, or None after an interruption."""
         room = ffi.new("char[]", _ROOM)
-        n = lib.cfn_bus_request_wait(
-            self._handle, self._address(to), correlation, deadline, room, _ROOM
-        )
+        n = lib.cfn_bus_request_wait(self._handle, self._address(to), correlation, deadline, room, _ROOM)
         if n == INTERRUPTED:
             return None
         if n == TIMEOUT and deadline == 0:
@@ -809,9 +801,7 @@ class Bus:
         """
         agent = agent or self.agent
         dropped = ffi.new("uint64_t *")
-        check(
-            lib.cfn_bus_unregister(self._handle, _c_text(agent, "the agent name"), force, dropped)
-        )
+        check(lib.cfn_bus_unregister(self._handle, _c_text(agent, "the agent name"), force, dropped))
         self._peers.pop(agent, None)
         return int(dropped[0])
 
@@ -903,7 +893,7 @@ class Bus:
                 code = lib.cfn_bus_wait_agent(self._handle, name, deadline, address)
             if code == _core.CODES["UNKNOWN_AGENT"]:
                 missing = [a for a in agents if not self.is_registered(a)]
-                raise _core.errors.Timeout(f"not registered yet: {', '.join(missing)}")
+                raise Timeout(f"not registered yet: {', '.join(missing)}")
             check(code)
             self._peers[agent] = (address.index, address.mid)
 
@@ -957,9 +947,7 @@ class Bus:
         "warning" heals by itself or by `reap()`; "error" means damage."""
         found: list[tuple[str, str]] = []
         handle = ffi.new_handle(found)
-        check(
-            lib.cfn_region_check(lib.cfn_bus_region(self._handle), lib.cfn_python_finding, handle)
-        )
+        check(lib.cfn_region_check(lib.cfn_bus_region(self._handle), lib.cfn_python_finding, handle))
         return found
 
 

@@ -1,12 +1,12 @@
 """Configuration: arguments, then `CFNSHM_*` variables, then defaults.
 
-    CFNSHM_BUS      name of the bus                       default
-    CFNSHM_AGENT    whose name a handle acts under        nobody
-    CFNSHM_DIR      where buses live                      /dev/shm
-    CFNSHM_AGENTS   room for so many agents               512
-    CFNSHM_SIZE     bytes of the whole bus, as 64M, 1G    from the free space
-    CFNSHM_LANES    messages a lane holds, as control=64,high=128,normal=1024,low=128
-    CFNSHM_SLABS    chunks of each size, as 256=16384,1K=8192,4K=2048,16K=512,64K=128,1M=8
+CFNSHM_BUS      name of the bus                       default
+CFNSHM_AGENT    whose name a handle acts under        nobody
+CFNSHM_DIR      where buses live                      /dev/shm
+CFNSHM_AGENTS   room for so many agents               512
+CFNSHM_SIZE     bytes of the whole bus, as 64M, 1G    from the free space
+CFNSHM_LANES    messages a lane holds, as control=64,high=128,normal=1024,low=128
+CFNSHM_SLABS    chunks of each size, as 256=16384,1K=8192,4K=2048,16K=512,64K=128,1M=8
 """
 
 from __future__ import annotations

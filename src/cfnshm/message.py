@@ -79,7 +79,7 @@ def _encode_array(array: Any) -> bytes:
         raise InvalidArgument(f"the array's type {kind!r} is too long to be sent")
     head = struct.pack(f"<BB6x{array.ndim}Q", len(name), array.ndim, *array.shape) + name
     head += b"\0" * (-len(head) % 16)
-    return head + array.tobytes()
+    return bytes(head + array.tobytes())
 
 
 def _decode_array(raw: Any) -> Any:
@@ -144,6 +144,12 @@ class Message:
     """
 
     __slots__ = ("_body_", "_bus", "_exporter", "_head", "_raw_", "_to", "_wire")
+
+    _body_: Any
+    _exporter: Any
+    _head: tuple[Any, ...]
+    _raw_: Any
+    _to: str
 
     # Made for every message received: it keeps the bytes and takes them apart when it is asked.
     def __init__(self, bus: Bus, wire: bytes) -> None:
@@ -298,8 +304,7 @@ class Message:
         mark = " redelivered" if self.redelivered else ""
         kind = f" type={self.type!r}" if self.type else ""
         return (
-            f"<Message {self.id} from {self.sender!r}{kind} {self.priority} "
-            f"{self._fields()[10]} bytes{mark}>"
+            f"<Message {self.id} from {self.sender!r}{kind} {self.priority} {self._fields()[10]} bytes{mark}>"
         )
 
 
@@ -312,9 +317,7 @@ class Batch(Sequence[Message]):
 
     __slots__ = ("_bus", "_count", "_made", "_offsets", "_wire", "acked")
 
-    def __init__(
-        self, bus: Bus, wire: bytes, offsets: memoryview, count: int, large: Message | None
-    ) -> None:
+    def __init__(self, bus: Bus, wire: bytes, offsets: memoryview, count: int, large: Message | None) -> None:
         self._bus = bus
         self._wire = wire
         self._offsets = offsets

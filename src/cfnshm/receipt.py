@@ -61,8 +61,7 @@ class Receipt:
         """The state that all its messages have reached now."""
         receipt = self._core()
         states = [
-            _core.check(_core.lib.cfn_bus_receipt(self._bus._handle, receipt, i))
-            for i in range(self.count)
+            _core.check(_core.lib.cfn_bus_receipt(self._bus._handle, receipt, i)) for i in range(self.count)
         ]
         return STATES[min(states)]
 

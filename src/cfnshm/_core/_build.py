@@ -31,9 +31,7 @@ def _constants() -> dict[str, int]:
     layout = (CSRC / "mem" / "layout.h").read_text()
     wanted = ["CFN_LANES", "CFN_CLASSES", "CFN_NAME_BYTES"]
     found = {n: int(re.search(rf"#define {n} (\d+)u", layout)[1]) for n in wanted}
-    found["CFN_TEXT_LONG_BYTES"] = 8 * int(
-        re.search(r"#define CFN_TEXT_WORDS_LONG (\d+)u", layout)[1]
-    )
+    found["CFN_TEXT_LONG_BYTES"] = 8 * int(re.search(r"#define CFN_TEXT_WORDS_LONG (\d+)u", layout)[1])
     found["CFN_PATH_BYTES"] = int(
         re.search(r"#define CFN_PATH_BYTES (\d+)", (CSRC / "mem" / "region.h").read_text())[1]
     )
@@ -79,11 +77,7 @@ ffibuilder.cdef(declarations())
 ffibuilder.set_source(
     "cfnshm._core._lib",
     '#include "cfnshm.h"',
-    sources=[
-        str(path.relative_to(ROOT))
-        for folder in CORE
-        for path in sorted((CSRC / folder).glob("*.c"))
-    ],
+    sources=[str(path.relative_to(ROOT)) for folder in CORE for path in sorted((CSRC / folder).glob("*.c"))],
     depends=[str(path.relative_to(ROOT)) for path in sorted(CSRC.rglob("*.h"))],
     include_dirs=["csrc"],
     define_macros=[("_GNU_SOURCE", None)],

@@ -43,9 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--bus", default=os.environ.get("CFNSHM_BUS") or "default")
     doctor.add_argument("--dir", default=None)
     doctor.add_argument("--json", action="store_true")
-    doctor.add_argument(
-        "--reap", action="store_true", help="recycle what proven dead processes left"
-    )
+    doctor.add_argument("--reap", action="store_true", help="recycle what proven dead processes left")
     version = verbs.add_parser("version", help="versions of the package, the layout, Python, system")
     version.add_argument("--json", action="store_true")
     return parser

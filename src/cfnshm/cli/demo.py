@@ -194,15 +194,11 @@ def _private_memory(pids: list[int]) -> int:
             text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except OSError:
             continue
-        sizes.append(
-            sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_"))
-        )
+        sizes.append(sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_")))
     return int(statistics.median(sizes)) * 1024 if sizes else 0
 
 
-def run_swarm(
-    topology: str, coordinators: int, workers: int, files: list[str]
-) -> dict[str, Any]:
+def run_swarm(topology: str, coordinators: int, workers: int, files: list[str]) -> dict[str, Any]:
     """One run; the returned figures are read from the bus and the clock."""
     agents = 1 + coordinators * (workers + 1)
     name = temp_bus_name()
@@ -250,12 +246,10 @@ def _conduct(
     bus: Bus, children: Children, topology: str, coordinators: int, workers: int,
     files: list[str], begin: float,
 ) -> tuple[dict[str, Result], dict[str, float]]:  # fmt: skip
-    teams = {
-        f"coordinator-{c}": [f"worker-{c}-{w}" for w in range(workers)] for c in range(coordinators)
-    }
+    teams = {f"coordinator-{c}": [f"worker-{c}-{w}" for w in range(workers)] for c in range(coordinators)}
     starting = Progress(f"{topology}: starting", coordinators * (workers + 1))
     started = 0
-    for boss, team in teams.items():
+    for boss in teams:
         # Registered before they run: a ready message finds its inbox whoever starts first.
         bus.register(boss, type="coordinator")
     for boss, team in teams.items():
@@ -389,7 +383,8 @@ def run(arguments: argparse.Namespace) -> int:
     problems = [text for row in rows for text in _problems(row, truth)]
     for row in rows:
         del row["results"]
-    lines, size = (sum(r[i] for r in truth.values()) for i in (0, 1))
+    lines = sum(result[0] for result in truth.values())
+    size = sum(result[1] for result in truth.values())
     if arguments.json:
         print(json.dumps({
             "files": len(files), "lines": lines, "bytes": size, "seconds_direct": direct,
