@@ -23,7 +23,7 @@ def wait_until(condition, seconds=30.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.001)
+        os.sched_yield()
 
 
 def take_and_hang(bus_name, agent, take, ack):

@@ -9,11 +9,12 @@
 #include "base/os.h"
 #include "cli/cli.h"
 #include "cli/json.h"
+#include "cli/show.h"
 
 #define OUT_BYTES (sizeof(cfn_wire_t) + 1024u + (1u << 16))
 #define STDIN_MOST (1u << 26)
 
-static const char *const lane_names[CFN_LANES] = {"control", "high", "normal", "low"};
+
 static const char *const life_names[] = {"none", "alive", "dead"};
 
 /* ---- opening ---- */
@@ -85,73 +86,6 @@ static int check_type(const cfn_cli_t *cli) {
   return CFN_OK;
 }
 
-/* ---- showing a message ---- */
-
-static const uint8_t *wire_body(const cfn_wire_t *w) {
-  if (w->wire_flags & CFN_WIRE_EXTERNAL) return (const uint8_t *)(uintptr_t)w->external;
-  return (const uint8_t *)(w + 1) + w->sender_bytes + w->type_bytes;
-}
-
-static void show_id(FILE *out, const cfn_wire_t *w) {
-  fprintf(out, "%u.%llu.%llu", w->source_att, (unsigned long long)w->source_inc,
-          (unsigned long long)w->sequence);
-}
-
-/* What `reply` takes: enough to answer without the message. */
-static void show_reply_token(FILE *out, const cfn_wire_t *w, const char *sender) {
-  if (w->flags & CFN_MESSAGE_REQUEST)
-    fprintf(out, "request:%u:%llu:%llu", w->source_att, (unsigned long long)w->source_inc,
-            (unsigned long long)w->correlation);
-  else if (w->sender_bytes)
-    fprintf(out, "message:%llu:%.*s", (unsigned long long)w->sequence, w->sender_bytes, sender);
-}
-
-static void show_json(const cfn_cli_t *cli, const cfn_wire_t *w, const char *to) {
-  const char *sender = (const char *)(w + 1), *type = sender + w->sender_bytes;
-  const uint8_t *body = wire_body(w);
-  printf("{\"msg_id\":\"");
-  show_id(stdout, w);
-  printf("\",\"from\":");
-  cfn_json_string(stdout, sender, w->sender_bytes);
-  printf(",\"to\":");
-  cfn_json_string(stdout, to, strlen(to));
-  printf(",\"type\":");
-  cfn_json_string(stdout, type, w->type_bytes);
-  printf(",\"sequence\":%llu,\"timestamp\":", (unsigned long long)w->sequence);
-  cfn_json_time(stdout, w->wall_ns);
-  printf(",\"priority\":\"%s\",\"position\":%llu,\"redelivered\":%s",
-         lane_names[w->lane & 3], (unsigned long long)w->position,
-         w->wire_flags & CFN_WIRE_REDELIVERED ? "true" : "false");
-  if (w->correlation && !(w->flags & CFN_MESSAGE_REQUEST))
-    printf(",\"correlation_id\":\"%llu\"", (unsigned long long)w->correlation);
-  if (w->flags & CFN_MESSAGE_FAILURE) printf(",\"failure\":true");
-  printf(",\"reply_to\":\"");
-  show_reply_token(stdout, w, sender);
-  printf("\",\"payload\":");
-  if (w->codec == CFN_CODEC_JSON && cfn_json_valid(body, w->body_bytes)) {
-    for (uint32_t i = 0; i < w->body_bytes; i++) /* one line each: breaks are only white space here */
-      putchar(body[i] == '\n' || body[i] == '\r' ? ' ' : body[i]);
-  } else if (w->codec != CFN_CODEC_RAW && w->codec != CFN_CODEC_ARRAY &&
-             cfn_json_is_text(body, w->body_bytes)) {
-    cfn_json_string(stdout, (const char *)body, w->body_bytes);
-  } else {
-    printf("\"");
-    cfn_base64(stdout, body, w->body_bytes);
-    printf("\",\"encoding\":\"base64\"");
-  }
-  printf("}\n");
-  (void)cli;
-}
-
-static void shell_quote(const char *name, const uint8_t *text, size_t n) {
-  printf("%s='", name);
-  for (size_t i = 0; i < n; i++) {
-    if (text[i] == '\'') fputs("'\\''", stdout);
-    else if (text[i]) putchar(text[i]);
-  }
-  printf("'\n");
-}
-
 /* With --shell a failure must not leave the last message's variables: eval would repeat it. */
 static int fail_shell(const cfn_cli_t *cli, int r) {
   int status = cfn_cli_fail(cli, r);
@@ -159,41 +93,6 @@ static int fail_shell(const cfn_cli_t *cli, int r) {
     printf("CFN_ID='' CFN_FROM='' CFN_TYPE='' CFN_REPLY='' CFN_BODY='' CFN_ENCODING=''\n(exit %d)\n",
            status);
   return status;
-}
-
-static void show_shell(const cfn_wire_t *w) {
-  const char *sender = (const char *)(w + 1), *type = sender + w->sender_bytes;
-  printf("CFN_ID='");
-  show_id(stdout, w);
-  printf("'\n");
-  shell_quote("CFN_FROM", (const uint8_t *)sender, w->sender_bytes);
-  shell_quote("CFN_TYPE", (const uint8_t *)type, w->type_bytes);
-  printf("CFN_REPLY='");
-  show_reply_token(stdout, w, sender);
-  printf("'\nCFN_PRIORITY='%s'\nCFN_REDELIVERED='%d'\n", lane_names[w->lane & 3],
-         w->wire_flags & CFN_WIRE_REDELIVERED ? 1 : 0);
-  const uint8_t *body = wire_body(w);
-  bool plain = memchr(body, 0, w->body_bytes) == NULL; /* a shell variable cannot hold NUL */
-  printf("CFN_ENCODING='%s'\n", plain ? "" : "base64");
-  if (plain) {
-    shell_quote("CFN_BODY", body, w->body_bytes);
-  } else {
-    printf("CFN_BODY='");
-    cfn_base64(stdout, body, w->body_bytes);
-    printf("'\n");
-  }
-}
-
-static void show(const cfn_cli_t *cli, const cfn_wire_t *w, const char *to) {
-  if (cli->json) {
-    show_json(cli, w, to);
-  } else if (cli->shell) {
-    show_shell(w);
-  } else {
-    const uint8_t *body = wire_body(w);
-    fwrite(body, 1, w->body_bytes, stdout);
-    if (!cli->as_raw && (w->body_bytes == 0 || body[w->body_bytes - 1] != '\n')) putchar('\n');
-  }
 }
 
 /* ---- verbs ---- */
@@ -325,7 +224,7 @@ static int verb_recv(cfn_cli_t *cli) {
     r = receive_one(bus, lanes, deadline, out);
     if (r < 0) break;
     const cfn_wire_t *w = (const void *)out;
-    show(cli, w, cli->agent);
+    cfn_show(cli, w, cli->agent);
     /* Acked only after the output was written: a reader that goes away loses nothing. */
     if (fflush(stdout) != 0) {
       r = cfn_fail_os("cannot write the message (it stays in the inbox)");
@@ -410,7 +309,7 @@ static int verb_request(cfn_cli_t *cli) {
       r = n < 0 ? (int)n : CFN_OK;
       if (r == CFN_OK) {
         failure = ((const cfn_wire_t *)(const void *)out)->flags & CFN_MESSAGE_FAILURE;
-        show(cli, (const void *)out, cli->agent ? cli->agent : "");
+        cfn_show(cli, (const void *)out, cli->agent ? cli->agent : "");
       }
     }
     cfn_bus_free(bus);
@@ -528,12 +427,12 @@ static int verb_inbox(cfn_cli_t *cli) {
     for (int64_t i = 0; i < n; i++) {
       const cfn_wire_t *w = (const void *)(out + offsets[i]);
       if (cli->json) {
-        show_json(cli, w, name);
+        cfn_show_json(w, name);
         continue;
       }
       const char *sender = (const char *)(w + 1);
-      show_id(stdout, w);
-      printf("\t%s\t", lane_names[w->lane & 3]);
+      cfn_show_id(stdout, w);
+      printf("\t%s\t", cfn_lane_names[w->lane & 3]);
       cfn_print_plain(stdout, sender, w->sender_bytes, 0);
       putchar('\t');
       cfn_print_plain(stdout, sender + w->sender_bytes, w->type_bytes, 0);
@@ -565,7 +464,7 @@ static void list_json(const cfn_agent_info_t *a) {
   printf(",\"sent\":%llu,\"registered\":", (unsigned long long)a->sent);
   cfn_json_time(stdout, a->registered_wall_ns);
   for (unsigned l = 0; l < CFN_LANES; l++)
-    printf("%s\"%s\":%llu", l ? "," : ",\"depth\":{", lane_names[l], (unsigned long long)a->depth[l]);
+    printf("%s\"%s\":%llu", l ? "," : ",\"depth\":{", cfn_lane_names[l], (unsigned long long)a->depth[l]);
   printf("}}\n");
 }
 

@@ -64,7 +64,10 @@ int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsign
       if (!cursor->taken[cls]) break;
       uint32_t bit = (uint32_t)__builtin_ctzll(cursor->taken[cls]);
       cursor->taken[cls] &= cursor->taken[cls] - 1;
-      if (claim_one(r, first + w * 64 + bit, me, cell)) return first + w * 64 + bit;
+      if (!claim_one(r, first + w * 64 + bit, me, cell)) continue;
+      if (cursor->taken[cls])
+        cfn_slab_prefetch(r, first + w * 64 + (uint32_t)__builtin_ctzll(cursor->taken[cls]), cls);
+      return first + w * 64 + bit;
     }
   }
   cfn_store_relaxed(cell, 0);
