@@ -17,7 +17,7 @@ _cfnshm_agents() {
 _cfnshm_buses() { # DIR
   local path
   for path in "$1/cfnshm.$UID."*; do
-    [[ -d $path ]] && printf '%s\n' "${path#"$1/cfnshm.$UID."}"
+    [[ ! -d $path ]] || printf '%s\n' "${path#"$1/cfnshm.$UID."}"
   done
 }
 
