@@ -72,6 +72,7 @@ void cfn_bus_close(cfn_bus_t *bus) {
   if (!bus->closed) {
     bus->closed = true;
     cfn_inbox_end(&bus->inbox);
+    cfn_slab_return_hints(bus->region, &bus->outbox.cursor);
     for (int i = 0; i < 2; i++)
       if (bus->fifo[i] >= 0) close(bus->fifo[i]);
     bus->fifo[0] = bus->fifo[1] = -1;

@@ -266,15 +266,18 @@ static int64_t look(cfn_bus_t *bus, receiving_t *v) {
   return n ? n : CFN_EMPTY;
 }
 
-/* The lanes are empty. If senders wait for room, one is woken and gets a moment to fill them again; if
- * nothing comes, everybody is woken before we sleep. True: look again. Lock held. */
+/* The lanes are empty. If senders wait for room, one is woken and gets a moment to fill them again, then
+ * a few more; if nothing comes, everybody is woken before we sleep. (Everybody at once would be a storm:
+ * thousands wake up for room that a handful fills.) True: look again. Lock held. */
 static bool await_senders(cfn_bus_t *bus, unsigned lanes) {
   cfn_event_shm_t *space = &cfn_mailbox(bus->region, bus->mailbox - 1)->space.event;
   if (!(cfn_load_seq(&space->word) & CFN_EVENT_ANY)) return false;
-  cfn_event_ring_some(space, 1);
-  for (int i = 0; i < YIELDS; i++) {
-    if (cfn_inbox_ready(&bus->inbox, lanes)) return true;
-    sched_yield();
+  for (int some = 1; some <= 64; some *= 4) { /* one is enough, unless it is stopped or dies */
+    cfn_event_ring_some(space, some);
+    for (int i = 0; i < YIELDS; i++) {
+      if (cfn_inbox_ready(&bus->inbox, lanes)) return true;
+      sched_yield();
+    }
   }
   cfn_inbox_announce(&bus->inbox, true);
   return false;

@@ -95,6 +95,7 @@ static int wait_for_room(sending_t *s, int why, unsigned cls, const cfn_outgoing
     return again == CFN_OK ? 1 : CFN_OK;
   }
   s->waited = true;
+  cfn_slab_return_hints(bus->region, &bus->outbox.cursor);
   int r = cfn_bus_sleep(bus, event, armed, why == CFN_FULL ? CFN_WAIT_SPACE : CFN_WAIT_CHUNKS,
                         why == CFN_FULL ? s->route.index : cls, s->to, s->deadline);
   if (!s->to && r != CFN_OK && cfn_bus_enter(bus) == CFN_OK) { /* has the asker died meanwhile? */

@@ -45,7 +45,7 @@ void cfn_show_json(const cfn_wire_t *w, const char *to) {
   if (w->correlation && !(w->flags & CFN_MESSAGE_REQUEST))
     printf(",\"correlation_id\":\"%llu\"", (unsigned long long)w->correlation);
   if (w->flags & CFN_MESSAGE_FAILURE) printf(",\"failure\":true");
-  printf(",\"reply_to\":\"");
+  printf(",\"is_request\":%s,\"reply_to\":\"", w->flags & CFN_MESSAGE_REQUEST ? "true" : "false");
   show_reply_token(stdout, w, sender);
   printf("\",\"payload\":");
   if (w->codec == CFN_CODEC_JSON && cfn_json_valid(body, w->body_bytes)) {
@@ -78,7 +78,7 @@ static void show_shell(const cfn_wire_t *w) {
   printf("'\n");
   shell_quote("CFN_FROM", (const uint8_t *)sender, w->sender_bytes);
   shell_quote("CFN_TYPE", (const uint8_t *)type, w->type_bytes);
-  printf("CFN_REPLY='");
+  printf("CFN_REQUEST='%s'\nCFN_REPLY='", w->flags & CFN_MESSAGE_REQUEST ? "1" : "");
   show_reply_token(stdout, w, sender);
   printf("'\nCFN_PRIORITY='%s'\nCFN_REDELIVERED='%d'\n", cfn_lane_names[w->lane & 3],
          w->wire_flags & CFN_WIRE_REDELIVERED ? 1 : 0);

@@ -90,7 +90,7 @@ static int check_type(const cfn_cli_t *cli) {
 static int fail_shell(const cfn_cli_t *cli, int r) {
   int status = cfn_cli_fail(cli, r);
   if (cli->shell)
-    printf("CFN_ID='' CFN_FROM='' CFN_TYPE='' CFN_REPLY='' CFN_BODY='' CFN_ENCODING=''\n(exit %d)\n",
+    printf("CFN_ID='' CFN_FROM='' CFN_TYPE='' CFN_REQUEST='' CFN_REPLY='' CFN_BODY='' CFN_ENCODING=''\n(exit %d)\n",
            status);
   return status;
 }
@@ -589,39 +589,40 @@ static const char general_help[] =
 typedef struct verb {
   const char *name;
   int (*run)(cfn_cli_t *cli);
+  int arguments; /* at most; more would be dropped in silence */
   const char *help;
 } verb_t;
 
 static const verb_t verbs[] = {
-    {"register", verb_register,
+    {"register", verb_register, 1,
      "usage: cfnshm register NAME [--type T] [--team T] [--capabilities 'a b'] [--tags 'x y']\n"
      "                       [--status TEXT] [--agents N] [--size 64M]\n"
      "--agents and --size (CFNSHM_AGENTS, CFNSHM_SIZE) count when the bus is created.\n"},
-    {"unregister", verb_unregister,
+    {"unregister", verb_unregister, 1,
      "usage: cfnshm unregister NAME [--force]\n--force: also while its process is alive.\n"},
-    {"send", verb_send,
+    {"send", verb_send, 2,
      "usage: cfnshm send TO [BODY | -] [--priority control|high|normal|low] [--type T]\n"
      "                   [--body-json | --raw] [--wait] [--timeout SECONDS]\n"
      "Waits while the inbox is full (--timeout 0: exit 4 at once). --wait: until it is acked.\n"},
-    {"recv", verb_recv,
+    {"recv", verb_recv, 0,
      "usage: cfnshm recv --as NAME [--timeout SECONDS] [--count N | --all | --follow]\n"
      "                   [--json | --shell | --raw] [--hold] [--priority LANE] [--steal]\n"
      "A message is acked when it has been written. --hold leaves that to `cfnshm ack MSG_ID`.\n"
-     "--shell prints CFN_ID CFN_FROM CFN_TYPE CFN_REPLY CFN_BODY (CFN_ENCODING=base64 where it holds\n"
-     "NUL) for eval; on failure they are emptied and the exit code is kept.\n"},
-    {"ack", verb_ack, "usage: cfnshm ack MSG_ID... --as NAME\n"},
-    {"request", verb_request,
+     "--shell prints CFN_ID CFN_FROM CFN_TYPE CFN_REQUEST (1: the sender waits) CFN_REPLY CFN_PRIORITY\n"
+     "CFN_REDELIVERED CFN_ENCODING (base64 where the body holds NUL) CFN_BODY for eval; on failure they are emptied and the exit code is kept.\n"},
+    {"ack", verb_ack, 1048576, "usage: cfnshm ack MSG_ID... --as NAME\n"},
+    {"request", verb_request, 2,
      "usage: cfnshm request TO [BODY | -] [--type T] [--timeout SECONDS (60)] [--json | --shell]\n"},
-    {"reply", verb_reply,
+    {"reply", verb_reply, 2,
      "usage: cfnshm reply REPLY_TO [BODY | -]\nREPLY_TO: \"reply_to\" of recv --json, CFN_REPLY of recv --shell.\n"},
-    {"broadcast", verb_broadcast,
+    {"broadcast", verb_broadcast, 1,
      "usage: cfnshm broadcast [BODY | -] [--team T] [--priority LANE] [--type T] [--timeout SECONDS]\n"
      "Prints how many agents got it.\n"},
-    {"inbox", verb_inbox, "usage: cfnshm inbox [NAME] [--total] [--json] [--priority LANE]\n"},
-    {"list", verb_list, "usage: cfnshm list [--team T] [--type T] [--json]\n"},
-    {"whoami", verb_whoami, "usage: cfnshm whoami [--json]\n"},
-    {"status", verb_status, "usage: cfnshm status TEXT --as NAME\n"},
-    {"destroy", verb_destroy,
+    {"inbox", verb_inbox, 1, "usage: cfnshm inbox [NAME] [--total] [--json] [--priority LANE]\n"},
+    {"list", verb_list, 0, "usage: cfnshm list [--team T] [--type T] [--json]\n"},
+    {"whoami", verb_whoami, 0, "usage: cfnshm whoami [--json]\n"},
+    {"status", verb_status, 1, "usage: cfnshm status TEXT --as NAME\n"},
+    {"destroy", verb_destroy, 1,
      "usage: cfnshm destroy [BUS] [--force]\n--force: also while processes are attached, or if it is corrupt.\n"},
 };
 
@@ -633,6 +634,14 @@ const char *cfn_cli_help(const char *verb) {
 
 int cfn_cli_run(cfn_cli_t *cli) {
   for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++)
-    if (strcmp(verbs[i].name, cli->verb) == 0) return verbs[i].run(cli);
+    if (strcmp(verbs[i].name, cli->verb) == 0) {
+      if (cli->argc > verbs[i].arguments) {
+        char problem[300];
+        snprintf(problem, sizeof problem, "unexpected argument '%.200s'; quote a text of several words",
+                 cli->argv[verbs[i].arguments]);
+        return cfn_cli_usage(cli, problem);
+      }
+      return verbs[i].run(cli);
+    }
   return cfn_cli_usage(cli, "no such verb");
 }

@@ -53,7 +53,10 @@ int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsign
   uint32_t words = (limit + 63) / 64;
   if (words == 0) return CFN_NO_SPACE;
   uint32_t start = cursor->word[cls] % words;
-  uint32_t handful = r->geo.config.class_chunks[cls] >= 1024 ? CFN_HINTS_AT_ONCE : 1;
+  /* All senders together may hold half of the hints at most. */
+  uint32_t handful = r->geo.config.class_chunks[cls] / (2 * r->geo.config.attachments);
+  if (handful < 1) handful = 1;
+  if (handful > CFN_HINTS_AT_ONCE) handful = CFN_HINTS_AT_ONCE;
   for (uint32_t i = 0; i < words; i++) {
     uint32_t w = start + i < words ? start + i : start + i - words;
     uint64_t inside = w == words - 1 && limit % 64 ? (UINT64_C(1) << (limit % 64)) - 1 : ~UINT64_C(0);
@@ -88,6 +91,15 @@ bool cfn_slab_free_later(const cfn_region_t *r, uint32_t k, uint64_t own,
   freed->bits |= UINT64_C(1) << (i % 64);
   if (++freed->count >= CFN_HINTS_AT_ONCE) cfn_slab_tell(r, freed);
   return true;
+}
+
+void cfn_slab_return_hints(const cfn_region_t *r, cfn_slab_cursor_t *cursor) {
+  for (unsigned c = 0; c < CFN_CLASSES; c++) {
+    uint32_t words = (r->geo.config.class_chunks[c] + 63) / 64;
+    if (cursor->taken[c] && cursor->word[c] < words)
+      cfn_or_relaxed(&cfn_hints(r)[r->geo.class_hint[c] + cursor->word[c]], cursor->taken[c]);
+    cursor->taken[c] = 0;
+  }
 }
 
 void cfn_slab_tell(const cfn_region_t *r, cfn_slab_freed_t *freed) {

@@ -27,6 +27,10 @@ typedef struct cfn_slab_cursor {
   uint64_t taken[CFN_CLASSES]; /* bits of that word that this claimer took, to try one by one */
 } cfn_slab_cursor_t;
 
+/* Gives taken hints back: before sleeping or leaving, so that hundreds of idle senders do not hide
+ * thousands of free chunks from each other. */
+void cfn_slab_return_hints(const cfn_region_t *r, cfn_slab_cursor_t *cursor);
+
 /* Hints of chunks that were freed and are not told yet; all in one hint word. */
 typedef struct cfn_slab_freed {
   uint64_t bits;

@@ -3,7 +3,7 @@
  * MODELS   the futex word {count | WAKING | WAIT}.
  *            waiter: b = fetch_or(WAIT)|WAIT; re-check the condition; futex_wait(word == b); loop.  It never clears anything.
  *            ringer (after making the condition true): load; neither WAIT nor WAKING: return; CAS to {count+1, WAKING} (failure:
- *            load again); futex_wake(all); CAS exactly that word to {count+1, 0} (failure is fine).
+ *            load again); futex_wake(all); while the count is still count+1: CAS WAKING away, leaving a WAIT set since.
  *          futex_wait compares and queues in one step.  SIGSTOP takes a waiter out of the queue (a wake passes it by) and at
  *          SIGCONT the kernel compares the word again.
  * ACTORS   NW waiters, NR ringers of ROUNDS rings each.  The condition of the waiters is "a message is unread"; waiters take
@@ -110,7 +110,8 @@ LOAD:
   STEP( word = word & (255 - E_WAKING) );
 #else
 #if !defined(MUTANT_CLEAR_FIRST) && !defined(MUTANT_CLEAR_BEFORE_WAKE)
-  STEP( if :: word == b -> word = b - E_WAKING :: else fi );
+  /* load, then CAS of that word: one step here. A WAIT that was set since stays; a newer ring's count does not match. */
+  STEP( if :: word/4 == b/4 && (word & E_WAKING) != 0 -> word = word - E_WAKING :: else fi );
 #endif
 #endif
 RETURN:

@@ -39,8 +39,11 @@ void cfn_event_ring_slow(cfn_event_shm_t *e, cfn_doorbell_t bell) {
     /* dies or stops here: the marks stay, the next ringer does what follows */
     if (marks & CFN_EVENT_WAKING) cfn_os_futex_wake(&e->word, INT_MAX);
     if (marks & CFN_EVENT_FIFO_RINGING) ring_fifo(bell);
-    cfn_cas32_seq(&e->word, rung | marks, rung);
-    return;
+    for (;;) { /* our marks go, also if somebody armed meanwhile; a newer ring's marks are its own */
+      uint32_t now = cfn_load_seq(&e->word);
+      if ((now ^ rung) & ~CFN_EVENT_ANY) return;
+      if (cfn_cas32_seq(&e->word, now, now & ~marks)) return;
+    }
   }
 }
 

@@ -7,7 +7,8 @@
  *            sleep(b)             only while the word is still b
  *            A waiter never clears a bit.
  *   ringer   makes the condition true FIRST, then
- *            CAS {c, WAIT} -> {c+1, WAKING};  futex_wake(all);  CAS exactly {c+1, WAKING} -> {c+1}
+ *            CAS {c, WAIT} -> {c+1, WAKING};  futex_wake(all);  while the count is still c+1: CAS WAKING
+ *            away, and leave a WAIT that was set since
  *
  * Why each part:
  * - The count changes at every ring, because FUTEX_WAKE passes a SIGSTOPped sleeper by, and the
@@ -15,8 +16,8 @@
  * - WAIT becomes WAKING and not nothing: a ringer that dies or is stopped between its CAS and its
  *   wake leaves WAKING behind, and the next ringer wakes in its stead. So a sleeper implies WAIT or
  *   WAKING, always. WAKING is cleared only by somebody who did a wake after making that very word.
- * - The clearing CAS takes the exact word: it fails when a waiter armed meanwhile, which costs a
- *   spare wake later and loses nothing.
+ * - WAKING is cleared also when a waiter armed meanwhile (its WAIT stays): left standing under many
+ *   waiters it would make every later ring wake all of them.
  * - Dekker: the waiter's arm and re-check, and the ringer's commit and load of the word, are all
  *   seq_cst. An acquire load may become a weaker instruction on ARM and see the past.
  * - FIFO/FIFO_RINGING are the same pair for a receiver that sleeps in poll() on its doorbell FIFO.

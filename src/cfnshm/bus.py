@@ -58,7 +58,10 @@ def _c_text(value: str, what: str) -> Any:
     return ffi.new("char[]", data)
 
 
-def _close_handle(handle: Any) -> None:
+def _end_handle(handle: Any, temporary: bool) -> None:
+    """When the handle is collected, or the interpreter ends; in a forked child both calls do nothing."""
+    if temporary:
+        lib.cfn_bus_destroy(handle)
     lib.cfn_bus_free(handle)
 
 
@@ -73,7 +76,8 @@ class Bus:
         create: make the bus if it is missing, else raise `NoBus`.
         agents, size, lanes, slabs, directory: see `cfnshm.config`; they count when the bus is made.
             Asking for more than an existing bus has raises `OverCapacity`.
-        temporary: destroy the bus when this handle is closed.
+        temporary: destroy the bus when this handle is closed, or at the latest when the process ends
+            normally.
 
     A handle may be shared by threads. It is not inherited by fork (`ForkedHandle`), and pickles as
     its name and agent: unpickling attaches anew.
@@ -120,7 +124,7 @@ class Bus:
         check(lib.cfn_bus_open(where, _c_text(self.name, "the bus name"), wish, create, out, made))
         self._handle = out[0]
         self._closed = False
-        self._finalizer = weakref.finalize(self, _close_handle, self._handle)
+        self._finalizer = weakref.finalize(self, _end_handle, self._handle, temporary)
         self.created = bool(made[0])
         self.incarnation = 0
         self.is_owner = False
