@@ -266,7 +266,9 @@ def _show(results: dict[str, Any]) -> None:
                 line += f"  ({value['min']:.3f} to {value['max']:.3f}, {value['runs']} runs)"
         elif isinstance(value, dict) and "send" in value:
             trivial = value["trivial C program"]["median"]
-            line = f"{value['send']['median']:.0f} us, a trivial program {trivial:.0f} us: {value['ratio']:.2f}x"
+            line = (
+                f"{value['send']['median']:.0f} us, a trivial program {trivial:.0f} us: {value['ratio']:.2f}x"
+            )
         else:
             line = ", ".join(f"{k} {v:.1f}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
         print(f"{name:52} {line}")

@@ -35,6 +35,7 @@ WIRE = struct.Struct("<9Q4I2H5B7x")
 assert WIRE.size == 104
 
 _NOT_DECODED = object()
+_BODY_BYTES = struct.Struct("<I").unpack_from
 _encode_json = msgspec.json.Encoder().encode
 _decode_json = msgspec.json.Decoder().decode
 
@@ -201,10 +202,9 @@ class Message:
     def raw(self) -> Any:
         raw = getattr(self, "_raw_", None)
         if raw is None:
-            f = self._fields()
-            if not f[19] & EXTERNAL:
-                start = WIRE.size + f[18] + f[17]
-                raw = self._wire[start : start + f[10]]
+            wire = self._wire  # by offset: a body is asked for more often than all the other fields
+            if not wire[96] & EXTERNAL:
+                raw = wire[len(wire) - _BODY_BYTES(wire, 76)[0] :]
             elif getattr(self, "_exporter", None) is not None:
                 raw = memoryview(self._exporter).toreadonly()
             else:
@@ -214,12 +214,9 @@ class Message:
 
     @property
     def body(self) -> Any:
-        try:
-            body = self._body_
-        except AttributeError:
-            body = _NOT_DECODED
+        body = getattr(self, "_body_", _NOT_DECODED)
         if body is _NOT_DECODED:
-            body = self._body_ = decode(self._fields()[16], self.raw)
+            body = self._body_ = decode(self._wire[93], self.raw)
         return body
 
     @property
@@ -341,8 +338,9 @@ class Batch(Sequence[Message]):
             raise IndexError("batch index out of range")
         made = self._made.get(index)
         if made is None:
-            end = self._offsets[index + 1] if index + 1 < self._count else len(self._wire)
-            made = Message(self._bus, self._wire[self._offsets[index] : end])
+            at = self._offsets[index]
+            total, _ = _LENGTHS.unpack_from(self._wire, at + 72)
+            made = Message(self._bus, self._wire[at : at + total])
             self._made[index] = made
         return made
 
