@@ -114,9 +114,10 @@ int cfn_bus_enter(cfn_bus_t *bus) {
   pthread_mutex_lock(&bus->lock);
   int r = CFN_OK;
   if (bus->closed) {
-    r = cfn_fail(CFN_CLOSED, 0, 0, "this handle is closed");
+    r = cfn_fail(CFN_CLOSED, 0, 0, "this handle is closed; open the bus again");
   } else if (cfn_region_retired(bus->region)) {
-    r = cfn_fail(CFN_RETIRED, 0, 0, "bus '%s' was destroyed", bus->region->name);
+    r = cfn_fail(CFN_RETIRED, 0, 0, "bus '%s' was destroyed; opening it again makes a new one",
+                 bus->region->name);
   } else if (cfn_load_acquire(&bus->actor.slot->id) != bus->id_word) {
     r = cfn_fail(CFN_AGENT_FENCED, 0, 0,
                  "this process was judged dead and its attachment recycled (was it restored from a "
@@ -178,6 +179,14 @@ int cfn_bus_judge(cfn_bus_t *bus, const cfn_address_t *address) {
                   "agent '%s' is dead: its process %llu ended without leaving the bus. Its inbox is "
                   "kept for a successor (start it again under the same name), or unregister it",
                   name, (unsigned long long)pid);
+}
+
+const char *cfn_bus_excuse(cfn_bus_t *bus, uint32_t mailbox) {
+  switch (cfn_life_of_agent(bus->region, mailbox, NULL)) {
+    case CFN_LIFE_ALIVE: return "its process is alive: too slow, stopped, or busy with something else";
+    case CFN_LIFE_DEAD: return "its process is dead";
+    default: return "no process has it: it was never started, or left the bus";
+  }
 }
 
 int cfn_bus_judge_agent(cfn_bus_t *bus, const cfn_address_t *address) {

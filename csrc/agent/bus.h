@@ -68,6 +68,9 @@ bool cfn_deadline_passed(uint64_t deadline);
 /* Is the agent's process proven dead? CFN_OK or CFN_AGENT_DEAD with the story, CFN_STALE. */
 int cfn_bus_judge(cfn_bus_t *bus, const cfn_address_t *address);
 
+/* What may be the matter with an agent that does not do what we wait for, in words. */
+const char *cfn_bus_excuse(cfn_bus_t *bus, uint32_t mailbox);
+
 void cfn_bus_count(cfn_bus_t *bus, unsigned which, uint64_t n);
 
 /* Becomes the consumer of our agent's inbox if we are not. Lock held. */

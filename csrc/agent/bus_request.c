@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "agent/bus.h"
+#include "agent/directory.h"
 #include "base/os.h"
 
 static cfn_pending_t *find_pending(cfn_bus_t *bus, uint64_t correlation) {
@@ -177,11 +178,19 @@ int64_t cfn_bus_request_wait(cfn_bus_t *bus, const cfn_address_t *to, uint64_t c
     if (r == CFN_EMPTY) armed = cfn_event_arm(bell);
     bool there = r == CFN_EMPTY && replies_there(bus);
     if (r != CFN_EMPTY || there || verdict < 0 || cfn_deadline_passed(deadline)) {
+      bool late = r == CFN_EMPTY && !there && verdict == CFN_OK;
+      char name[CFN_NAME_BYTES];
+      if (late && deadline == 0) {
+        cfn_fail(CFN_TIMEOUT, 0, 0, "no answer yet");
+      } else if (late) {
+        cfn_record_name(bus->region, to->index, name);
+        cfn_fail(CFN_TIMEOUT, 0, 0, "timed out waiting for the answer of '%s'; %s", name,
+                 cfn_bus_excuse(bus, to->index));
+      }
       cfn_bus_leave(bus);
       if (r != CFN_EMPTY) return r;
       if (there) continue;
-      if (verdict < 0) return verdict; /* looked once more after it: no answer was on its way */
-      return cfn_fail(CFN_TIMEOUT, 0, 0, "timed out waiting for the answer");
+      return late ? CFN_TIMEOUT : verdict; /* looked once more after it: no answer was on its way */
     }
     int slept = cfn_bus_sleep(bus, bell, armed, CFN_WAIT_REPLY, to->index, to, deadline);
     if (slept == CFN_AGENT_DEAD || slept == CFN_STALE)

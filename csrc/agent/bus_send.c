@@ -27,10 +27,10 @@ static int fail_full(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane, int
   cfn_record_name(bus->region, to->index, name);
   uint64_t depth = cfn_lane_depth(bus->region, to->index, lane);
   return cfn_fail(code, bus->region->geo.config.lane_slots[lane], (int64_t)depth,
-                  "%s: the %s lane of '%s' is full (%u places, %llu messages unread); it reads too "
-                  "slowly or is paused",
+                  "%s: the %s lane of '%s' is full (%u places, %llu messages unread); %s",
                   code == CFN_FULL ? "no room" : "timed out waiting for room", lane_names[lane], name,
-                  bus->region->geo.config.lane_slots[lane], (unsigned long long)depth);
+                  bus->region->geo.config.lane_slots[lane], (unsigned long long)depth,
+                  cfn_bus_excuse(bus, to->index));
 }
 
 static int fail_no_space(cfn_bus_t *bus, unsigned cls) {

@@ -147,7 +147,8 @@ static int open_dir(const char *path, bool create) {
     return cfn_fail_os("cannot make the bus directory %s", path);
   int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) {
-    if (errno == ENOENT) return cfn_fail(CFN_NO_BUS, 0, 0, "there is no bus at %s", path);
+    if (errno == ENOENT) return cfn_fail(CFN_NO_BUS, 0, 0, "there is no bus at %s; the first register, or Bus(name), makes it (are CFNSHM_BUS and "
+                    "CFNSHM_DIR right?)", path);
     if (errno == ELOOP || errno == ENOTDIR)
       return cfn_fail(CFN_PERMISSION, 0, 0,
                       "%s is not a directory of ours (a symbolic link or a file stands there); "
@@ -542,7 +543,8 @@ int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, i
       r = create_region(dir_fd, path, name, wish);
       if (r == 1) *created = true;
     } else if (r == 0) {
-      r = cfn_fail(CFN_NO_BUS, 0, 0, "there is no bus at %s", path);
+      r = cfn_fail(CFN_NO_BUS, 0, 0, "there is no bus at %s; the first register, or Bus(name), makes it (are CFNSHM_BUS and "
+                    "CFNSHM_DIR right?)", path);
     }
     if (dir_fd >= 0) close(dir_fd);
     if (r < 0) {
