@@ -301,3 +301,16 @@ def test_killed_at_random_moments(spawn):
         assert boss.check() == []
         counters = boss.info()["counters"]
         assert counters["acked"] == counters["sent"]
+
+
+def test_an_agent_holds_at_most_four_descriptors(bus_name):
+    def count():
+        return len(os.listdir("/proc/self/fd"))
+
+    before = count()
+    with temp_bus("a", name=bus_name) as bus:
+        assert count() - before == 2  # the directory, the life byte
+        bus.fileno()
+        cfnshm._core.check(cfnshm._core.lib.cfn_bus_fileno(bus._handle, 1))
+        assert count() - before == 4  # and two doorbells
+    assert count() == before
