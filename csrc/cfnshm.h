@@ -36,12 +36,17 @@ void cfn_bus_close(cfn_bus_t *bus);
 /* Frees the handle after close, when no thread is inside any call on it. */
 void cfn_bus_free(cfn_bus_t *bus);
 int cfn_bus_destroy(cfn_bus_t *bus);
+/* The same unless somebody else living is attached: CFN_AGENT_BUSY. */
+int cfn_bus_destroy_idle(cfn_bus_t *bus);
 cfn_region_t *cfn_bus_region(cfn_bus_t *bus);
 uint32_t cfn_bus_attachment(const cfn_bus_t *bus);
 uint64_t cfn_bus_attachment_inc(const cfn_bus_t *bus);
 
 /* ---- agents ---- */
-enum { CFN_ACT_OWN = 1 }; /* be its owner, if nobody living is */
+enum {
+  CFN_ACT_OWN = 1, /* be its owner, if nobody living is */
+  CFN_ACT_ONLY = 2 /* or fail with CFN_AGENT_BUSY */
+};
 /* This handle acts as the agent from now on (made if missing). `*incarnation` is its owner's count,
  * `*owner` whether that is us. */
 int cfn_bus_act_as(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profile, int flags,
@@ -183,9 +188,9 @@ int cfn_bus_ack_batch(cfn_bus_t *bus, const void *batch, const uint32_t *offsets
 int cfn_bus_claim_inbox(cfn_bus_t *bus, int steal);
 /* Gives the inbox back; unacked messages go to the next reader. */
 int cfn_bus_release_inbox(cfn_bus_t *bus);
-/* Messages in an agent's inbox, oldest first, without taking them: as many as fit. */
+/* Messages in an agent's inbox, oldest first, without taking them: as many as fit; *more: not all did. */
 int64_t cfn_bus_peek(cfn_bus_t *bus, const cfn_address_t *address, unsigned lanes, void *out,
-                     size_t room, uint32_t *offsets, uint32_t most, size_t *used);
+                     size_t room, uint32_t *offsets, uint32_t most, size_t *used, int *more);
 /* A descriptor that is readable while messages (0) or replies (1) wait. */
 int cfn_bus_fileno(cfn_bus_t *bus, int replies);
 
@@ -225,5 +230,6 @@ typedef void (*cfn_check_report_t)(void *context, const char *severity, const ch
 /* Verifies every invariant of the region. Returns the number of findings of severity "error";
  * "warning" = will heal by itself or by reaping. At rest (nobody inside any call) there are none. */
 int cfn_region_check(cfn_region_t *region, cfn_check_report_t report, void *context);
+int cfn_bus_check(cfn_bus_t *bus, cfn_check_report_t report, void *context);
 
 #endif

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 
@@ -504,3 +505,94 @@ def test_fileno(bus, other):
     assert select.select([fd], [], [], 0)[0] == []
     bus.send("b", 3)
     assert select.select([fd], [], [], 10)[0] == [fd]
+
+
+# ---- what a user does wrong ----
+
+
+def test_wrong_types_are_told_by_name(bus, other):
+    for call in (
+        lambda: bus.recv(timeout="5"),
+        lambda: bus.recv(timeout=float("nan")),
+        lambda: bus.send("b", b"", timeout=[]),
+    ):
+        with pytest.raises(cfnshm.InvalidArgument, match="a timeout is a number of seconds or None, not"):
+            call()
+    with pytest.raises(cfnshm.InvalidArgument, match=r"\(agent, body\) pairs.*: 1$"):
+        bus.send_many([1, 2])
+    with pytest.raises(cfnshm.InvalidArgument, match="the agent's name must be a text, not 7"):
+        bus.send(7, b"")
+    with pytest.raises(cfnshm.InvalidArgument, match="a message type is a text, not 7"):
+        bus.send("b", b"", type=7)
+    with pytest.raises(cfnshm.InvalidArgument, match="recv_many takes a number of messages"):
+        bus.recv_many("5")
+    assert bus.peek("b") == []
+
+
+def test_an_unknown_agent_comes_with_the_names_that_are_near(bus):
+    bus.register("coder-1")
+    with pytest.raises(cfnshm.UnknownAgent, match="Did you mean 'coder-1'"):
+        bus.send("coder-l", b"")
+    with pytest.raises(cfnshm.UnknownAgent, match=r"cfnshm wait zz waits until it is\)$"):
+        bus.send("zz", b"")
+
+
+def test_a_closed_handle_says_so_everywhere(bus_name):
+    handle = Bus(bus_name, agent="a", agents=16, size="8M", temporary=True)
+    handle.close()
+    for call in (handle.__enter__, handle.check, handle.info, handle.agents, handle.reap, handle.recv):
+        with pytest.raises(cfnshm.Closed, match="open the bus again"):
+            call()
+
+
+def test_fresh_destroys_what_was_left_and_nothing_that_is_used(bus_name):
+    with Bus(bus_name, agent="a", agents=16, size="8M") as left:
+        left.send("a", b"unread")
+        with pytest.raises(cfnshm.AgentBusy, match="in use by 1 living handle"):
+            Bus(bus_name, agent="a", fresh=True)
+    with Bus(bus_name, agent="a", agents=16, size="8M", fresh=True, temporary=True) as bus:
+        assert bus.created
+        with pytest.raises(cfnshm.Timeout):
+            bus.recv(timeout=0)
+
+
+def test_exclusive_wants_to_be_the_owner(bus):
+    with pytest.raises(
+        cfnshm.AgentBusy, match=r"living owner, process \d+ \(this one, by another handle\)"
+    ) as info:
+        Bus(bus.name, agent="a", exclusive=True)
+    assert info.value.pid == os.getpid()
+    with Bus(bus.name, agent="a") as beside:
+        assert not beside.is_owner
+    with Bus(bus.name, agent="b", exclusive=True) as owner:
+        assert owner.is_owner
+
+
+def test_a_body_that_is_too_large_names_the_largest(bus):
+    largest = bus.info()["largest_body"]
+    with pytest.raises(cfnshm.TooLarge, match=f"a body of {largest};"):
+        bus.send("a", bytes(largest + 1))
+    bus.send("a", bytes(largest))
+
+
+def test_a_broadcast_says_in_words_who_did_not_get_it(bus_name):
+    with temp_bus("a", name=bus_name, lanes={"normal": 2}) as bus:
+        bus.register("b")
+        bus.register("c")
+        bus.send_many([("b", 1), ("b", 2)])
+        with pytest.raises(
+            cfnshm.Full, match=r"1 of 2 agents did not get the broadcast: b \(inbox full\)"
+        ) as info:
+            for _ in range(2):
+                bus.broadcast(b"x", timeout=0)
+        assert list(info.value.missing) == ["b"]
+        assert list(info.value.delivered) == ["c"]
+        assert isinstance(info.value, cfnshm.Timeout)
+
+
+def test_settings_in_the_environment_are_named_when_they_are_wrong(monkeypatch, bus_name):
+    for name in ("CFNSHM_AGENTS", "CFNSHM_SIZE"):
+        monkeypatch.setenv(name, "abc")
+        with pytest.raises(cfnshm.InvalidArgument, match=f"{name}.*'abc'"):
+            Bus(bus_name)
+        monkeypatch.delenv(name)

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import uuid
 
@@ -32,14 +33,14 @@ pytestmark = [
     pytest.mark.skipif(BASH is None, reason="there is no bash"),
 ]
 
-OK, ERROR, USAGE, EMPTY, FULL, UNKNOWN, PERMISSION, CORRUPT, FENCED, BUSY, NO_ROOM = (
-    0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11,
+OK, ERROR, USAGE, EMPTY, FULL, UNKNOWN, DEAD, PERMISSION, CORRUPT, FENCED, BUSY, NO_ROOM, NO_BUS = (
+    0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
 )  # fmt: skip
 CONTROL_LANE = 64  # places in the lane that fills up soonest
 
 HOT_VERBS = [
     "register", "unregister", "send", "recv", "ack", "request", "reply", "broadcast", "inbox",
-    "list", "status", "whoami", "destroy",
+    "list", "status", "wait", "whoami", "destroy",
 ]  # fmt: skip
 
 
@@ -207,8 +208,8 @@ def test_wrong_usage_is_2_and_says_why(pair, args):
     assert failure["code"] in ("USAGE", "INVALID", "BAD_NAME")
 
 
-@pytest.mark.parametrize("verb", [v for v in HOT_VERBS if v not in ("register", "whoami")])
-def test_no_bus_is_1(bus, verb):
+@pytest.mark.parametrize("verb", [v for v in HOT_VERBS if v not in ("register", "wait", "whoami")])
+def test_no_bus_is_12(bus, verb):
     args = {"ack": ["1.1.1"], "reply": ["message:1:a", "x"], "status": ["x"], "list": []}.get(
         verb, ["a", "x"][: 2 if verb in ("send", "request") else 1]
     )
@@ -216,10 +217,10 @@ def test_no_bus_is_1(bus, verb):
         args = []
     if verb == "broadcast":
         args = ["x"]
-    failure = bus.json(verb, *args, "--as", "a", exit=ERROR)
+    failure = bus.json(verb, *args, "--as", "a", exit=NO_BUS)
     assert failure["code"] == "NO_BUS"
     assert failure["remedy"]
-    assert bus.run(verb, *args, "--as", "a", exit=ERROR).stdout == b""
+    assert bus.run(verb, *args, "--as", "a", exit=NO_BUS).stdout == b""
     assert not bus.path.exists()
 
 
@@ -275,7 +276,7 @@ def test_identity_by_environment_and_option(pair):
     pair.run("register", "a", "--bus", other)
     assert pair.lines("inbox", "a", "--bus", other) == []
     pair.run("destroy", other)
-    pair.run("list", "--bus", other, exit=ERROR)
+    pair.run("list", "--bus", other, exit=NO_BUS)
 
 
 def test_directory_option(bus, tmp_path):
@@ -283,7 +284,7 @@ def test_directory_option(bus, tmp_path):
     where.mkdir()
     bus.run("register", "a", "--dir", str(where))
     assert [a["name"] for a in bus.lines("list", env={"CFNSHM_DIR": str(where)})] == ["a"]
-    bus.run("list", exit=ERROR)
+    bus.run("list", exit=NO_BUS)
     bus.run("destroy", "--dir", str(where))
     assert list(where.iterdir()) == []
 
@@ -304,9 +305,9 @@ def test_destroy(pair):
     assert pair.path.exists()
     pair.run("destroy", "--force")
     assert not pair.path.exists()
-    assert reader.wait(PATIENCE) == ERROR
+    assert reader.wait(PATIENCE) == NO_BUS
     assert b"destroyed" in reader.stderr.read()
-    pair.run("destroy", "--force", exit=ERROR)
+    pair.run("destroy", "--force", exit=NO_BUS)
 
 
 def test_capacity_is_11(bus):
@@ -479,13 +480,86 @@ def test_all_of_an_empty_inbox_says_so(pair):
     assert pair.json("recv", "--as", "b", "--all", exit=EMPTY)["code"] == "EMPTY"
 
 
+def test_wait_waits_for_agents_and_names_who_is_missing(bus):
+    waiting = bus.command("wait", "a", "b")
+    bus.run("register", "a")
+    failure = bus.json("wait", "a", "b", "c", "--timeout", "0.05", exit=EMPTY)
+    assert failure["code"] == "TIMEOUT"
+    assert failure["error"].endswith(": b, c")
+    assert waiting.poll() is None
+    bus.run("register", "b")
+    assert waiting.wait(PATIENCE) == OK
+    assert bus.json("wait", "a", "b")["registered"] == 2
+
+
+def test_an_unknown_verb_is_answered_with_all_of_them(bus):
+    said = bus.run("frobnicate", exit=USAGE).stderr.decode()
+    assert "no such verb" in said
+    for verb in [*HOT_VERBS, "doctor", "buses", "demo"]:
+        assert f"  {verb} " in said
+
+
+def test_a_bad_number_in_the_environment_is_told(bus):
+    for name in ("CFNSHM_AGENTS", "CFNSHM_SIZE"):
+        said = bus.run("register", "a", env={name: "abc"}, exit=USAGE).stderr.decode()
+        assert f"{name} is 'abc'" in said
+    assert not bus.path.exists()
+
+
+def test_a_sender_waiting_for_an_agent_that_dies_is_told_with_6(pair):
+    code = "from cfnshm import Bus; b = Bus(agent='owner'); print('there', flush=True); b.recv(); print(b.recv())"
+    owner = pair.start(sys.executable, "-c", code)
+    assert owner.stdout.readline() == b"there\n"
+    sender = pair.command("send", "owner", "x", "--wait", "--json")
+    pair.until(
+        lambda: pair.messages("owner")[0:1] and pair.messages("owner")[0]["redelivered"], "it was taken"
+    )
+    owner.kill()
+    owner.wait(PATIENCE)
+    out, _ = sender.communicate(timeout=PATIENCE)
+    assert sender.returncode == DEAD
+    failure = json.loads(out)
+    assert failure["code"] == "AGENT_DEAD"
+    assert re.match(r"message \d+\.\d+\.\d+ was sent, but: agent 'owner' is dead", failure["error"])
+
+
+def test_broadcast_says_who_did_not_get_it(pair):
+    for i in range(CONTROL_LANE):
+        pair.run("send", "b", str(i), "--priority", "control", "--timeout", "0")
+    args = ["broadcast", "x", "--as", "c", "--priority", "control", "--timeout", "0"]
+    told = pair.json(*args, exit=FULL)
+    assert (told["agents"], told["delivered"]) == (2, 1)
+    assert told["missing"] == {"b": "FULL"}
+    assert told["code"] == "FULL"
+
+
+def test_buses_lists_and_prunes_what_nobody_needs(pair):
+    def look(*args):
+        lines = pair.out("buses", "--json", *args).splitlines()
+        return {b["bus"]: b for b in map(json.loads, lines)}.get(pair.name)
+
+    pair.run("send", "b", "x")
+    assert look()["unread"] == 1
+    assert look()["agents"] == 2
+    assert look("--prune")["destroyed"] is False
+    pair.run("recv", "--as", "b")
+    reader = pair.reader("b")
+    assert look("--prune")["destroyed"] is False
+    reader.kill()
+    reader.wait(PATIENCE)
+    assert look("--prune")["destroyed"] is True
+    assert look() is None
+
+
 def test_full_is_4_and_waits_without_timeout(pair):
     for i in range(CONTROL_LANE):
         pair.run("send", "b", str(i), "--priority", "control", "--timeout", "0")
     args = ["send", "b", "x", "--priority", "control", "--timeout"]
     assert pair.json(*args, "0", exit=FULL)["code"] == "FULL"
     assert b"full" in pair.run(*args, "0", exit=FULL).stderr
-    assert pair.json(*args, "0.05", exit=EMPTY)["code"] == "TIMEOUT"  # it did wait
+    waited = pair.json(*args, "0.05", exit=FULL)
+    assert waited["code"] == "FULL"
+    assert "timed out waiting for room" in waited["error"]
     pair.run("send", "b", "other lane", "--timeout", "0")
     waiting = pair.command("send", "b", "last", "--priority", "control", "--as", "a")
     assert pair.out("recv", "--as", "b") == b"0\n"
@@ -682,7 +756,7 @@ def test_json_of_every_verb(pair, verb):
     args = {
         "register": ["c"], "unregister": ["b"], "send": ["b", "x"], "recv": [],
         "ack": [waiting["msg_id"]], "request": ["b", "x"], "reply": [waiting["reply_to"], "x"],
-        "broadcast": ["x"], "inbox": ["a"], "list": [], "status": ["x"], "whoami": [],
+        "broadcast": ["x"], "inbox": ["a"], "list": [], "status": ["x"], "whoami": [], "wait": ["b"],
         "destroy": [],
     }[verb]  # fmt: skip
     if verb == "request":
@@ -867,7 +941,7 @@ def test_compat_failures_are_loud(pair):
     assert statuses == ["5", "5", "5", "5", "2", "2", "2", "2"]
     assert len(done.stderr.splitlines()) >= 8
     pair.run("destroy")
-    pair.compat("x=$(receive_messages b)", exit=ERROR)
+    pair.compat("x=$(receive_messages b)", exit=NO_BUS)
     assert "PATH" in pair.compat("PATH=/nowhere; init_message_bus_system", exit=127).stderr
 
 

@@ -147,6 +147,18 @@ int cfn_bus_destroy(cfn_bus_t *bus) {
   return r;
 }
 
+int cfn_bus_destroy_idle(cfn_bus_t *bus) {
+  cfn_bus_info_t info;
+  int r = cfn_bus_info(bus, &info);
+  if (r < 0) return r;
+  if (info.attached > 1)
+    return cfn_fail(CFN_AGENT_BUSY, 0, 0,
+                    "bus '%s' is in use by %u living handles; end their processes (cfnshm list), use "
+                    "another name, or destroy it under them (cfnshm destroy --force)",
+                    bus->region->name, info.attached - 1);
+  return cfn_bus_destroy(bus);
+}
+
 cfn_region_t *cfn_bus_region(cfn_bus_t *bus) { return bus->region; }
 uint32_t cfn_bus_attachment(const cfn_bus_t *bus) { return bus->actor.me; }
 uint64_t cfn_bus_attachment_inc(const cfn_bus_t *bus) { return bus->outbox.source.attachment_inc; }
@@ -179,6 +191,11 @@ int cfn_bus_judge(cfn_bus_t *bus, const cfn_address_t *address) {
                   "agent '%s' is dead: its process %llu ended without leaving the bus. Its inbox is "
                   "kept for a successor (start it again under the same name), or unregister it",
                   name, (unsigned long long)pid);
+}
+
+const char *cfn_bus_holder(cfn_bus_t *bus, uint32_t holder, uint64_t *pid) {
+  cfn_identity_of(bus->region, holder, pid);
+  return *pid == bus->outbox.source.pid ? " (this one, by another handle)" : "";
 }
 
 const char *cfn_bus_excuse(cfn_bus_t *bus, uint32_t mailbox) {
@@ -317,6 +334,13 @@ int cfn_bus_act_as(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profi
     uint32_t holder;
     r = cfn_registry_take_owner(&bus->actor, address.index, address.mid, incarnation, &holder);
     if (r == CFN_OK) *owner = 1;
+    if (r == CFN_AGENT_BUSY && flags & CFN_ACT_ONLY) {
+      uint64_t pid;
+      const char *whose = cfn_bus_holder(bus, holder, &pid);
+      cfn_fail(r, (int64_t)pid, 0, "agent '%s' has a living owner, process %llu%s; end it, or take "
+               "another name", agent, (unsigned long long)pid, whose);
+      break;
+    }
     if (r == CFN_OK || r == CFN_AGENT_BUSY) { /* a living owner: act beside it */
       r = CFN_OK;
       break;
@@ -343,8 +367,8 @@ static int find_locked(cfn_bus_t *bus, const char *agent, cfn_address_t *out) {
   if (cfn_directory_find(bus->region, agent, strlen(agent), &out->index, &out->mid) == CFN_OK)
     return CFN_OK;
   return cfn_fail(CFN_UNKNOWN_AGENT, 0, 0,
-                  "no agent '%s' on bus '%s'; register it first (cfnshm register %s), or wait for it",
-                  agent, bus->region->name, agent);
+                  "no agent '%s' on bus '%s' (cfnshm list shows who is there, cfnshm wait %s waits "
+                  "until it is)", agent, bus->region->name, agent);
 }
 
 int cfn_bus_find(cfn_bus_t *bus, const char *agent, cfn_address_t *out) {
@@ -411,9 +435,9 @@ int cfn_bus_unregister(cfn_bus_t *bus, const char *agent, int flags, uint64_t *d
     }
     if (r == CFN_AGENT_BUSY) {
       uint64_t pid;
-      cfn_identity_of(bus->region, holder, &pid);
-      cfn_fail(r, (int64_t)pid, 0, "agent '%s' belongs to process %llu, which is alive; end it first, "
-               "or unregister with force", agent, (unsigned long long)pid);
+      const char *whose = cfn_bus_holder(bus, holder, &pid);
+      cfn_fail(r, (int64_t)pid, 0, "agent '%s' belongs to process %llu%s, which is alive; end it first, "
+               "or unregister with force", agent, (unsigned long long)pid, whose);
     }
     break;
   }

@@ -68,6 +68,9 @@ bool cfn_deadline_passed(uint64_t deadline);
 /* Is the agent's process proven dead? CFN_OK or CFN_AGENT_DEAD with the story, CFN_STALE. */
 int cfn_bus_judge(cfn_bus_t *bus, const cfn_address_t *address);
 
+/* Who holds attachment `holder`: its process in *pid, and words to put behind the number. */
+const char *cfn_bus_holder(cfn_bus_t *bus, uint32_t holder, uint64_t *pid);
+
 /* What may be the matter with an agent that does not do what we wait for, in words. */
 const char *cfn_bus_excuse(cfn_bus_t *bus, uint32_t mailbox);
 

@@ -88,3 +88,11 @@ int cfn_bus_info(cfn_bus_t *bus, cfn_bus_info_t *out) {
   cfn_bus_leave(bus);
   return CFN_OK;
 }
+
+int cfn_bus_check(cfn_bus_t *bus, cfn_check_report_t report, void *context) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  r = cfn_region_check(bus->region, report, context);
+  cfn_bus_leave(bus);
+  return r;
+}

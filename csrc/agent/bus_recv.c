@@ -85,11 +85,11 @@ int cfn_bus_consume(cfn_bus_t *bus, bool steal) {
     }
     if (r == CFN_AGENT_BUSY) {
       uint64_t pid;
-      cfn_identity_of(bus->region, holder, &pid);
+      const char *whose = cfn_bus_holder(bus, holder, &pid);
       return cfn_fail(r, (int64_t)pid, 0,
-                      "the inbox of '%s' is being read by process %llu, which is alive; only one "
-                      "reads at a time. End it, or take the inbox over with steal",
-                      bus->agent, (unsigned long long)pid);
+                      "the inbox of '%s' is being read by process %llu%s, which is alive; only one "
+                      "reads at a time. Close it, or take the inbox over: bus.claim(steal=True), "
+                      "cfnshm recv --steal", bus->agent, (unsigned long long)pid, whose);
     }
     if (r == CFN_STALE)
       return cfn_fail(CFN_UNKNOWN_AGENT, 0, 0, "agent '%s' was unregistered meanwhile", bus->agent);
@@ -402,7 +402,7 @@ static void peek_frame(void *context, const cfn_peek_t *peek) {
 }
 
 int64_t cfn_bus_peek(cfn_bus_t *bus, const cfn_address_t *address, unsigned lanes, void *out,
-                     size_t room, uint32_t *offsets, uint32_t most, size_t *used) {
+                     size_t room, uint32_t *offsets, uint32_t most, size_t *used, int *more) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
   peeking_t p = {.out = out, .room = room, .offsets = offsets, .most = most};
@@ -416,5 +416,6 @@ int64_t cfn_bus_peek(cfn_bus_t *bus, const cfn_address_t *address, unsigned lane
     r = cfn_fail(CFN_STALE, 0, 0, "the agent was unregistered meanwhile");
   cfn_bus_leave(bus);
   *used = p.used;
+  *more = p.full;
   return r < 0 ? r : (int64_t)p.n;
 }

@@ -18,17 +18,18 @@ uint64_t cfn_bus_largest_body(cfn_bus_t *bus) {
 static int fail_too_large(cfn_bus_t *bus, uint64_t bytes) {
   return cfn_fail(CFN_TOO_LARGE, cfn_slab_largest(bus->region), (int64_t)bytes,
                   "the message needs %llu bytes with its header and the largest chunk of bus '%s' "
-                  "holds %u; split it, or pass a file name",
-                  (unsigned long long)bytes, bus->region->name, cfn_slab_largest(bus->region));
+                  "holds %u, which is a body of %llu; split it, or pass a file name",
+                  (unsigned long long)bytes, bus->region->name, cfn_slab_largest(bus->region),
+                  (unsigned long long)cfn_bus_largest_body(bus));
 }
 
-static int fail_full(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane, int code) {
+static int fail_full(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane, bool waited) {
   char name[CFN_NAME_BYTES];
   cfn_record_name(bus->region, to->index, name);
   uint64_t depth = cfn_lane_depth(bus->region, to->index, lane);
-  return cfn_fail(code, bus->region->geo.config.lane_slots[lane], (int64_t)depth,
+  return cfn_fail(CFN_FULL, bus->region->geo.config.lane_slots[lane], (int64_t)depth,
                   "%s: the %s lane of '%s' is full (%u places, %llu messages unread); %s",
-                  code == CFN_FULL ? "no room" : "timed out waiting for room", lane_names[lane], name,
+                  waited ? "timed out waiting for room" : "no room", lane_names[lane], name,
                   bus->region->geo.config.lane_slots[lane], (unsigned long long)depth,
                   cfn_bus_excuse(bus, to->index));
 }
@@ -76,11 +77,9 @@ static int wait_for_room(sending_t *s, int why, unsigned cls, const cfn_outgoing
     if (why == CFN_NO_SPACE) {
       fail_no_space(bus, cls);
     } else if (s->to) {
-      r = s->deadline ? CFN_TIMEOUT : CFN_FULL;
-      fail_full(bus, s->to, s->route.lane, r);
+      r = fail_full(bus, s->to, s->route.lane, s->deadline != 0);
     } else {
-      r = s->deadline ? CFN_TIMEOUT : CFN_FULL;
-      cfn_fail(r, CFN_REPLY_SLOTS, 0, "the asker has %u unread replies", CFN_REPLY_SLOTS);
+      r = cfn_fail(CFN_FULL, CFN_REPLY_SLOTS, 0, "the asker has %u unread replies", CFN_REPLY_SLOTS);
     }
     cfn_bus_leave(bus);
     return r;

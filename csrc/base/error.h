@@ -30,8 +30,8 @@
   X(STALE, -19, 5, "the agent was removed meanwhile")                                      \
   X(OS, -20, 1, "the operating system refused")                                            \
   X(INVALID, -21, 2, "bad argument")                                                       \
-  X(RETIRED, -22, 1, "the bus was destroyed")                                              \
-  X(NO_BUS, -23, 1, "no such bus")                                                         \
+  X(RETIRED, -22, 12, "the bus was destroyed")                                             \
+  X(NO_BUS, -23, 12, "no such bus")                                                        \
   X(NO_MEMORY, -24, 1, "out of memory in this process")
 
 enum {

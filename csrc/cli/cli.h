@@ -24,6 +24,7 @@ typedef struct cfn_cli {
   char **argv;
 } cfn_cli_t;
 
+bool cfn_cli_knows(const char *verb);
 /* Exit status of the command. */
 int cfn_cli_run(cfn_cli_t *cli);
 
@@ -32,5 +33,8 @@ int cfn_cli_fail(const cfn_cli_t *cli, int code);
 int cfn_cli_usage(const cfn_cli_t *cli, const char *problem);
 uint64_t cfn_cli_deadline(const cfn_cli_t *cli, double otherwise);
 const char *cfn_cli_help(const char *verb);
+/* Has whoever would read our output gone away? Then a waiting `x=$(cfnshm recv)` whose shell was killed
+ * must not go on holding the inbox. */
+bool cfn_cli_reader_gone(void);
 
 #endif

@@ -1,5 +1,5 @@
-/* cfnshm, the command. Hot verbs are done here, in a process that starts in under a millisecond; any
- * other verb is handed to Python (`python -m cfnshm`), which has the cold ones.
+/* cfnshm, the command. Hot verbs are done here, in a process that starts in under a millisecond; the cold
+ * ones are handed to Python (`python -m cfnshm`).
  *
  * stdout is data only, stderr is for people. Exit codes: base/error.h. */
 #include <errno.h>
@@ -18,13 +18,12 @@
 #define CFN_VERSION "0.0.0"
 #endif
 
-static const char *const hot[] = {"register", "unregister", "send", "recv", "ack", "request",
-                                  "reply", "broadcast", "inbox", "list", "whoami", "status",
-                                  "destroy", NULL};
+/* What Python does: known here, so that a mistyped verb is answered with all of them. */
+static const char *const cold[] = {"demo", "doctor", "buses", "version", NULL};
 
-static bool is_hot(const char *verb) {
-  for (int i = 0; hot[i]; i++)
-    if (strcmp(hot[i], verb) == 0) return true;
+static bool is_cold(const char *verb) {
+  for (int i = 0; cold[i]; i++)
+    if (strcmp(cold[i], verb) == 0) return true;
   return false;
 }
 
@@ -35,9 +34,11 @@ static const char *remedy(int code) {
     case CFN_UNKNOWN_AGENT: return "register the agent, or look at: cfnshm list";
     case CFN_AGENT_DEAD: return "start it again under its name, or: cfnshm unregister NAME";
     case CFN_AGENT_BUSY: return "end the process that holds it, or use --steal / --force";
-    case CFN_FULL: return "wait with --timeout SECONDS";
+    case CFN_FULL: return "wait longer with --timeout SECONDS; who should read it: cfnshm list";
     case CFN_TIMEOUT: case CFN_EMPTY: return "wait longer with --timeout SECONDS";
-    case CFN_NO_SPACE: case CFN_OVER_CAPACITY: return "create the bus larger: CFNSHM_SIZE, CFNSHM_AGENTS";
+    case CFN_NO_SPACE: return "read the full inboxes; destroy what is not needed (cfnshm buses); or choose "
+                              "another size (CFNSHM_SIZE)";
+    case CFN_OVER_CAPACITY: return "create the bus larger: CFNSHM_SIZE, CFNSHM_AGENTS";
     case CFN_NO_BUS: return "cfnshm register NAME creates it";
     case CFN_VERSION_MISMATCH: case CFN_CORRUPT: return "cfnshm doctor; cfnshm destroy --force";
     default: return "";
@@ -187,6 +188,15 @@ static const char *env(const char *name, const char *otherwise) {
   return value && *value ? value : otherwise;
 }
 
+/* A number from the environment: 0, or the exit status. */
+static int env_size(const cfn_cli_t *cli, const char *name, uint64_t most, uint64_t *out) {
+  const char *value = env(name, NULL);
+  char problem[200];
+  if (!value || (parse_size(value, out) && *out <= most)) return 0;
+  snprintf(problem, sizeof problem, "%s is '%.60s', which is not a number such as 512 or 64M", name, value);
+  return cfn_cli_usage(cli, problem);
+}
+
 /* ---- cold verbs ---- */
 
 /* The interpreter of the environment that this command was installed into stands beside it. */
@@ -232,17 +242,17 @@ int main(int argc, char **argv) {
     printf("cfnshm %s (layout %u)\n", CFN_VERSION, CFN_ABI);
     return 0;
   }
-  if (!is_hot(argv[1])) return run_python(argc, argv);
+  if (is_cold(argv[1])) return run_python(argc, argv);
   cfn_cli_t cli = {.verb = argv[1],
                    .bus = env("CFNSHM_BUS", "default"),
                    .agent = env("CFNSHM_AGENT", NULL),
                    .lane = CFN_LANE_NORMAL,
                    .count = 1};
   cfn_cli_t *c = &cli;
-  uint64_t number;
-  if (parse_size(env("CFNSHM_AGENTS", ""), &number)) c->agents = number;
-  if (parse_size(env("CFNSHM_SIZE", ""), &number)) c->size = number;
-  int status = parse(c, argc - 1, argv + 1);
+  if (!cfn_cli_knows(argv[1])) return cfn_cli_usage(c, "there is no such verb");
+  int status = env_size(c, "CFNSHM_AGENTS", CFN_MAX_AGENTS, &c->agents);
+  if (!status) status = env_size(c, "CFNSHM_SIZE", UINT64_MAX, &c->size);
+  if (!status) status = parse(c, argc - 1, argv + 1);
   if (status) return status < 0 ? 0 : status;
   status = cfn_cli_run(c);
   if (fflush(stdout) != 0 && status == 0) {

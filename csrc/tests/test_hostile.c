@@ -54,7 +54,7 @@ static void exercise(void) {
     if (t_recv(b, 0, &w, body) < 0) break;
     if (i % 3) t_ack(b, w.token);
   }
-  cfn_bus_peek(a, &x, CFN_ALL_LANES, out, sizeof out, offsets, 64, &used);
+  cfn_bus_peek(a, &x, CFN_ALL_LANES, out, sizeof out, offsets, 64, &used, &(int){0});
   cfn_bus_agent_info(a, &x, &info);
   cfn_bus_info(a, &bus);
   cfn_bus_agents(a, all, 16);

@@ -1,16 +1,20 @@
-"""What is known of the agents on a bus. Every value is read from the bus at the call."""
+"""The agents on a bus: who is there, what is known of each. Every value is read from the bus at the call."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
-from ._core import text
+from . import _core, profile
+from ._core import INTERRUPTED, STALE, c_text, check, deadline_of, ffi, lib, text
+from .errors import InvalidArgument, Timeout
+from .handle import Handle
 from .message import LANE_NAMES
+from .profile import TEXTS
 
 LIFE = ("none", "alive", "dead")
 WAITING = ("", "inbox", "space", "chunks", "receipt", "reply", "agent")
-TEXTS = ("type", "team", "capabilities", "tags", "status")
 
 
 @dataclass(frozen=True)
@@ -85,3 +89,144 @@ def from_core(info: Any) -> AgentInfo:
         registered=info.registered_wall_ns / 1e9,
         readable=bool(info.readable),
     )
+
+
+class Agents(Handle):
+    """The part of a `Bus` that knows the agents."""
+
+    def register(
+        self,
+        agent: str,
+        *,
+        type: str = "",
+        team: str = "",
+        capabilities: Iterable[str] | str = (),
+        tags: Iterable[str] | str = (),
+        status: str = "",
+    ) -> bool:
+        """Makes an agent that nobody owns yet, so that messages for it can be sent before its process
+        runs. True if it is new; an existing one gets the texts that are given.
+
+        Raises:
+            OverCapacity, BadName, InvalidArgument.
+        """
+        said, keep = profile.to_core(profile.texts(type, team, capabilities, tags, status))
+        address, made = ffi.new("cfn_address_t *"), ffi.new("int *")
+        name = c_text(agent, "the agent's name")
+        check(lib.cfn_bus_register(self._handle, name, said, address, made))
+        del keep
+        self._peers[agent] = (address.index, address.mid)
+        return bool(made[0])
+
+    def unregister(self, agent: str | None = None, *, force: bool = False) -> int:
+        """Removes an agent (default: this one) and its inbox. Returns how many unread messages were
+        dropped.
+
+        Raises:
+            AgentBusy: a living process owns or reads it, and `force` is not set.
+            UnknownAgent.
+        """
+        agent = agent or self.agent
+        dropped = ffi.new("uint64_t *")
+        check(lib.cfn_bus_unregister(self._handle, c_text(agent, "the agent's name"), force, dropped))
+        self._peers.pop(agent, None)
+        return int(dropped[0])
+
+    def rename(self, *_: Any) -> NoReturn:
+        """Agents are not renamed: messages on their way carry the name. Register the new name and
+        unregister the old one.
+
+        Raises:
+            InvalidArgument: always.
+        """
+        raise InvalidArgument(
+            "agents are not renamed: messages on their way carry the name. Register the new name, "
+            "then unregister the old one"
+        )
+
+    def set_status(self, status: str, *, agent: str | None = None) -> None:
+        """Sets the status line that `agents()` and `cfnshm list` show, at most 247 bytes."""
+        said = ffi.new("cfn_profile_t *")
+        keep = c_text(status, "the status")
+        said.text[TEXTS.index("status")] = keep
+        name = c_text(agent or self.agent, "the agent's name")
+        check(lib.cfn_bus_set_profile(self._handle, name, said))
+
+    def _agents(
+        self, type: str | None = None, team: str | None = None, capability: str | None = None
+    ) -> list[tuple[AgentInfo, tuple[int, int]]]:
+        most = 256
+        while True:
+            all_ = ffi.new("cfn_address_t[]", most)
+            n = check(lib.cfn_bus_agents(self._handle, all_, most))
+            if n <= most:
+                break
+            most = n + 64
+        info = ffi.new("cfn_agent_info_t *")
+        out = []
+        for i in range(n):
+            code = lib.cfn_bus_agent_info(self._handle, all_ + i, info)
+            if code == STALE:
+                continue
+            check(code)
+            one = from_core(info)
+            if (
+                (type is None or one.type == type)
+                and (team is None or one.team == team)
+                and (capability is None or capability in one.capabilities)
+            ):
+                out.append((one, (all_[i].index, all_[i].mid)))
+        return out
+
+    def agents(
+        self,
+        *,
+        type: str | None = None,
+        team: str | None = None,
+        capability: str | None = None,
+        alive: bool | None = None,
+    ) -> list[AgentInfo]:
+        """All agents, or those of a type, team, capability or life."""
+        found = [info for info, _ in self._agents(type, team, capability)]
+        return found if alive is None else [info for info in found if info.alive is alive]
+
+    def agent_info(self, agent: str | None = None) -> AgentInfo:
+        """One agent (default: this one).
+
+        Raises:
+            UnknownAgent.
+        """
+        agent = agent or self.agent
+        info = ffi.new("cfn_agent_info_t *")
+        code = STALE
+        while code == STALE:
+            self._stale(agent)
+            code = lib.cfn_bus_agent_info(self._handle, self._address(agent), info)
+        check(code)
+        return from_core(info)
+
+    def wait_for(self, *agents: str, timeout: float | None = None) -> None:
+        """Waits until all these agents are registered.
+
+        Raises:
+            Timeout: not in time; the message names who is missing.
+        """
+        deadline = deadline_of(timeout)
+        address = ffi.new("cfn_address_t *")
+        for agent in agents:
+            name = c_text(agent, "the agent's name")
+            code = INTERRUPTED
+            while code == INTERRUPTED:
+                code = lib.cfn_bus_wait_agent(self._handle, name, deadline, address)
+            if code == _core.CODES["UNKNOWN_AGENT"]:
+                missing = [a for a in agents if not self.is_registered(a)]
+                raise Timeout(f"not registered yet: {', '.join(missing)}")
+            check(code)
+            self._peers[agent] = (address.index, address.mid)
+
+    def is_registered(self, agent: str) -> bool:
+        """Is there an agent of that name?"""
+        return self._look(agent) is not None
+
+    def _names(self) -> list[str]:
+        return [info.name for info, _ in self._agents()]

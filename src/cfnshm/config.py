@@ -38,6 +38,10 @@ def parse_size(value: int | str, what: str = "size") -> int:
     return int(digits) * unit
 
 
+def _whole(value: str) -> int:
+    return int(value) if value.isascii() and value.isdigit() else 0
+
+
 def parse_map(value: Mapping[Any, int] | str | None, what: str) -> dict[str, int]:
     """A mapping, or the text `a=1,b=2` of an environment variable."""
     if not value:
@@ -64,13 +68,17 @@ def fill_wish(
         InvalidArgument: a value makes no sense; the message names it.
     """
     env = os.environ
+    what = "agents"
     if agents is None and env.get("CFNSHM_AGENTS"):
-        agents = parse_size(env["CFNSHM_AGENTS"], "CFNSHM_AGENTS")
-    if agents is not None and not 1 <= agents <= 65536:
-        raise InvalidArgument(f"agents must be 1 to 65536, not {agents}")
+        agents, what = _whole(env["CFNSHM_AGENTS"]), "CFNSHM_AGENTS"
+    if agents is not None and not (isinstance(agents, int) and 1 <= agents <= 65536):
+        said = agents if what == "agents" else env["CFNSHM_AGENTS"]
+        raise InvalidArgument(f"{what} is a number of agents from 1 to 65536, not {said!r}")
     wish.agents = agents or 0
-    size = size if size is not None else env.get("CFNSHM_SIZE") or 0
-    wish.size_bytes = parse_size(size)
+    if size is not None:
+        wish.size_bytes = parse_size(size)
+    else:
+        wish.size_bytes = parse_size(env.get("CFNSHM_SIZE") or 0, "CFNSHM_SIZE")
     for name, slots in parse_map(lanes or env.get("CFNSHM_LANES"), "lanes").items():
         if name not in LANES:
             raise InvalidArgument(f"there is no lane {name!r}; lanes are {', '.join(LANES)}")

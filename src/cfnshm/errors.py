@@ -35,8 +35,9 @@ class Timeout(Error, TimeoutError):
     code = "TIMEOUT"
 
 
-class Full(Error):
-    """The receiver's lane is full. `have` is its capacity, `want` the number of unread messages.
+class Full(Timeout):
+    """The receiver's lane is full, and stayed so for the given time. `have` is its capacity, `want` the
+    number of unread messages.
 
     From `broadcast`: `delivered` maps the agents that got it to their receipts, `missing` those that
     did not to the error.
@@ -44,7 +45,7 @@ class Full(Error):
 
     code = "FULL"
     delivered: dict[str, Any] = {}
-    missing: dict[str, Exception] = {}
+    missing: dict[str, Error] = {}
 
 
 class UnknownAgent(Error, LookupError):
@@ -60,7 +61,8 @@ class AgentDead(Error):
 
 
 class AgentBusy(Error):
-    """A living process (`pid`) reads this inbox or owns this agent; only one does at a time."""
+    """A living process (`pid`) reads this inbox or owns this agent, and only one does at a time; or the
+    bus that was to be destroyed is in use."""
 
     code = "AGENT_BUSY"
 

@@ -13,14 +13,11 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import msgspec
 
 from .errors import Corrupt, InvalidArgument
-
-if TYPE_CHECKING:
-    from .bus import Bus
 
 RAW, TEXT, JSON, ARRAY = 0, 1, 2, 3
 CODECS = ("raw", "text", "json", "array")
@@ -153,12 +150,12 @@ class Message:
     _to: str
 
     # Made for every message received: it keeps the bytes and takes them apart when it is asked.
-    def __init__(self, bus: Bus, wire: bytes) -> None:
+    def __init__(self, bus: Any, wire: bytes) -> None:  # bus: the Bus it came from
         self._bus = bus
         self._wire = wire
 
     @classmethod
-    def _with_body(cls, bus: Bus, wire: bytes, raw: Any, exporter: Any = None) -> Message:
+    def _with_body(cls, bus: Any, wire: bytes, raw: Any, exporter: Any = None) -> Message:
         """A message whose body is not among the wire bytes: a copy, or its place in the bus, of which
         views are made."""
         message = cls(bus, wire)
@@ -176,7 +173,7 @@ class Message:
 
     @property
     def to(self) -> str:
-        return getattr(self, "_to", None) or self._bus.agent
+        return str(getattr(self, "_to", None) or self._bus.agent)
 
     @property
     def id(self) -> str:
@@ -281,7 +278,7 @@ class Message:
 
     def reply(self, body: Any, *, type: str = "", failed: bool = False) -> bool:
         """Answers the sender; see `Bus.reply`."""
-        return self._bus.reply(self, body, type=type, failed=failed)
+        return bool(self._bus.reply(self, body, type=type, failed=failed))
 
     def _release(self) -> bool:
         """Ends the view into the bus; False while somebody else still uses it.
@@ -314,7 +311,7 @@ class Batch(Sequence[Message]):
 
     __slots__ = ("_bus", "_count", "_made", "_offsets", "_wire", "acked")
 
-    def __init__(self, bus: Bus, wire: bytes, offsets: memoryview, count: int, large: Message | None) -> None:
+    def __init__(self, bus: Any, wire: bytes, offsets: memoryview, count: int, large: Message | None) -> None:
         self._bus = bus
         self._wire = wire
         self._offsets = offsets

@@ -10,7 +10,7 @@ from . import _core
 from .errors import InvalidArgument, UnknownAgent
 
 if TYPE_CHECKING:
-    from .bus import Bus
+    from .handle import Handle
 
 STATES = ("stored", "seen", "acked", "dropped")
 _RECEIPT = struct.Struct("<3Q4I")  # cfn_receipt_t
@@ -26,7 +26,7 @@ class Receipt:
 
     __slots__ = ("_bus", "_data", "to")
 
-    def __init__(self, bus: Bus, to: str, data: bytes) -> None:
+    def __init__(self, bus: Handle, to: str, data: bytes) -> None:
         self._bus = bus
         self._data = data
         self.to = to
@@ -77,7 +77,7 @@ class Receipt:
             raise InvalidArgument(f"a receipt can be waited for until {STATES[:3]}, not {state!r}")
         want = STATES.index(state)
         receipt = self._core()
-        deadline = self._bus._deadline(timeout)
+        deadline = _core.deadline_of(timeout)
         code = _core.INTERRUPTED
         while code == _core.INTERRUPTED:
             code = _core.lib.cfn_bus_receipt_wait(self._bus._handle, receipt, want, deadline)

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, NoReturn
 
 from .. import errors
 from ._lib import ffi, lib
 
-__all__ = ["FOREVER", "check", "fail", "ffi", "lib", "text"]
+__all__ = ["FOREVER", "c_text", "check", "deadline_of", "fail", "ffi", "lib", "text"]
 
 FOREVER: int = 0xFFFFFFFFFFFFFFFF
 
@@ -46,6 +47,40 @@ def fail(code: int) -> NoReturn:
         if isinstance(error, OSError):
             error.errno = failure.os_errno or None
     raise error
+
+
+def c_text(value: str, what: str) -> Any:
+    """A C string of a str.
+
+    Raises:
+        errors.InvalidArgument: it is no str, or has a NUL; the message says that `what` is wrong.
+    """
+    if not isinstance(value, str):
+        raise errors.InvalidArgument(f"{what} must be a text, not {value!r}")
+    data = value.encode()
+    if b"\0" in data:
+        raise errors.InvalidArgument(f"{what} must not contain NUL: {value!r}")
+    return ffi.new("char[]", data)
+
+
+def deadline_of(timeout: float | None) -> int:
+    """The core's deadline of a timeout in seconds.
+
+    Raises:
+        errors.InvalidArgument: it is no number.
+    """
+    if timeout is None:
+        return FOREVER
+    try:
+        if timeout <= 0:
+            return 0
+        if timeout < 1e9:
+            return time.monotonic_ns() + int(timeout * 1e9)
+        if timeout == timeout:  # not NaN: longer than anybody waits
+            return FOREVER
+    except TypeError:
+        pass
+    raise errors.InvalidArgument(f"a timeout is a number of seconds or None, not {timeout!r}")
 
 
 def check(code: int) -> int:

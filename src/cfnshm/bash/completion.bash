@@ -33,7 +33,7 @@ _cfnshm_messages() {
 
 _cfnshm() {
   local verbs='register unregister send recv ack request reply broadcast inbox list status whoami
-    destroy demo doctor version help'
+    destroy wait buses demo doctor version help'
   local common='--bus --as --dir --json --timeout --help'
   # Bash breaks words at ':' and '@', which names may contain, so the words are taken from the line.
   # Quotes are not looked at: no word that matters here has a blank in it.
@@ -100,13 +100,18 @@ _cfnshm() {
       broadcast) choices+=' --team --priority --type --body-json --raw' ;;
       inbox) choices+=' --total --priority' ;;
       list) choices+=' --team --type' ;;
-      ack | whoami | status) ;;
+      ack | whoami | status | wait) ;;
+      buses) choices='--dir --json --prune --help' ;;
+      doctor) choices='--bus --dir --json --reap --help' ;;
+      demo) choices='--coordinators --workers --no-baseline --json --help' ;;
+      version) choices='--json --help' ;;
       *) choices='' ;;
     esac
   else
     case $verb/$positional in
       send/0 | request/0 | unregister/0 | inbox/0) choices=$(_cfnshm_agents "${on[@]}") ;;
-      destroy/0) choices=$(_cfnshm_buses "${dir:-${CFNSHM_DIR:-/dev/shm}}") ;;
+      wait/*) choices=$(_cfnshm_agents "${on[@]}") ;;
+      destroy/0 | doctor/0) choices=$(_cfnshm_buses "${dir:-${CFNSHM_DIR:-/dev/shm}}") ;;
       help/0) choices=$verbs ;;
       ack/*)
         as=${as:-${CFNSHM_AGENT:-}}

@@ -16,7 +16,7 @@ from .. import errors
 _EXIT = {
     "TIMEOUT": 3, "FULL": 4, "UNKNOWN_AGENT": 5, "AGENT_DEAD": 6, "PERMISSION": 7,
     "VERSION_MISMATCH": 8, "CORRUPT": 8, "AGENT_FENCED": 9, "AGENT_BUSY": 10, "NO_SPACE": 11,
-    "TOO_LARGE": 11, "OVER_CAPACITY": 11, "BAD_NAME": 2, "INVALID": 2,
+    "TOO_LARGE": 11, "OVER_CAPACITY": 11, "BAD_NAME": 2, "INVALID": 2, "NO_BUS": 12, "RETIRED": 12,
 }  # fmt: skip
 
 
@@ -40,10 +40,23 @@ def _parser() -> argparse.ArgumentParser:
     doctor = verbs.add_parser(
         "doctor", help="check a bus and say in words what is wrong, dead, leaked or stuck"
     )
-    doctor.add_argument("--bus", default=os.environ.get("CFNSHM_BUS") or "default")
+    bus = os.environ.get("CFNSHM_BUS") or "default"
+    doctor.add_argument("bus", nargs="?", default=argparse.SUPPRESS, metavar="BUS", help=f"default {bus}")
+    doctor.add_argument("--bus", default=bus, help=argparse.SUPPRESS)
     doctor.add_argument("--dir", default=None)
     doctor.add_argument("--json", action="store_true")
     doctor.add_argument("--reap", action="store_true", help="recycle what proven dead processes left")
+    buses = verbs.add_parser(
+        "buses",
+        help="the buses of this user, and what is in them",
+        description="Lists the buses: size, agents, living handles in use, unread messages. --prune destroys "
+        "those that no living process uses and that hold nothing unread.",
+    )
+    buses.add_argument("--dir", default=None)
+    buses.add_argument(
+        "--prune", action="store_true", help="destroy what nobody uses and holds nothing unread"
+    )
+    buses.add_argument("--json", action="store_true")
     version = verbs.add_parser("version", help="versions of the package, the layout, Python, system")
     version.add_argument("--json", action="store_true")
     return parser
@@ -61,12 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .doctor import run
 
             return run(arguments)
+        if arguments.verb == "buses":
+            from .buses import run
+
+            return run(arguments)
         from .version import run
 
         return run(arguments)
     except errors.Error as error:
         if getattr(arguments, "json", False):
-            print(json.dumps({"error": str(error), "code": error.code, "remedy": ""}))
+            print(json.dumps({"error": str(error), "code": error.code}))
         else:
             print(f"cfnshm {arguments.verb}: {error}", file=sys.stderr)
         return _EXIT.get(error.code, 1)

@@ -1,0 +1,27 @@
+/* What the verbs share. verbs.c has the table and the help texts, verbs_message.c what sends and receives,
+ * verbs_agent.c the agents and the bus. */
+#ifndef CFN_CLI_VERBS_H
+#define CFN_CLI_VERBS_H
+
+#include "cli/cli.h"
+
+enum { CFN_NEED_AGENT = 1, CFN_CREATE_BUS = 2, CFN_CREATE_AGENT = 4 };
+/* Opens the bus of the options, acting as their agent if they name one. */
+int cfn_cli_open(const cfn_cli_t *cli, int need, cfn_bus_t **bus);
+
+int cfn_verb_register(cfn_cli_t *cli);
+int cfn_verb_unregister(cfn_cli_t *cli);
+int cfn_verb_send(cfn_cli_t *cli);
+int cfn_verb_recv(cfn_cli_t *cli);
+int cfn_verb_ack(cfn_cli_t *cli);
+int cfn_verb_request(cfn_cli_t *cli);
+int cfn_verb_reply(cfn_cli_t *cli);
+int cfn_verb_broadcast(cfn_cli_t *cli);
+int cfn_verb_inbox(cfn_cli_t *cli);
+int cfn_verb_wait(cfn_cli_t *cli);
+int cfn_verb_list(cfn_cli_t *cli);
+int cfn_verb_whoami(cfn_cli_t *cli);
+int cfn_verb_status(cfn_cli_t *cli);
+int cfn_verb_destroy(cfn_cli_t *cli);
+
+#endif

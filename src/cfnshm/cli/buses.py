@@ -1,0 +1,93 @@
+"""`cfnshm buses`: the buses of this user, what is in them, and those that nobody needs any more."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import errors
+from ..bus import Bus
+
+
+def names(directory: str | None = None) -> list[str]:
+    """The names of this user's buses in a directory (default `$CFNSHM_DIR`, else /dev/shm).
+
+    Raises:
+        errors.PermissionDenied: the directory cannot be read.
+    """
+    where = Path(directory or os.environ.get("CFNSHM_DIR") or "/dev/shm")
+    prefix = f"cfnshm.{os.getuid()}."
+    try:
+        return sorted(path.name.removeprefix(prefix) for path in where.glob(f"{prefix}*") if path.is_dir())
+    except OSError as why:
+        raise errors.PermissionDenied(f"cannot read {where}: {why.strerror}") from why
+
+
+def look(name: str, directory: str | None) -> dict[str, Any]:
+    """What is known of one bus. `problem` says why it cannot be looked into, if it cannot."""
+    try:
+        with Bus(name, agent="", create=False, directory=directory) as bus:
+            info, agents = bus.info(), bus.agents()
+    except errors.Error as error:
+        return {"bus": name, "problem": str(error), "code": error.code}
+    return {
+        "bus": name, "path": info["path"], "bytes": info["bytes"], "agents": len(agents),
+        "attached": info["attached"] - 1, "dead": info["dead"],
+        "unread": sum(agent.unread for agent in agents), "created": info["created"],
+    }  # fmt: skip
+
+
+def prune(found: dict[str, Any], directory: str | None) -> bool:
+    """Destroys a bus if no living process uses it and nothing in it is unread."""
+    if "problem" in found or found["attached"] or found["unread"]:
+        return False
+    try:
+        Bus(found["bus"], agent="", create=False, directory=directory).destroy_idle()
+    except errors.Error as error:  # somebody came meanwhile
+        found["problem"] = str(error)
+        return False
+    return True
+
+
+def run(arguments: argparse.Namespace) -> int:
+    all_ = [look(name, arguments.dir) for name in names(arguments.dir)]
+    if arguments.prune:
+        for found in all_:
+            found["destroyed"] = prune(found, arguments.dir)
+    if arguments.json:
+        for found in all_:
+            print(json.dumps(found))
+        return 0
+    if not all_:
+        print("no buses")
+        return 0
+    print(f"{'BUS':24} {'MiB':>7} {'AGENTS':>6} {'IN USE':>6} {'UNREAD':>7}  AGE")
+    for found in all_:
+        if "bytes" not in found:
+            print(f"{found['bus']:24} {found['problem']}")
+            continue
+        print(
+            f"{found['bus']:24} {found['bytes'] / 2**20:7.1f} {found['agents']:6} {found['attached']:6} "
+            f"{found['unread']:7}  {_age(time.time() - found['created'])}"
+            + ("  destroyed" if found.get("destroyed") else "")
+        )
+    left = [f for f in all_ if not f.get("destroyed") and f.get("attached") == 0]
+    if left and arguments.prune:
+        print(f"kept, though nobody uses them: {len(left)} (unread messages); cfnshm destroy BUS removes one")
+    elif left:
+        print(
+            f"{len(left)} not in use: cfnshm buses --prune removes those with nothing unread, "
+            "cfnshm destroy BUS any"
+        )
+    return 0
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

@@ -1,0 +1,232 @@
+"""Receiving: leases, batches, views, and whose inbox it is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from threading import get_ident
+from typing import Any
+
+from . import _core
+from ._core import INTERRUPTED, STALE, check, deadline_of, fail, ffi, lib
+from .errors import Closed, InvalidArgument
+from .handle import Handle
+from .message import EXTERNAL, WIRE, Batch, Message
+
+_ALL_LANES = 15
+_ROOM = WIRE.size + 64 + 256 + 16384  # a received message is copied here in one crossing
+_BATCH_ROOM = 1 << 18
+_recv_next = lib.cfn_bus_recv_next  # the hot call, looked up once
+
+
+class Inbox(Handle):
+    """The part of a `Bus` that receives."""
+
+    def recv(self, timeout: float | None = None, *, copy: bool = True) -> Message:
+        """The next message of the inbox: control before high before normal before low.
+
+        It is leased, not removed: asking for the next message acks it, and so do `message.ack()` and
+        the clean end of `with`. If this process dies before that, the next reader of the inbox gets
+        it again, marked `redelivered`.
+
+        Args:
+            timeout: seconds.
+            copy: False gives `message.raw` as a memoryview into the bus, valid until it is acked.
+
+        Raises:
+            Timeout: nothing came. AgentBusy: another living process reads this inbox.
+            AgentFenced: it was taken over. UnknownAgent: it was unregistered.
+        """
+        return self._recv(get_ident(), timeout, copy)
+
+    def _recv(self, who: int, timeout: float | None, copy: bool) -> Message:
+        deadline = deadline_of(timeout)
+        before = self._handed.pop(who, None)
+        if before.__class__ is not bytes:  # the wire bytes of a plain message are acked on the way
+            before = ffi.NULL if before is None else self._before(before)
+        try:
+            room, view = self._rooms.pop()
+        except IndexError:
+            room = ffi.new("char[]", _ROOM)
+            view = ffi.buffer(room)
+        flags = 0 if copy else 1
+        while True:
+            n = _recv_next(self._handle, before, _ALL_LANES, flags, deadline, room, _ROOM)
+            if n > 0:
+                wire = view[:n]
+                self._rooms.append((room, view))
+                if wire[96] & EXTERNAL:
+                    message = self._handed[who] = self._external(wire, copy)
+                    return message
+                self._handed[who] = wire
+                return Message(self, wire)
+            if n != INTERRUPTED:
+                self._rooms.append((room, view))
+                fail(n)
+            before = ffi.NULL
+
+    def _before(self, handed: Any) -> Any:
+        """What one crossing can ack of what was handed out before: wire bytes, or NULL if it was acked
+        here, or stays unacked because its view is still in use."""
+        if handed.__class__ is Batch:
+            self._ack_batch(handed)
+            return ffi.NULL
+        if handed.__class__ is Message:
+            return handed._wire if handed._release() else ffi.NULL
+        return handed
+
+    def _external(self, wire: bytes, copy: bool) -> Message:
+        """A message whose body is not among the wire bytes."""
+        head = WIRE.unpack_from(wire)
+        view = ffi.buffer(ffi.cast("char *", head[8]), head[10])
+        if not copy:
+            return Message._with_body(self, wire, None, view)
+        raw = view[:]
+        if head[0]:
+            check(lib.cfn_bus_verify(self._handle, head[0]))  # the copy is good if it still is ours
+        return Message._with_body(self, wire, raw)
+
+    def recv_many(self, n: int = 256, timeout: float | None = None) -> Batch:
+        """Up to `n` messages that are there, waiting only for the first. Asking again acks them all.
+
+        Raises:
+            as `recv`.
+        """
+        return self._recv_many(get_ident(), n, timeout)
+
+    def _recv_many(self, who: int, n: int, timeout: float | None) -> Batch:
+        if not isinstance(n, int) or n < 1:
+            raise InvalidArgument(f"recv_many takes a number of messages from 1 up, not {n!r}")
+        deadline = deadline_of(timeout)
+        handed = self._handed.pop(who, None)
+        if handed is not None:
+            self._ack_anything(handed)
+        room = ffi.new("char[]", min(_BATCH_ROOM, 4096 + n * 4096))
+        offsets = ffi.new("uint32_t[]", n)
+        used = ffi.new("size_t *")
+        count = INTERRUPTED
+        while count == INTERRUPTED:
+            count = lib.cfn_bus_recv_many(
+                self._handle, ffi.NULL, 0, _ALL_LANES, n, deadline, room, len(room), offsets, used
+            )
+        check(count)
+        wire = ffi.buffer(room)[: used[0]]
+        places = memoryview(ffi.buffer(offsets)[: 4 * count]).cast("I")
+        large = None
+        last = places[count - 1]
+        if wire[last + 96] & EXTERNAL:
+            large = self._external(wire[last:], True)
+        batch = Batch(self, wire, places, count, large)
+        self._handed[who] = batch
+        return batch
+
+    def ack(self, message: Message | Batch) -> None:
+        """Acks a message, in any order, or what is unacked of a batch; see `Message.ack`."""
+        if message.__class__ is Batch:
+            self._ack_batch(message)
+        elif not message._release():  # type: ignore[union-attr]
+            raise BufferError(
+                "a view of this message is still in use (a memoryview or an array of it); release it "
+                "before you ack, or receive with copy=True"
+            )
+        else:
+            token = ffi.new("uint64_t *", message.token)  # type: ignore[union-attr]
+            check(lib.cfn_bus_ack(self._handle, token, 1))
+        for who, handed in list(self._handed.items()):
+            if handed is message or handed is getattr(message, "_wire", None):
+                self._handed.pop(who, None)
+
+    def _ack_batch(self, batch: Any) -> None:
+        if not batch.acked:
+            offsets = ffi.from_buffer("uint32_t[]", batch._offsets)
+            check(lib.cfn_bus_ack_batch(self._handle, batch._wire, offsets, len(batch)))
+            batch.acked = True
+
+    def _ack_anything(self, handed: Any) -> None:
+        wire = self._before(handed)
+        if wire != ffi.NULL:
+            token = ffi.new("uint64_t *", int.from_bytes(wire[:8], "little"))
+            code = lib.cfn_bus_ack(self._handle, token, 1)
+            if code < 0 and code != _core.CODES["INVALID"]:  # acked by hand before: nothing is owed
+                fail(code)
+
+    def _ack_handed(self, who: int) -> None:
+        handed = self._handed.pop(who, None)
+        if handed is not None:
+            self._ack_anything(handed)
+
+    def __iter__(self) -> Iterator[Message]:
+        """Messages as they come, for ever: asking for the next acks the one before. Ends when the
+        handle is closed."""
+        return _Messages(self)
+
+    def claim(self, *, steal: bool = False) -> None:
+        """Takes the inbox now, so that no other process can read it.
+
+        `steal=True` takes it from a living reader, whose next call raises `AgentFenced`: an
+        operator's decision. What it had not acked is redelivered here.
+
+        Raises:
+            AgentBusy: a living process (`pid`) reads it.
+        """
+        check(lib.cfn_bus_claim_inbox(self._handle, steal))
+
+    def release(self) -> None:
+        """Gives the inbox back; what is not acked goes to the next reader."""
+        self._handed.clear()
+        check(lib.cfn_bus_release_inbox(self._handle))
+
+    def peek(self, agent: str | None = None, *, limit: int = 1000) -> list[Message]:
+        """What waits in an inbox (default: one's own), oldest first in each lane, without taking it.
+        `message.redelivered` says that it was handed to a reader already. At most 16 MiB of bodies.
+
+        Raises:
+            UnknownAgent.
+        """
+        agent = agent or self.agent
+        room = ffi.new("char[]", 1 << 24)
+        offsets = ffi.new("uint32_t[]", limit)
+        used, more = ffi.new("size_t *"), ffi.new("int *")
+        code = STALE
+        while code == STALE:
+            self._stale(agent)
+            code = lib.cfn_bus_peek(
+                self._handle, self._address(agent), _ALL_LANES, room, len(room), offsets, limit, used,
+                more,
+            )  # fmt: skip
+        wire = ffi.buffer(room)
+        out = []
+        for i in range(check(code)):
+            at = offsets[i]
+            total = int.from_bytes(wire[at + 72 : at + 76], "little")
+            out.append(Message(self, wire[at : at + total]))
+            out[-1]._to = agent
+        return out
+
+    def fileno(self) -> int:
+        """A descriptor that is readable while messages wait, for `select` and event loops. After it
+        became readable, call `recv(timeout=0)`. It belongs to the handle: do not close or read it.
+
+        Raises:
+            AgentBusy: another living process reads this inbox.
+        """
+        return check(lib.cfn_bus_fileno(self._handle, 0))
+
+
+class _Messages(Iterator[Message]):
+    """An endless iterator with an account of its own of what it was handed."""
+
+    def __init__(self, bus: Inbox) -> None:
+        self._bus = bus
+
+    def __next__(self) -> Message:
+        try:
+            return self._bus._recv(id(self), None, True)
+        except Closed:
+            raise StopIteration from None
+
+    def __del__(self) -> None:
+        # The last message stays with the handle: a clean end of `with` acks it, a crash does not.
+        handed = getattr(self._bus, "_handed", {}).pop(id(self), None)
+        if handed is not None and not self._bus._closed and not sys.is_finalizing():
+            self._bus._handed.setdefault(-id(handed), handed)

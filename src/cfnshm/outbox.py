@@ -1,0 +1,274 @@
+"""Sending: one message, many, or one to everybody."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from ._core import FOREVER, INTERRUPTED, STALE, check, deadline_of, fail, ffi, lib
+from .agents import Agents
+from .errors import Error, Full, InvalidArgument, UnknownAgent
+from .message import LANES, encode
+from .receipt import Receipt
+
+_NO_BYTES = b""
+_TYPE_BYTES = 255
+_send_one = lib.cfn_bus_send_one  # the hot call, looked up once
+_WHY = {"FULL": "inbox full", "AGENT_DEAD": "dead", "NO_SPACE": "bus full", "TIMEOUT": "timed out"}
+
+
+def lane_of(priority: str) -> int:
+    """The lane of a priority.
+
+    Raises:
+        InvalidArgument: there is none of that name.
+    """
+    try:
+        return LANES[priority]
+    except (KeyError, TypeError):
+        raise InvalidArgument(
+            f"there is no priority {priority!r}; priorities are {', '.join(LANES)}"
+        ) from None
+
+
+def kind_of(type: str) -> bytes:
+    """The bytes of a message type.
+
+    Raises:
+        InvalidArgument: it is no text, or too long.
+    """
+    if not isinstance(type, str):
+        raise InvalidArgument(f"a message type is a text, not {type!r}")
+    kind = type.encode()
+    if len(kind) > _TYPE_BYTES:
+        raise InvalidArgument(f"a message type has at most {_TYPE_BYTES} bytes, not {len(kind)}")
+    return kind
+
+
+def outgoing(body: Any, type: str, correlation: int = 0, flags: int = 0) -> tuple[Any, list[Any]]:
+    """A `cfn_outgoing_t`, and what must live as long."""
+    codec, raw = encode(body)
+    kind = kind_of(type)
+    keep = [ffi.from_buffer(raw), ffi.new("char[]", kind)]
+    message = ffi.new(
+        "cfn_outgoing_t *",
+        {"body": keep[0], "type": keep[1], "body_bytes": len(keep[0]), "type_bytes": len(kind),
+         "codec": codec, "correlation": correlation, "flags": flags},
+    )  # fmt: skip
+    return message, [*keep, raw]
+
+
+def _class_of(value: Any) -> type:
+    return value.__class__  # type: ignore[no-any-return]
+
+
+def _pair(item: Any) -> tuple[str, Any]:
+    if not isinstance(item, tuple | list) or len(item) != 2:
+        raise InvalidArgument(
+            f"send_many takes (agent, body) pairs, or bodies and to=; this is neither: {item!r:.80}"
+        )
+    return item[0], item[1]
+
+
+class Outbox(Agents):
+    """The part of a `Bus` that sends."""
+
+    def send(
+        self,
+        to: str,
+        body: Any,
+        *,
+        type: str = "",
+        priority: str = "normal",
+        timeout: float | None = None,
+        correlation_id: int = 0,
+    ) -> Receipt:
+        """Puts a message into an agent's inbox; returns when it is there for good.
+
+        Args:
+            to: the agent's name.
+            body: bytes, str, a NumPy array, or anything JSON can hold.
+            type: a word for what it is, at most 255 bytes.
+            priority: "control", "high", "normal" or "low"; each is a lane of its own.
+            timeout: seconds to wait while the lane is full.
+            correlation_id: which of the receiver's messages this answers.
+
+        Raises:
+            Full: the lane is full, and stayed so for `timeout` seconds.
+            UnknownAgent, AgentDead (while waiting for room), NoSpace, TooLarge.
+        """
+        if body.__class__ is bytes:
+            codec, raw = 0, body
+        else:
+            codec, raw = encode(body)
+            if raw.__class__ is not bytes:
+                raw = ffi.from_buffer(raw)
+        try:
+            lane = LANES[priority]
+        except (KeyError, TypeError):
+            lane = lane_of(priority)
+        kind = kind_of(type) if type else _NO_BYTES
+        index, mid = self._peers.get(to) or self._find(to)
+        deadline = FOREVER if timeout is None else deadline_of(timeout)
+        try:
+            receipt, view = self._receipts.pop()
+        except IndexError:
+            receipt = ffi.new("cfn_receipt_t *")
+            view = ffi.buffer(receipt)
+        while True:
+            code = _send_one(
+                self._handle, index, mid, lane, codec, raw, len(raw), kind, len(kind),
+                correlation_id, deadline, receipt,
+            )  # fmt: skip
+            if code == 0:
+                done = Receipt(self, to, view[:])
+                self._receipts.append((receipt, view))
+                return done
+            if code == STALE:
+                index, mid = self._stale(to)
+            elif code != INTERRUPTED:
+                fail(code)
+
+    def send_many(
+        self,
+        messages: Iterable[Any],
+        to: str | None = None,
+        *,
+        type: str = "",
+        priority: str = "normal",
+        timeout: float | None = None,
+    ) -> list[Receipt]:
+        """Sends many messages at once: `send_many(bodies, to="a")`, or `send_many([(to, body), ...])`.
+
+        What goes to one receiver is packed into frames, each published as one: whole or not at all,
+        up to the largest message the bus can hold. Order per receiver is kept.
+
+        Returns:
+            One receipt for each frame.
+
+        Raises:
+            as `send`; the error's `sent` is the number of messages that were sent.
+        """
+        groups: dict[str, list[Any]]
+        if to is not None:
+            groups = {to: list(messages)}
+        else:
+            groups = {}
+            for receiver, body in map(_pair, messages):
+                group = groups.get(receiver)
+                if group is None:
+                    groups[receiver] = [body]
+                else:
+                    group.append(body)
+        deadline = deadline_of(timeout)
+        lane = lane_of(priority)
+        receipts: list[Receipt] = []
+        sent = 0
+        try:
+            for receiver, bodies in groups.items():
+                sent = self._send_group(receiver, bodies, type, lane, deadline, receipts, sent)
+        except Error as error:
+            error.sent = sum(r.count for r in receipts)  # type: ignore[attr-defined]
+            raise
+        return receipts
+
+    def _send_group(
+        self, to: str, bodies: list[Any], type: str, lane: int, deadline: int,
+        receipts: list[Receipt], sent: int,
+    ) -> int:  # fmt: skip
+        codecs: Any = ffi.NULL
+        if set(map(_class_of, bodies)) != {bytes}:
+            pairs = [encode(body) for body in bodies]
+            codecs = bytes([codec for codec, _ in pairs])
+            bodies = [raw if raw.__class__ is bytes else bytes(raw) for _, raw in pairs]
+        lengths = ffi.new("uint32_t[]", list(map(len, bodies)))
+        joined = _NO_BYTES.join(bodies)
+        kind = kind_of(type)
+        n, at, first = len(bodies), 0, 0
+        frames, why = ffi.new("uint32_t *"), ffi.new("int *")
+        room = 1 + len(joined) // 4096 + n // 64 + 16
+        out = ffi.new("cfn_receipt_t[]", room)
+        address = self._address(to)
+        while first < n:
+            count = lib.cfn_bus_send_joined(
+                self._handle, address, lane, kind, len(kind), ffi.from_buffer(joined) + at,
+                lengths + first, codecs if codecs == ffi.NULL else ffi.from_buffer(codecs) + first,
+                n - first, deadline, out, room, frames, why,
+            )  # fmt: skip
+            for i in range(min(frames[0], room)):
+                receipts.append(Receipt(self, to, bytes(ffi.buffer(out + i))))
+            at += sum(lengths[i] for i in range(first, first + count)) if first + count < n else 0
+            first += count
+            if why[0] == STALE:
+                self._stale(to)
+                address = self._address(to)
+            elif why[0] < 0 and why[0] != INTERRUPTED:
+                fail(why[0])
+        return sent + n
+
+    def broadcast(
+        self,
+        body: Any,
+        *,
+        type: str = "",
+        priority: str = "normal",
+        timeout: float | None = None,
+        team: str | None = None,
+        agent_type: str | None = None,
+        capability: str | None = None,
+    ) -> dict[str, Receipt]:
+        """Sends to every agent but this one, or to those of a team, type or capability. Everybody is
+        tried first; then the full ones are waited for.
+
+        Returns:
+            The receipt of each agent.
+
+        Raises:
+            Full: not everybody got it; `error.delivered` and `error.missing` say who.
+        """
+        deadline = deadline_of(timeout)
+        message, keep = outgoing(body, type)
+        wanted = self._agents(type=agent_type, team=team, capability=capability)
+        targets = {info.name: place for info, place in wanted if info.name != self.agent}
+        names = list(targets)
+        n = len(names)
+        if n == 0:
+            return {}
+        addresses = ffi.new("cfn_address_t[]", n)
+        for i, name in enumerate(names):
+            addresses[i].index, addresses[i].mid = targets[name]
+        results, receipts = ffi.new("int[]", n), ffi.new("cfn_receipt_t[]", n)
+        lane = lane_of(priority)
+        check(lib.cfn_bus_broadcast(self._handle, addresses, n, lane, message, results, receipts))
+        del keep
+        delivered: dict[str, Receipt] = {}
+        missing: dict[str, Error] = {}
+        for i, name in enumerate(names):
+            if results[i] == 0:
+                delivered[name] = Receipt(self, name, bytes(ffi.buffer(receipts + i)))
+                continue
+            if results[i] == STALE:  # unregistered since it was listed: not an addressee any more
+                continue
+            left = None if deadline == FOREVER else max(0.0, (deadline - time.monotonic_ns()) / 1e9)
+            try:
+                delivered[name] = self.send(
+                    name, body, type=type, priority=priority, timeout=0 if timeout == 0 else left
+                )
+            except UnknownAgent:
+                continue
+            except Error as error:
+                missing[name] = error
+        if missing:
+            full = Full(
+                f"{len(missing)} of {len(missing) + len(delivered)} agents did not get the broadcast: "
+                + ", ".join(f"{name} ({_why(why)})" for name, why in list(missing.items())[:5])
+                + (", ..." if len(missing) > 5 else "")
+            )
+            full.delivered, full.missing = delivered, missing
+            raise full
+        return delivered
+
+
+def _why(error: Error) -> str:
+    return _WHY.get(error.code, error.code.lower().replace("_", " "))
