@@ -507,7 +507,10 @@ def test_a_bad_number_in_the_environment_is_told(bus):
 
 
 def test_a_sender_waiting_for_an_agent_that_dies_is_told_with_6(pair):
-    code = "from cfnshm import Bus; b = Bus(agent='owner'); print('there', flush=True); b.recv(); print(b.recv())"
+    code = (
+        "import signal; from cfnshm import Bus; b = Bus(agent='owner'); print('there', flush=True); "
+        "b.recv(); signal.pause()"
+    )
     owner = pair.start(sys.executable, "-c", code)
     assert owner.stdout.readline() == b"there\n"
     sender = pair.command("send", "owner", "x", "--wait", "--json")
