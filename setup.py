@@ -52,11 +52,10 @@ class BuildNativeCommand(build_scripts):
     def run(self) -> None:
         compiler = new_compiler(verbose=self.verbose)
         customize_compiler(compiler)
-        work = os.path.join(self.build_dir, "objects")
-        self.mkpath(work)
+        # Beside build_dir, not in it: everything that is in it goes into the wheel as a script.
         objects = compiler.compile(
             sources(*CORE, "cli"),
-            output_dir=work,
+            output_dir=f"{self.build_dir}-objects",
             include_dirs=[str(HERE / "csrc")],
             macros=[("CFN_VERSION", f'"{version()}"'), ("_GNU_SOURCE", None)],
             extra_preargs=["-std=c11", "-O2"],

@@ -18,6 +18,7 @@
 #include "msg/envelope.h"
 
 #define CFN_FOREVER UINT64_MAX
+#define CFN_TRY 1 /* does not wait either, and looks for no words to say about it */
 #define CFN_ALL_LANES 15u
 
 typedef struct cfn_bus cfn_bus_t;
@@ -114,6 +115,10 @@ int cfn_bus_send(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
 int cfn_bus_send_one(cfn_bus_t *bus, uint32_t index, uint64_t mid, unsigned lane, unsigned codec,
                      const void *body, uint32_t body_bytes, const char *type, uint32_t type_bytes,
                      uint64_t correlation, uint64_t deadline, cfn_receipt_t *receipt);
+/* As many of the n messages as one frame takes, from the first on; *sent says how many. */
+int cfn_bus_send_frame(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
+                       const cfn_outgoing_t *messages, uint32_t n, uint64_t deadline,
+                       cfn_receipt_t *receipt, uint32_t *sent);
 /* Bodies that lie one after the other in `bodies`, `bytes[i]` long and of `codecs[i]` (NULL: all raw):
  * one frame, or as many as the largest class asks for; each is all or nothing. Returns how many
  * messages were sent; fewer than n with the reason in *why. `receipts` gets one for each frame. */

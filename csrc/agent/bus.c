@@ -99,6 +99,8 @@ void cfn_bus_free(cfn_bus_t *bus) {
   if (!bus) return;
   if (bus->stamp == cfn_os_fork_stamp()) {
     cfn_bus_close(bus);
+    /* The process ends while a thread of it sleeps in here: it will look at the handle when it wakes. */
+    if (cfn_load_seq(&bus->inside)) return;
     if (bus->region_open) cfn_region_close(bus->region);
     pthread_mutex_destroy(&bus->lock);
   }

@@ -310,6 +310,10 @@ static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, ui
       cfn_bus_leave(bus);
       return r;
     }
+    if (deadline == CFN_TRY) {
+      cfn_bus_leave(bus);
+      return r;
+    }
     if (await_senders(bus, v->lanes)) {
       cfn_bus_leave(bus);
       continue;

@@ -65,6 +65,10 @@ static int wait_for_room(sending_t *s, int why, unsigned cls, const cfn_outgoing
   cfn_bus_t *bus = s->bus;
   cfn_event_shm_t *event =
       why == CFN_FULL ? space_of(s) : &cfn_state(bus->region)->class_room[cls].event;
+  if (s->deadline == CFN_TRY) {
+    cfn_bus_leave(bus);
+    return why;
+  }
   if (why == CFN_NO_SPACE && !s->reaped) { /* first ask the dead for what they left */
     s->reaped = true;
     if (cfn_reap_all(&bus->actor) > 0) {
@@ -193,27 +197,20 @@ int cfn_bus_send_one(cfn_bus_t *bus, uint32_t index, uint64_t mid, unsigned lane
   return cfn_bus_send(bus, &(cfn_address_t){mid, index}, lane, &m, 1, deadline, receipt);
 }
 
-static int send_joined(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
-                       const cfn_outgoing_t *batch, uint32_t n, uint64_t deadline,
-                       cfn_receipt_t *receipts, uint32_t room, uint32_t *frames, uint32_t *sent) {
-  int r = cfn_bus_enter(bus);
-  if (r < 0) return r;
-  uint64_t largest = cfn_slab_largest(bus->region);
-  uint64_t head = cfn_frame_head_bytes(bus->outbox.source.name_bytes, 1) + 8;
-  cfn_bus_leave(bus);
-  while (r == CFN_OK && *sent < n) {
-    uint32_t k = 0; /* as many as fit into the largest chunk */
-    uint64_t size = head;
-    while (*sent + k < n && k < CFN_FRAME_MESSAGES &&
-           (k == 0 || size + 4 + cfn_record_bytes(&batch[*sent + k]) <= largest))
-      size += 4 + cfn_record_bytes(&batch[*sent + k++]);
-    cfn_receipt_t receipt;
-    r = send_frame(bus, to, lane, batch + *sent, k, deadline, &receipt);
-    if (r != CFN_OK) break;
-    if (*frames < room) receipts[*frames] = receipt;
-    (*frames)++;
-    *sent += k;
+int cfn_bus_send_frame(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
+                       const cfn_outgoing_t *messages, uint32_t n, uint64_t deadline,
+                       cfn_receipt_t *receipt, uint32_t *sent) {
+  uint64_t largest = cfn_slab_largest(bus->region); /* constants of the handle: no lock is needed */
+  uint64_t size = cfn_frame_head_bytes(bus->outbox.source.name_bytes, 1) + 8;
+  uint32_t k = 0;
+  *sent = 0;
+  while (k < n && k < CFN_FRAME_MESSAGES) {
+    size += 4 + cfn_record_bytes(&messages[k]);
+    if (k && size > largest) break;
+    k++;
   }
+  int r = cfn_bus_send(bus, to, lane, messages, k, deadline, receipt);
+  if (r == CFN_OK) *sent = k;
   return r;
 }
 
@@ -243,7 +240,16 @@ int64_t cfn_bus_send_joined(cfn_bus_t *bus, const cfn_address_t *to, unsigned la
     at += bytes[i];
   }
   uint32_t sent = 0;
-  *why = send_joined(bus, to, lane, batch, n, deadline, receipts, room, frames, &sent);
+  *why = CFN_OK;
+  while (sent < n) {
+    cfn_receipt_t receipt;
+    uint32_t some;
+    *why = cfn_bus_send_frame(bus, to, lane, batch + sent, n - sent, deadline, &receipt, &some);
+    if (*why != CFN_OK) break;
+    if (*frames < room) receipts[*frames] = receipt;
+    (*frames)++;
+    sent += some;
+  }
   free(batch);
   return sent;
 }

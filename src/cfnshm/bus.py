@@ -21,7 +21,8 @@ from typing import Any
 from . import _core, config, profile
 from ._core import c_text, check, ffi, lib
 from .errors import Closed, Error
-from .message import LANE_NAMES
+from .message import LANE_NAMES, Batch, Message, decode, encode
+from .receipt import Receipt
 from .request import Requests
 
 _OWN, _ONLY = 1, 2  # CFN_ACT_*
@@ -135,6 +136,7 @@ class Bus(Requests):
         self._rooms = []
         self._receipts = []
         self._id_prefix = ""
+        self._bind(int(ffi.cast("uintptr_t", self._handle)))
         try:
             if self.agent:
                 self._act(said, _OWN | (_ONLY if exclusive else 0))
@@ -266,6 +268,9 @@ class Bus(Requests):
         handle = ffi.new_handle(found)
         check(lib.cfn_bus_check(self._handle, lib.cfn_python_finding, handle))
         return found
+
+
+_core.set_up_twins(Message, Receipt, Batch, encode, decode, _core.fail, Bus._external)
 
 
 def _reopen(name: str, agent: str, directory: str | None) -> Bus:

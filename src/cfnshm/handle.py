@@ -12,7 +12,7 @@ from .errors import UnknownAgent
 _UNKNOWN_AGENT = _core.CODES["UNKNOWN_AGENT"]
 
 
-class Handle:
+class Handle(_core.HandleBase):
     """The base of the parts that make up a `Bus`."""
 
     name: str

@@ -8,7 +8,7 @@ from threading import get_ident
 from typing import Any
 
 from . import _core
-from ._core import INTERRUPTED, STALE, check, deadline_of, fail, ffi, lib
+from ._core import INTERRUPTED, STALE, check, deadline_of, fail, ffi, lib, twin
 from .errors import Closed, InvalidArgument
 from .handle import Handle
 from .message import EXTERNAL, WIRE, Batch, Message
@@ -22,6 +22,7 @@ _recv_next = lib.cfn_bus_recv_next  # the hot call, looked up once
 class Inbox(Handle):
     """The part of a `Bus` that receives."""
 
+    @twin
     def recv(self, timeout: float | None = None, *, copy: bool = True) -> Message:
         """The next message of the inbox: control before high before normal before low.
 
@@ -39,6 +40,7 @@ class Inbox(Handle):
         """
         return self._recv(get_ident(), timeout, copy)
 
+    @twin
     def _recv(self, who: int, timeout: float | None, copy: bool) -> Message:
         deadline = deadline_of(timeout)
         before = self._handed.pop(who, None)
@@ -94,6 +96,7 @@ class Inbox(Handle):
         """
         return self._recv_many(get_ident(), n, timeout)
 
+    @twin
     def _recv_many(self, who: int, n: int, timeout: float | None) -> Batch:
         if not isinstance(n, int) or n < 1:
             raise InvalidArgument(f"recv_many takes a number of messages from 1 up, not {n!r}")
@@ -111,9 +114,9 @@ class Inbox(Handle):
             )
         check(count)
         wire = ffi.buffer(room)[: used[0]]
-        places = memoryview(ffi.buffer(offsets)[: 4 * count]).cast("I")
+        places = ffi.buffer(offsets)[: 4 * count]
         large = None
-        last = places[count - 1]
+        last = offsets[count - 1]
         if wire[last + 96] & EXTERNAL:
             large = self._external(wire[last:], True)
         batch = Batch(self, wire, places, count, large)

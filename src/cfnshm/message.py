@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import struct
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
 import msgspec
 
+from ._core import MessageBase, bodies, twin_property
 from .errors import Corrupt, InvalidArgument
 
 RAW, TEXT, JSON, ARRAY = 0, 1, 2, 3
@@ -32,7 +33,7 @@ WIRE = struct.Struct("<9Q4I2H5B7x")
 assert WIRE.size == 104
 
 _NOT_DECODED = object()
-_BODY_BYTES = struct.Struct("<I").unpack_from
+_TOTAL_BYTES = _BODY_BYTES = struct.Struct("<I").unpack_from
 _encode_json = msgspec.json.Encoder().encode
 _decode_json = msgspec.json.Decoder().decode
 
@@ -118,7 +119,7 @@ def decode(codec: int, raw: Any) -> Any:
     raise Corrupt(f"this message has codec {codec}, which this version does not know")
 
 
-class Message:
+class Message(MessageBase):
     """A received message. It stays in its inbox until it is acked: by `ack()`, or by the next
     `recv()` of the same thread, task or iterator.
 
@@ -141,16 +142,18 @@ class Message:
         failed: this is a reply that reports an error.
     """
 
-    __slots__ = ("_body_", "_bus", "_exporter", "_head", "_raw_", "_to", "_wire")
+    __slots__ = ()
 
     _body_: Any
+    _bus: Any  # the Bus it came from
     _exporter: Any
     _head: tuple[Any, ...]
     _raw_: Any
     _to: str
+    _wire: bytes
 
     # Made for every message received: it keeps the bytes and takes them apart when it is asked.
-    def __init__(self, bus: Any, wire: bytes) -> None:  # bus: the Bus it came from
+    def __init__(self, bus: Any, wire: bytes) -> None:
         self._bus = bus
         self._wire = wire
 
@@ -195,7 +198,7 @@ class Message:
         start = WIRE.size + f[18]
         return self._wire[start : start + f[17]].decode("utf-8", "replace")
 
-    @property
+    @twin_property
     def raw(self) -> Any:
         raw = getattr(self, "_raw_", None)
         if raw is None:
@@ -209,7 +212,7 @@ class Message:
             self._raw_ = raw
         return raw
 
-    @property
+    @twin_property
     def body(self) -> Any:
         body = getattr(self, "_body_", _NOT_DECODED)
         if body is _NOT_DECODED:
@@ -311,7 +314,7 @@ class Batch(Sequence[Message]):
 
     __slots__ = ("_bus", "_count", "_made", "_offsets", "_wire", "acked")
 
-    def __init__(self, bus: Any, wire: bytes, offsets: memoryview, count: int, large: Message | None) -> None:
+    def __init__(self, bus: Any, wire: bytes, offsets: bytes, count: int, large: Message | None) -> None:
         self._bus = bus
         self._wire = wire
         self._offsets = offsets
@@ -335,8 +338,8 @@ class Batch(Sequence[Message]):
             raise IndexError("batch index out of range")
         made = self._made.get(index)
         if made is None:
-            at = self._offsets[index]
-            total, _ = _LENGTHS.unpack_from(self._wire, at + 72)
+            at = int.from_bytes(self._offsets[4 * index : 4 * index + 4], "little")
+            (total,) = _TOTAL_BYTES(self._wire, at + 72)
             made = Message(self._bus, self._wire[at : at + total])
             self._made[index] = made
         return made
@@ -346,16 +349,9 @@ class Batch(Sequence[Message]):
 
     @property
     def raws(self) -> list[Any]:
-        made = self._made
-        if made:
-            return [self[i].raw for i in range(self._count)]
-        wire = self._wire
-        unpack: Callable[..., tuple[int, ...]] = _LENGTHS.unpack_from
-        out = []
-        for at in self._offsets[: self._count]:
-            total, body = unpack(wire, at + 72)
-            end = at + total
-            out.append(wire[end - body : end])
+        out = bodies(self._wire, self._offsets)
+        for index, made in self._made.items():
+            out[index] = made.raw
         return out
 
     def ack(self) -> None:
@@ -368,6 +364,3 @@ class Batch(Sequence[Message]):
 
     def __repr__(self) -> str:
         return f"<Batch of {self._count} messages>"
-
-
-_LENGTHS = struct.Struct("<2I")  # total_bytes and body_bytes, at 72 of the header

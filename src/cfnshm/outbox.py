@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from ._core import FOREVER, INTERRUPTED, STALE, check, deadline_of, fail, ffi, lib
+from ._core import FOREVER, INTERRUPTED, STALE, check, deadline_of, fail, ffi, lib, twin
 from .agents import Agents
 from .errors import Error, Full, InvalidArgument, UnknownAgent
 from .message import LANES, encode
@@ -74,6 +74,7 @@ def _pair(item: Any) -> tuple[str, Any]:
 class Outbox(Agents):
     """The part of a `Bus` that sends."""
 
+    @twin
     def send(
         self,
         to: str,
@@ -173,6 +174,7 @@ class Outbox(Agents):
             raise
         return receipts
 
+    @twin
     def _send_group(
         self, to: str, bodies: list[Any], type: str, lane: int, deadline: int,
         receipts: list[Receipt], sent: int,

@@ -16,7 +16,7 @@ STATES = ("stored", "seen", "acked", "dropped")
 _RECEIPT = struct.Struct("<3Q4I")  # cfn_receipt_t
 
 
-class Receipt:
+class Receipt(_core.ReceiptBase):
     """Of one `send` (or one frame of `send_many`: then it speaks for all `count` messages of it).
 
     States: `"stored"` it is in the inbox; `"seen"` it was handed to a reader; `"acked"` the reader
@@ -24,7 +24,11 @@ class Receipt:
     that is not known).
     """
 
-    __slots__ = ("_bus", "_data", "to")
+    __slots__ = ()
+
+    _bus: Handle
+    _data: bytes
+    to: str
 
     def __init__(self, bus: Handle, to: str, data: bytes) -> None:
         self._bus = bus

@@ -1,17 +1,26 @@
 """The binding to the C core: the only importer of the extension.
 
 `check(code)` turns a result into an exception; everything else is passed through.
+
+The hot verbs have twins in the same shared object that do without cffi's crossing (csrc/python/hot.c);
+`CFNSHM_BINDING=cffi` switches them off. `BINDING` says which are used.
 """
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
+import inspect
+import os
 import time
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .. import errors
+from . import _lib
 from ._lib import ffi, lib
 
-__all__ = ["FOREVER", "c_text", "check", "deadline_of", "fail", "ffi", "lib", "text"]
+__all__ = ["BINDING", "FOREVER", "c_text", "check", "deadline_of", "fail", "ffi", "lib", "text", "twin"]
 
 FOREVER: int = 0xFFFFFFFFFFFFFFFF
 
@@ -88,3 +97,77 @@ def check(code: int) -> int:
     if code < 0:
         fail(code)
     return code
+
+
+# ---- twins ----
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _load_hot() -> Any:
+    """The module of the twins: the second one in the shared object of the first."""
+    if os.environ.get("CFNSHM_BINDING", "capi") != "capi":
+        return None
+    loader = importlib.machinery.ExtensionFileLoader(f"{__name__}._hot", _lib.__file__)
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    try:
+        module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+        loader.exec_module(module)
+    except ImportError:  # an interpreter for which they are not built
+        return None
+    return module
+
+
+_hot = _load_hot()
+BINDING = "cffi" if _hot is None else "capi"
+
+if TYPE_CHECKING or _hot is None:
+
+    class HandleBase:
+        """Base of a handle; `_bind` tells the twins where the core's handle is."""
+
+        def _bind(self, address: int) -> None: ...
+
+    class MessageBase:
+        __slots__ = ("_body_", "_bus", "_exporter", "_head", "_raw_", "_to", "_wire")
+
+    class ReceiptBase:
+        __slots__ = ("_bus", "_data", "to")
+
+else:
+    HandleBase, MessageBase, ReceiptBase = _hot.HandleBase, _hot.MessageBase, _hot.ReceiptBase
+
+
+def twin(function: F) -> F:
+    """A method's twin, if there is one: it does the plain case, and the method everything else."""
+    if _hot is None:
+        return function
+    plain = [p.replace(annotation=p.empty) for p in inspect.signature(function).parameters.values()]
+    signature = str(inspect.Signature(plain)).replace("(self", "($self")
+    said = f"{function.__name__}{signature}\n--\n\n{inspect.getdoc(function) or ''}"
+    method: F = _hot.twin(function, said)
+    return method
+
+
+def twin_property(function: Callable[[Any], Any]) -> Any:
+    """The same for the property of a message."""
+    if _hot is None:
+        return property(function)
+    return _hot.attribute(function.__name__, function, function.__doc__)
+
+
+def set_up_twins(*arguments: Any) -> None:
+    """Gives the twins the classes that they make and the functions that they call."""
+    if _hot is not None:
+        _hot.setup(*arguments)
+
+
+def bodies(wire: bytes, offsets: bytes) -> list[bytes]:
+    """The bodies of a batch's wire bytes; `offsets` are u32."""
+    if _hot is not None:
+        return _hot.bodies(wire, offsets)  # type: ignore[no-any-return]
+    out = []
+    for at in memoryview(offsets).cast("I"):
+        end = at + int.from_bytes(wire[at + 72 : at + 76], "little")
+        out.append(wire[end - int.from_bytes(wire[at + 76 : at + 80], "little") : end])
+    return out

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import pathlib
 import re
+import sys
+import sysconfig
 
 from cffi import FFI
 
@@ -15,6 +17,8 @@ HERE = pathlib.Path(__file__).resolve()
 ROOT = HERE.parents[3]
 CSRC = ROOT / "csrc"
 CORE = ["base", "mem", "sync", "msg", "agent"]
+# The twins of the hot verbs are in the stable ABI of CPython with its GIL.
+TWINS = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
 def _headers() -> str:
@@ -77,11 +81,15 @@ ffibuilder.cdef(declarations())
 ffibuilder.set_source(
     "cfnshm._core._lib",
     '#include "cfnshm.h"',
-    sources=[str(path.relative_to(ROOT)) for folder in CORE for path in sorted((CSRC / folder).glob("*.c"))],
+    sources=[
+        str(path.relative_to(ROOT))
+        for folder in [*CORE, *(["python"] if TWINS else [])]
+        for path in sorted((CSRC / folder).glob("*.c"))
+    ],
     depends=[str(path.relative_to(ROOT)) for path in sorted(CSRC.rglob("*.h"))],
     include_dirs=["csrc"],
     define_macros=[("_GNU_SOURCE", None)],
-    extra_compile_args=["-std=c11", "-O2", "-Wno-unused-function"],
+    extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wno-unused-function"],
     extra_link_args=["-pthread"],
 )
 
