@@ -87,6 +87,7 @@ _CHECKS = {
     "SPIN models with their mutants": "test_models_at_small",
     "8 senders x 100,000 messages": "test_eight_senders",
     "Python face": "test_bus.py",
+    "both bindings": "test_binding.py",
     "asyncio": "test_aio.py",
     "processes and signals": "test_processes.py",
     "command and bash": "test_shell.py",

@@ -12,6 +12,7 @@ import importlib.machinery
 import importlib.util
 import inspect
 import os
+import struct
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -101,6 +102,7 @@ def check(code: int) -> int:
 
 # ---- twins ----
 
+_LENGTHS = struct.Struct("<2I").unpack_from  # total_bytes and body_bytes of a wire header
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -168,6 +170,6 @@ def bodies(wire: bytes, offsets: bytes) -> list[bytes]:
         return _hot.bodies(wire, offsets)  # type: ignore[no-any-return]
     out = []
     for at in memoryview(offsets).cast("I"):
-        end = at + int.from_bytes(wire[at + 72 : at + 76], "little")
-        out.append(wire[end - int.from_bytes(wire[at + 76 : at + 80], "little") : end])
+        total, body = _LENGTHS(wire, at + 72)
+        out.append(wire[at + total - body : at + total])
     return out
