@@ -52,17 +52,19 @@ class BuildNativeCommand(build_scripts):
     def run(self) -> None:
         compiler = new_compiler(verbose=self.verbose)
         customize_compiler(compiler)
+        from _build import FLAGS
+
         # Beside build_dir, not in it: everything that is in it goes into the wheel as a script.
         objects = compiler.compile(
             sources(*CORE, "cli"),
             output_dir=f"{self.build_dir}-objects",
             include_dirs=[str(HERE / "csrc")],
             macros=[("CFN_VERSION", f'"{version()}"'), ("_GNU_SOURCE", None)],
-            extra_preargs=["-std=c11", "-O2"],
+            extra_preargs=FLAGS,
             extra_postargs=["-pthread"],
         )
         self.mkpath(self.build_dir)
-        flags = ["-pthread"] + (["-static"] if links_static(compiler) else [])
+        flags = ["-pthread", *FLAGS] + (["-static"] if links_static(compiler) else [])
         compiler.link_executable(objects, "cfnshm", output_dir=self.build_dir, extra_postargs=flags)
         os.chmod(os.path.join(self.build_dir, "cfnshm"), 0o755)
 

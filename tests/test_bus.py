@@ -590,6 +590,15 @@ def test_a_broadcast_says_in_words_who_did_not_get_it(bus_name):
         assert isinstance(info.value, cfnshm.Timeout)
 
 
+def test_the_same_wish_a_second_time_is_no_wish_for_more(bus_name):
+    wish = {"agents": 20, "size": 20_000_001, "lanes": {"normal": 64}, "slabs": {4096: 101}}
+    with Bus(bus_name, temporary=True, **wish), Bus(bus_name, **wish) as second:
+        assert second.info()["bytes"] <= wish["size"]
+        for more in ({"agents": 21}, {"size": 20_002_000}, {"lanes": {"normal": 129}}, {"slabs": {4096: 102}}):
+            with pytest.raises(cfnshm.OverCapacity):
+                Bus(bus_name, **{**wish, **more})
+
+
 def test_settings_in_the_environment_are_named_when_they_are_wrong(monkeypatch, bus_name):
     for name in ("CFNSHM_AGENTS", "CFNSHM_SIZE"):
         monkeypatch.setenv(name, "abc")

@@ -333,7 +333,7 @@ int cfn_bus_act_as(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profi
   for (int tries = 0; tries < 100; tries++) {
     r = register_locked(bus, agent, profile, &address, &made);
     if (r < 0 || !(flags & CFN_ACT_OWN)) break;
-    uint32_t holder;
+    uint32_t holder = 0;
     r = cfn_registry_take_owner(&bus->actor, address.index, address.mid, incarnation, &holder);
     if (r == CFN_OK) *owner = 1;
     if (r == CFN_AGENT_BUSY && flags & CFN_ACT_ONLY) {

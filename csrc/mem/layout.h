@@ -167,7 +167,8 @@ typedef struct cfn_config_shm {
   uint32_t locks;
   uint32_t barriers;
   uint32_t tap_slots;
-  uint32_t reserved[7];
+  uint32_t wished_kib; /* size that its creator asked for, which the chunks do not always fill; or 0 */
+  uint32_t reserved[6];
 } cfn_config_shm_t;
 _Static_assert(sizeof(cfn_config_shm_t) == 128, "configuration is part of the ABI");
 

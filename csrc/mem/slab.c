@@ -122,3 +122,12 @@ uint32_t cfn_slab_free_hint(const cfn_region_t *r, unsigned cls) {
     n += (uint32_t)__builtin_popcountll(cfn_load_relaxed(&cfn_hints(r)[r->geo.class_hint[cls] + w]));
   return n;
 }
+
+bool cfn_slab_scarce(const cfn_region_t *r, unsigned cls) {
+  uint32_t words = r->geo.config.class_chunks[cls] / 64; /* whole ones */
+  uint32_t looked = words < CFN_SCARCE_SAMPLE ? words : CFN_SCARCE_SAMPLE, n = 0;
+  const cfn_a64 *hints = cfn_hints(r) + r->geo.class_hint[cls];
+  for (uint32_t i = 0; i < looked; i++)
+    n += (uint32_t)__builtin_popcountll(cfn_load_relaxed(&hints[(uint64_t)i * words / looked]));
+  return n < looked * 16;
+}

@@ -22,6 +22,7 @@
  * travel between the cores of sender and receiver with every message. What dies with its process are
  * hints alone. */
 #define CFN_HINTS_AT_ONCE 8u
+#define CFN_SCARCE_SAMPLE 16u
 typedef struct cfn_slab_cursor {
   uint32_t word[CFN_CLASSES];  /* where the last claim was lucky */
   uint64_t taken[CFN_CLASSES]; /* bits of that word that this claimer took, to try one by one */
@@ -65,5 +66,8 @@ void cfn_slab_tell(const cfn_region_t *r, cfn_slab_freed_t *freed);
 
 /* How many chunks of a class are free, by the hints: advisory. */
 uint32_t cfn_slab_free_hint(const cfn_region_t *r, unsigned cls);
+/* Is less than a quarter of the class free? By a sample of the hints, spread over the class: cheap enough
+ * to be asked by senders now and then. */
+bool cfn_slab_scarce(const cfn_region_t *r, unsigned cls);
 
 #endif

@@ -6,8 +6,7 @@
 #include "base/hash.h"
 #include "base/os.h"
 
-#define CENSUS_SOON 64u
-#define CENSUS_LATE 4096u
+#define CENSUS_EVERY 64u
 
 void cfn_outbox_begin(cfn_outbox_t *out, const cfn_region_t *r, unsigned me,
                       const cfn_source_t *source) {
@@ -39,11 +38,8 @@ static bool over_fair_part(cfn_outbox_t *out, unsigned cls, const cfn_ring_t *q)
   uint32_t chunks = out->region->geo.config.class_chunks[cls];
   if (chunks < 64) return false;
   if (out->until_census[cls]-- == 0) {
-    uint32_t free_now = cfn_slab_free_hint(out->region, cls);
-    out->scarce[cls] = free_now < chunks / 4;
-    /* The next one when all senders together may have used up what there is above the quarter. */
-    uint32_t spare = out->scarce[cls] ? 0 : (free_now - chunks / 4) / out->region->geo.config.attachments;
-    out->until_census[cls] = spare < CENSUS_SOON ? CENSUS_SOON : spare > CENSUS_LATE ? CENSUS_LATE : spare;
+    out->until_census[cls] = CENSUS_EVERY;
+    out->scarce[cls] = cfn_slab_scarce(out->region, cls);
   }
   if (!out->scarce[cls]) return false;
   uint64_t depth = cfn_load_relaxed(q->tail) - cfn_load_relaxed(q->head);

@@ -6,10 +6,14 @@ definition of every structure and call; the compiler checks them against the hea
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
+import shlex
+import subprocess
 import sys
 import sysconfig
+import tempfile
 
 from cffi import FFI
 
@@ -76,6 +80,26 @@ def declarations() -> str:
     return text.replace("#undef", "//")
 
 
+def across_modules() -> list[str]:
+    """The flags with which this compiler optimises over module borders, or none."""
+    flags = ["-O2", "-flto"]
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "a.c").write_text("int b(void); int main(void) { return b(); }\n")
+        pathlib.Path(folder, "b.c").write_text("int b(void) { return 0; }\n")
+        try:
+            for name in "ab":
+                subprocess.run([*compiler, *flags, "-Werror", "-c", f"{name}.c"], cwd=folder, check=True, **QUIET)
+            subprocess.run([*compiler, *flags, "-Werror", "a.o", "b.o", "-o", "t"], cwd=folder, check=True, **QUIET)
+            subprocess.run([f"{folder}/t"], check=True)
+        except (OSError, subprocess.SubprocessError):
+            return []
+    return flags
+
+
+QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+FLAGS = ["-std=c11", "-O2", "-fvisibility=hidden", *across_modules()]
+
 ffibuilder = FFI()
 ffibuilder.cdef(declarations())
 ffibuilder.set_source(
@@ -89,8 +113,8 @@ ffibuilder.set_source(
     depends=[str(path.relative_to(ROOT)) for path in sorted(CSRC.rglob("*.h"))],
     include_dirs=["csrc"],
     define_macros=[("_GNU_SOURCE", None)],
-    extra_compile_args=["-std=c11", "-O2", "-Wall", "-Wno-unused-function"],
-    extra_link_args=["-pthread"],
+    extra_compile_args=[*FLAGS, "-Wall", "-Wno-unused-function"],
+    extra_link_args=["-pthread", *FLAGS],
 )
 
 if __name__ == "__main__":
