@@ -17,29 +17,34 @@ int64_t cfn_wire_write(void *out, size_t room, const cfn_frame_t *f, const cfn_r
   size_t head = sizeof(cfn_wire_t) + f->name_bytes + rec->type_bytes;
   bool inside = !view && head + rec->body_bytes <= room;
   if (head > room) return CFN_NO_MEMORY;
-  cfn_wire_t w = {.sequence = f->first_seq + index,
-                  .wall_ns = f->wall_ns,
-                  .correlation = rec->correlation,
-                  .source_inc = f->source_inc,
-                  .source_agent_inc = f->source_agent_inc,
-                  .source_pid = f->source_pid,
-                  .external = inside ? 0 : (uint64_t)(uintptr_t)rec->body,
-                  .total_bytes = (uint32_t)(head + (inside ? rec->body_bytes : 0)),
-                  .body_bytes = rec->body_bytes,
-                  .index = index,
-                  .source_mailbox = f->source_mailbox,
-                  .source_att = f->source_att,
-                  .flags = rec->flags,
-                  .codec = rec->codec,
-                  .type_bytes = rec->type_bytes,
-                  .sender_bytes = f->name_bytes,
-                  .wire_flags = inside ? 0 : CFN_WIRE_EXTERNAL};
-  uint8_t *p = out;
-  memcpy(p, &w, sizeof w);
-  memcpy(p + sizeof w, f->payload, f->name_bytes);
-  memcpy(p + sizeof w + f->name_bytes, rec->type, rec->type_bytes);
-  if (inside) memcpy(p + head, rec->body, rec->body_bytes);
-  return w.total_bytes;
+  /* Field by field to where it goes: a struct built first and copied then waits for its own stores. */
+  cfn_wire_t *w = out;
+  w->token = 0;
+  w->position = 0;
+  w->sequence = f->first_seq + index;
+  w->wall_ns = f->wall_ns;
+  w->correlation = rec->correlation;
+  w->source_inc = f->source_inc;
+  w->source_agent_inc = f->source_agent_inc;
+  w->source_pid = f->source_pid;
+  w->external = inside ? 0 : (uint64_t)(uintptr_t)rec->body;
+  w->total_bytes = (uint32_t)(head + (inside ? rec->body_bytes : 0));
+  w->body_bytes = rec->body_bytes;
+  w->index = index;
+  w->source_mailbox = f->source_mailbox;
+  w->source_att = f->source_att;
+  w->flags = rec->flags;
+  w->lane = 0;
+  w->codec = rec->codec;
+  w->type_bytes = rec->type_bytes;
+  w->sender_bytes = f->name_bytes;
+  w->wire_flags = inside ? 0 : CFN_WIRE_EXTERNAL;
+  memset(w->reserved, 0, sizeof w->reserved);
+  uint8_t *p = (uint8_t *)out + sizeof *w;
+  memcpy(p, f->payload, f->name_bytes);
+  memcpy(p + f->name_bytes, rec->type, rec->type_bytes);
+  if (inside) memcpy((uint8_t *)out + head, rec->body, rec->body_bytes);
+  return w->total_bytes;
 }
 
 /* ---- becoming and staying the consumer ---- */

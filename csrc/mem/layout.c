@@ -72,6 +72,9 @@ int cfn_geometry_compute(const cfn_config_shm_t *config, cfn_geometry_t *g) {
      * messages hold every other chunk: else a bus full of unanswered requests never gets out. */
     uint32_t n = config->class_chunks[i];
     g->class_reserved[i] = n < 2 ? 0 : (n + 15) / 16;
+    /* All senders together may hold half of the hints at most. */
+    uint32_t handful = n / (2 * config->attachments);
+    g->class_handful[i] = handful < 1 ? 1 : handful > CFN_HINTS_AT_ONCE ? CFN_HINTS_AT_ONCE : handful;
   }
   g->class_first[CFN_CLASSES] = g->chunks;
   uint64_t at = 2 * CFN_PAGE;

@@ -43,6 +43,7 @@
 #define CFN_LANES 4u
 enum { CFN_LANE_CONTROL = 0, CFN_LANE_HIGH = 1, CFN_LANE_NORMAL = 2, CFN_LANE_LOW = 3 };
 #define CFN_CLASSES 6u
+#define CFN_HINTS_AT_ONCE 8u /* at most, see slab.h */
 #define CFN_MAX_ATTACHMENTS 8191u
 #define CFN_MAX_AGENTS 65536u
 #define CFN_MAX_CHUNKS ((1u << 24) - 2u)
@@ -412,6 +413,7 @@ typedef struct cfn_geometry {
   uint32_t slots_per_mailbox;
   uint32_t class_first[CFN_CLASSES + 1]; /* first chunk of a class */
   uint32_t class_reserved[CFN_CLASSES];  /* its last chunks, for control and replies only */
+  uint32_t class_handful[CFN_CLASSES];   /* hints that one sender takes at a time */
   uint32_t class_hint[CFN_CLASSES];      /* first hint word of a class */
   uint32_t hint_words;
   uint64_t class_at[CFN_CLASSES];

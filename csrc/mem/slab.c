@@ -52,11 +52,8 @@ int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsign
   cfn_a64 *hints = cfn_hints(r) + r->geo.class_hint[cls];
   uint32_t words = (limit + 63) / 64;
   if (words == 0) return CFN_NO_SPACE;
-  uint32_t start = cursor->word[cls] % words;
-  /* All senders together may hold half of the hints at most. */
-  uint32_t handful = r->geo.config.class_chunks[cls] / (2 * r->geo.config.attachments);
-  if (handful < 1) handful = 1;
-  if (handful > CFN_HINTS_AT_ONCE) handful = CFN_HINTS_AT_ONCE;
+  uint32_t start = cursor->word[cls], handful = r->geo.class_handful[cls];
+  if (start >= words) start %= words; /* a division costs more than the rest of this */
   for (uint32_t i = 0; i < words; i++) {
     uint32_t w = start + i < words ? start + i : start + i - words;
     uint64_t inside = w == words - 1 && limit % 64 ? (UINT64_C(1) << (limit % 64)) - 1 : ~UINT64_C(0);

@@ -18,11 +18,11 @@
 
 #include "mem/region.h"
 
+#define CFN_SCARCE_SAMPLE 16u /* hint words */
+
 /* Private to a claimer. Hints are taken and given in handfuls: one bit at a time, the hint words would
  * travel between the cores of sender and receiver with every message. What dies with its process are
  * hints alone. */
-#define CFN_HINTS_AT_ONCE 8u
-#define CFN_SCARCE_SAMPLE 16u
 typedef struct cfn_slab_cursor {
   uint32_t word[CFN_CLASSES];  /* where the last claim was lucky */
   uint64_t taken[CFN_CLASSES]; /* bits of that word that this claimer took, to try one by one */

@@ -247,7 +247,7 @@ static int take(cfn_inbox_t *in, unsigned lane) {
     uint64_t mine = cfn_own_next(own, CFN_TAKEN, in->me);
     if (!cfn_cas_seq(&chunk->own, own, mine)) continue; /* R4; lost: look again */
     in->lane[lane].cursor++;
-    uint32_t next = cfn_slot_ref(cfn_load_relaxed(cfn_ring_slot(&q, p + 1)));
+    uint32_t next = cfn_slot_ref(cfn_load_relaxed(cfn_ring_slot(&q, p + 2)));
     if (next && next <= r->geo.chunks) cfn_slab_prefetch(r, next - 1, cfn_chunk_class(r, next - 1));
     int r2 = lease_start(in, lane, p, ref - 1, mine);
     if (r2 == CFN_CORRUPT) { /* its outline makes no sense: drop it and say so */

@@ -384,7 +384,7 @@ static void forget_before(const hot_handle_t *self, PyObject *who) {
 
 static PyObject *receive(PyObject *object, PyObject *who, uint64_t token, uint64_t deadline, PyObject *copy) {
   hot_handle_t *self = (hot_handle_t *)object;
-  uint8_t room[ROOM];
+  _Alignas(cfn_wire_t) uint8_t room[ROOM];
   int flags = copy == Py_True ? 0 : CFN_RECV_VIEW;
   int64_t n = cfn_bus_recv(self->bus, &token, token != 0, CFN_ALL_LANES, flags, CFN_TRY, room, ROOM);
   if (n > 0) return hand_out(object, who, PyBytes_FromStringAndSize((char *)room, (Py_ssize_t)n), copy);
