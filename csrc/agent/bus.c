@@ -1,7 +1,6 @@
 #include "agent/bus.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -239,7 +238,7 @@ void cfn_bus_spin(cfn_bus_t *bus, const cfn_watch_t *watch) {
   cfn_bus_leave(bus);
   bool came = false;
   for (uint32_t i = 0; i < turns && !came; i++) {
-    sched_yield();
+    cfn_os_yield();
     for (unsigned k = 0; k < watch->n; k++)
       came |= cfn_load_relaxed(watch->slot[k]) != watch->word[k]; /* looked at properly afterwards */
   }

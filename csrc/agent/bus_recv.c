@@ -1,6 +1,5 @@
 /* Receiving through a handle. */
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -281,7 +280,7 @@ static bool await_senders(cfn_bus_t *bus, unsigned lanes) {
     cfn_event_ring_some(space, some);
     for (int i = 0; i < YIELDS; i++) {
       if (cfn_inbox_ready(&bus->inbox, lanes)) return true;
-      sched_yield();
+      cfn_os_yield();
     }
   }
   cfn_inbox_announce(&bus->inbox, true);

@@ -1,5 +1,4 @@
 /* Sending through a handle: post, and wait for room where there is none. */
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -145,7 +144,7 @@ static int post(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64
       if (++contended == MOST_CONTENDED || cfn_deadline_passed(s->deadline))
         return cfn_fail(r, 0, 0, "the lane changes faster than a message can be put into it, or its "
                         "words are damaged (cfnshm doctor)");
-      sched_yield();
+      cfn_os_yield();
       continue;
     }
     if (r == CFN_OK && s->waited) pass_on(s);

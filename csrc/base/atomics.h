@@ -7,6 +7,10 @@
 #ifndef CFN_BASE_ATOMICS_H
 #define CFN_BASE_ATOMICS_H
 
+#ifdef CFN_SIM
+#include "sim/atomics_sim.h"
+#else
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -68,4 +72,5 @@ static inline void cfn_cpu_relax(void) {
 #endif
 }
 
+#endif /* CFN_SIM */
 #endif

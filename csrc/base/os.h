@@ -23,6 +23,9 @@ int cfn_os_futex_wait(cfn_a32 *word, uint32_t expected, uint64_t timeout_ns);
 /* Wakes at most `most` sleepers of every process; returns how many. */
 int cfn_os_futex_wake(cfn_a32 *word, int most);
 
+/* Lets others run who are ready to. */
+void cfn_os_yield(void);
+
 /* ---- random ---- */
 uint64_t cfn_os_random(void);
 

@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,8 @@ int cfn_os_futex_wake(cfn_a32 *word, int most) {
   long woken = syscall(SYS_futex, word, FUTEX_WAKE, most, NULL, NULL, 0);
   return woken < 0 ? 0 : (int)woken;
 }
+
+void cfn_os_yield(void) { sched_yield(); }
 
 uint64_t cfn_os_random(void) {
   uint64_t value = 0;

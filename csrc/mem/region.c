@@ -19,6 +19,9 @@
 #include "base/os.h"
 
 #define OPEN_TRIES 200
+#ifndef SPARE_ATTACHMENTS /* handles beside two for each agent; few under cfnsim, where every run looks at all */
+#define SPARE_ATTACHMENTS 256
+#endif
 #define MIB (UINT64_C(1) << 20)
 
 /* ---- names and paths ---- */
@@ -101,7 +104,7 @@ int cfn_region_plan(const cfn_wish_t *wish, uint64_t free_bytes, const char *whe
   if (c->agents > CFN_MAX_AGENTS)
     return cfn_fail(CFN_INVALID, CFN_MAX_AGENTS, c->agents, "agents must be 1 to %u, not %u",
                     CFN_MAX_AGENTS, c->agents);
-  uint32_t attachments = 2 * c->agents + 256;
+  uint32_t attachments = 2 * c->agents + SPARE_ATTACHMENTS;
   c->attachments = attachments < CFN_MAX_ATTACHMENTS ? attachments : CFN_MAX_ATTACHMENTS;
   for (unsigned i = 0; i < CFN_LANES; i++) {
     c->lane_slots[i] = c->agents <= 1024 && !(wish->size_bytes && wish->size_bytes < 32 * MIB)

@@ -50,8 +50,8 @@ static void lease_reset(cfn_inbox_t *in, uint32_t i) {
 }
 
 void cfn_inbox_end(cfn_inbox_t *in) {
-  for (uint32_t i = 0; i < in->leases; i++) free(in->lease[i].offsets);
   if (in->consumer) cfn_inbox_announce(in, true); /* what we emptied and did not tell yet */
+  for (uint32_t i = 0; i < in->leases; i++) free(in->lease[i].offsets);
   free(in->lease);
   in->lease = NULL;
   in->leases = in->lease_free = in->open = 0;

@@ -1,0 +1,101 @@
+/* cfnsim [--seconds S] [--scenario NAME] [--limits P,K,S,W] [--decisions LIST] [--seed N] [--seeds N] [--weak]
+ *
+ * Without arguments: every scenario, exhaustively within its small limits, then by random seeds, then with
+ * weak memory, for about a minute. --seconds S shares S seconds among the scenarios and raises the limits
+ * until the time is over. */
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "sim/kernel.h"
+#include "sim/scenarios.h"
+
+static void destroy(void) { cfn_region_destroy_path(NULL, kernel_bus_name()); }
+static void on_signal(int number) {
+  destroy();
+  _exit(128 + number);
+}
+
+static void create(void) {
+  cfn_wish_t wish = {.agents = 4, .lane_slots = {2, 2, 4, 2}, .class_wished = 0x3f, .class_chunks = {32}};
+  cfn_bus_t *bus;
+  sim_as(0);
+  if (cfn_bus_open(NULL, kernel_bus_name(), &wish, CFN_OPEN_CREATE, &bus, NULL) < 0)
+    sim_fail("cannot create: %s", cfn_last_failure()->text);
+  cfn_region_t *r = cfn_bus_region(bus);
+  uint8_t *base = r->base;
+  uint64_t bytes = r->geo.region_bytes;
+  cfn_bus_free(bus);
+  sim_begin(base, bytes);
+}
+
+static void show(const char *how, const sim_scenario_t *s, sim_limits_t l, sim_result_t r) {
+  printf("%-10s %-15s %9llu runs %11llu points %8llu kills", how, s->name, (unsigned long long)r.runs,
+         (unsigned long long)r.points, (unsigned long long)r.kills);
+  if (strcmp(how, "random") != 0 && strcmp(how, "weak") != 0)
+    printf("  preemptions<=%d kills<=%d stale<=%d%s", l.preemptions, l.kills, l.stale,
+           r.complete ? "  complete" : "  time over");
+  printf("\n");
+  fflush(stdout);
+}
+
+int main(int argc, char **argv) {
+  double seconds = 0;
+  const char *only = NULL, *decisions = NULL;
+  sim_limits_t limits = {0};
+  bool limited = false, weak = false, seeded = false;
+  uint64_t seed = 1, seeds = 0;
+  for (int i = 1; i < argc; i++) {
+    const char *value = i + 1 < argc ? argv[i + 1] : "";
+    if (!strcmp(argv[i], "--weak")) {
+      weak = true;
+      continue;
+    }
+    i++;
+    if (!strcmp(argv[i - 1], "--seconds")) seconds = atof(value);
+    else if (!strcmp(argv[i - 1], "--scenario")) only = value;
+    else if (!strcmp(argv[i - 1], "--decisions")) decisions = value;
+    else if (!strcmp(argv[i - 1], "--seeds")) seeds = strtoull(value, NULL, 10);
+    else if (!strcmp(argv[i - 1], "--seed")) seed = strtoull(value, NULL, 10), seeded = true;
+    else if (!strcmp(argv[i - 1], "--limits") &&
+             sscanf(value, "%d,%d,%d,%d", &limits.preemptions, &limits.kills, &limits.stops, &limits.stale) == 4)
+      limited = true;
+    else {
+      fprintf(stderr, "cfnsim: bad argument %s; see sim/main.c\n", argv[i - 1]);
+      return 2;
+    }
+  }
+  create();
+  atexit(destroy);
+  signal(SIGINT, on_signal);
+  signal(SIGTERM, on_signal);
+  double each = (seconds > 0 ? seconds : 60) / (only ? 1 : sim_scenario_count) / 3;
+  int found = 0;
+  for (int i = 0; i < sim_scenario_count; i++) {
+    const sim_scenario_t *s = &sim_scenarios[i];
+    if (only && strcmp(only, s->name)) continue;
+    found++;
+    if (decisions) {
+      sim_replay(s, limits, decisions);
+      printf("%s: this schedule passes\n", s->name);
+      continue;
+    }
+    if (seeded) {
+      sim_result_t r = sim_seeds(s, seed, seeds ? seeds : 1, weak, 1e9);
+      show(weak ? "weak" : "random", s, limits, r);
+      continue;
+    }
+    sim_limits_t l = limited ? limits : s->small;
+    show("exhaustive", s, l, sim_exhaust(s, l, each));
+    if (limited) continue;
+    uint64_t n = seeds ? seeds : UINT64_MAX;
+    show("random", s, l, sim_seeds(s, seed, n, false, each));
+    show("weak", s, l, sim_seeds(s, seed, n, true, each));
+  }
+  if (!found) {
+    fprintf(stderr, "cfnsim: no scenario '%s'\n", only);
+    return 2;
+  }
+  return 0;
+}

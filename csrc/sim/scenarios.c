@@ -1,0 +1,382 @@
+/* What the virtual processes do, and what must be true afterwards, whatever the schedule. */
+#include "sim/scenarios.h"
+
+#include <string.h>
+
+#include "agent/directory.h"
+
+#define IDS 32
+
+/* Longer than any wait that somebody will end; who waits so long waits for the dead. */
+static uint64_t patience(void) { return sim_now() + UINT64_C(60000000000); }
+
+/* The ledger: what senders know, what readers know. */
+static struct {
+  int told[IDS];     /* send returned CFN_OK */
+  int got[IDS];      /* handed out */
+  int unmarked[IDS]; /* of these, without the mark of a redelivery */
+  int acked[IDS];
+  int last[SIM_PROCESSES]; /* highest id got of each sender: per-sender order */
+} L;
+static cfn_bus_t *bus[SIM_PROCESSES];
+
+static uint8_t id_of(const void *out) {
+  const cfn_wire_t *w = out;
+  return ((const uint8_t *)(w + 1))[w->sender_bytes + w->type_bytes];
+}
+
+static void note_got(int me, const void *out) {
+  const cfn_wire_t *w = out;
+  int id = id_of(out);
+  SIM_CHECK(id < IDS);
+  sim_note("  process %d got %d%s", me, id, w->wire_flags & CFN_WIRE_REDELIVERED ? " again" : "");
+  L.got[id]++;
+  if (!(w->wire_flags & CFN_WIRE_REDELIVERED)) {
+    L.unmarked[id]++;
+    int sender = id / 8;
+    SIM_CHECK(L.last[sender] < id); /* first hand-outs come in each sender's order */
+    L.last[sender] = id;
+  }
+}
+
+static int post(int me, cfn_bus_t *from, const char *to, int id, uint64_t deadline) {
+  cfn_address_t at;
+  uint8_t body[40] = {(uint8_t)id};
+  int r = cfn_bus_find(from, to, &at);
+  if (r < 0) return r;
+  do {
+    r = cfn_bus_send_one(from, at.index, at.mid, CFN_LANE_NORMAL, 0, body, sizeof body, "", 0, 0, deadline, NULL);
+  } while (r == CFN_INTERRUPTED);
+  sim_note("  process %d sent %d: %s", me, id, cfn_error_name(r));
+  if (r == CFN_OK) L.told[id]++;
+  return r;
+}
+
+static int64_t take(int me, cfn_bus_t *reader, uint64_t *token, uint64_t deadline) {
+  _Alignas(8) uint8_t out[1024];
+  int64_t n;
+  do {
+    n = cfn_bus_recv(reader, token, *token != 0, CFN_ALL_LANES, 0, deadline, out, sizeof out);
+    *token = 0;
+  } while (n == CFN_INTERRUPTED);
+  if (n > 0) {
+    note_got(me, out);
+    memcpy(token, out, sizeof *token);
+  }
+  return n;
+}
+
+static void begin(void) {
+  memset(&L, 0, sizeof L);
+  for (int p = 0; p < SIM_PROCESSES; p++) {
+    bus[p] = NULL;
+    L.last[p] = -1;
+  }
+}
+
+static void finding(void *context, const char *severity, const char *text) {
+  (void)context;
+  sim_note("  %s: %s", severity, text);
+}
+
+/* The dead are recycled, whoever survives leaves, a successor reads what is left of `agent`'s inbox; then
+ * nothing may be held, missing, twice or out of order. */
+static void forget_everybody(cfn_bus_t *late) {
+  cfn_address_t all[16];
+  cfn_agent_info_t info;
+  uint64_t dropped;
+  for (int n = cfn_bus_agents(late, all, 16); n-- > 0;)
+    if (cfn_bus_agent_info(late, &all[n], &info) == CFN_OK)
+      SIM_CHECK(cfn_bus_unregister(late, info.name, CFN_FORCE, &dropped) == CFN_OK);
+}
+
+static void audit(const char *agent) {
+  int p = SIM_PROCESSES - 1; /* a process that took no part */
+  cfn_bus_t *late = sim_open(p, NULL);
+  sim_as(p);
+  for (int i = 0; i < SIM_PROCESSES - 1; i++)
+    if (bus[i] && sim_end(i) == 'd') {
+      sim_as(i);
+      cfn_bus_close(bus[i]);
+    }
+  sim_as(p);
+  SIM_CHECK(cfn_bus_reap(late) >= 0);
+  SIM_CHECK(cfn_region_check(cfn_bus_region(late), finding, NULL) == 0);
+  if (agent) {
+    cfn_bus_t *heir = sim_open(p, agent);
+    uint64_t token = 0;
+    int64_t n;
+    while ((n = take(p, heir, &token, 0)) > 0) {
+    }
+    SIM_CHECK(n == CFN_EMPTY);
+    cfn_bus_close(heir);
+  }
+  cfn_region_t *r = cfn_bus_region(late);
+  forget_everybody(late);
+  for (uint32_t k = 0; k < r->geo.chunks; k++) {
+    uint64_t own = cfn_load_seq(&cfn_chunk(r, k)->own);
+    if (cfn_own_state(own) != CFN_FREE) sim_fail("chunk %u is not free: state %u", k, cfn_own_state(own));
+  }
+  SIM_CHECK(cfn_region_check(r, finding, NULL) == 0);
+  for (int id = 0; agent && id < IDS; id++) {
+    if (L.told[id] && !L.got[id]) sim_fail("message %d is lost", id);
+    if (L.unmarked[id] > 1) sim_fail("message %d came twice without a mark", id);
+  }
+}
+
+/* ---- two senders, one reader that waits ---- */
+
+static void setup_two(void) {
+  begin();
+  bus[0] = sim_open(0, "reader");
+  bus[1] = sim_open(1, "one");
+  bus[2] = sim_open(2, "two");
+}
+static void read_two(int me) {
+  uint64_t token = 0;
+  for (int i = 0; i < 2; i++)
+    if (take(me, bus[me], &token, patience()) < 0) return;
+  cfn_bus_ack(bus[me], &token, 1);
+}
+static void send_one(int me) { post(me, bus[me], "reader", me * 8 + 1, 0); }
+static void verify_reader(void) { audit("reader"); }
+
+/* ---- one sender, twice; the order must hold ---- */
+
+static void send_two(int me) {
+  post(me, bus[me], "reader", me * 8 + 1, 0);
+  post(me, bus[me], "reader", me * 8 + 2, 0);
+}
+
+/* ---- a full lane ---- */
+
+static void setup_full(void) {
+  setup_two();
+  for (int i = 0; i < 2; i++) SIM_CHECK(post(1, bus[1], "reader", 8 + i, 0) == CFN_OK);
+}
+static void send_waiting(int me) { post(me, bus[me], "reader", me * 8 + 3, patience()); }
+static void read_four(int me) {
+  uint64_t token = 0;
+  for (int i = 0; i < 4; i++)
+    if (take(me, bus[me], &token, patience()) < 0) return;
+  cfn_bus_ack(bus[me], &token, 1);
+}
+static void read_three(int me) {
+  uint64_t token = 0;
+  for (int i = 0; i < 3; i++)
+    if (take(me, bus[me], &token, patience()) < 0) return;
+  cfn_bus_ack(bus[me], &token, 1);
+}
+
+/* ---- a reader dies or is stolen from ---- */
+
+static void setup_steal(void) {
+  begin();
+  bus[0] = sim_open(0, "reader");
+  bus[1] = sim_open(1, "one");
+  for (int i = 0; i < 2; i++) SIM_CHECK(post(1, bus[1], "reader", 8 + i, 0) == CFN_OK);
+  bus[2] = sim_open(2, "reader");
+}
+static void read_at_once(int me) {
+  uint64_t token = 0;
+  while (take(me, bus[me], &token, 0) > 0) {
+  }
+}
+static void steal_and_read(int me) {
+  if (cfn_bus_claim_inbox(bus[me], 1) < 0) return;
+  read_at_once(me);
+}
+static void succeed_and_read(int me) { read_at_once(me); } /* CFN_AGENT_BUSY while the first one lives */
+static void send_third(int me) { post(me, bus[me], "reader", me * 8 + 3, 0); }
+
+/* ---- an agent is removed under its senders, and another takes its record ---- */
+
+static void setup_remove(void) {
+  begin();
+  bus[0] = sim_open(0, NULL);
+  cfn_address_t at;
+  SIM_CHECK(cfn_bus_register(bus[0], "reader", NULL, &at, NULL) == CFN_OK);
+  bus[1] = sim_open(1, NULL);
+  SIM_CHECK(post(1, bus[1], "reader", 9, 0) == CFN_OK);
+}
+static void remove_and_register(int me) {
+  uint64_t dropped;
+  cfn_address_t at;
+  int r = cfn_bus_unregister(bus[me], "reader", 0, &dropped);
+  sim_note("  process %d unregistered: %s, %d dropped", me, cfn_error_name(r), (int)dropped);
+  cfn_bus_register(bus[me], "other", NULL, &at, NULL);
+}
+static void send_by_old_address(int me) {
+  cfn_address_t at;
+  uint8_t body[40] = {(uint8_t)(me * 8 + 2)};
+  if (cfn_bus_find(bus[me], "reader", &at) < 0) return;
+  int r = cfn_bus_send_one(bus[me], at.index, at.mid, CFN_LANE_NORMAL, 0, body, sizeof body, "", 0, 0, 0, NULL);
+  sim_note("  process %d sent to the old address: %s", me, cfn_error_name(r));
+}
+/* Nothing meant for the removed agent may be in the inbox of the one that took its record. */
+static void verify_remove(void) {
+  sim_as(SIM_PROCESSES - 1);
+  cfn_bus_t *late = sim_open(SIM_PROCESSES - 1, NULL);
+  SIM_CHECK(cfn_bus_reap(late) >= 0);
+  cfn_address_t at;
+  cfn_agent_info_t info;
+  if (cfn_bus_find(late, "other", &at) == CFN_OK && cfn_bus_agent_info(late, &at, &info) == CFN_OK)
+    SIM_CHECK(info.depth[CFN_LANE_NORMAL] == 0);
+  audit(NULL);
+}
+
+/* ---- names: the same one registered twice at once, and taken away ---- */
+
+static void setup_names(void) {
+  begin();
+  for (int p = 0; p < 3; p++) bus[p] = sim_open(p, NULL);
+}
+static void register_name(int me) {
+  cfn_address_t at;
+  int r = cfn_bus_register(bus[me], "name", NULL, &at, NULL);
+  sim_note("  process %d registered: %s as %u", me, cfn_error_name(r), at.index);
+}
+static void unregister_name(int me) {
+  uint64_t dropped;
+  int r = cfn_bus_unregister(bus[me], "name", CFN_FORCE, &dropped);
+  sim_note("  process %d unregistered: %s", me, cfn_error_name(r));
+}
+static void register_and_unregister(int me) {
+  register_name(me);
+  unregister_name(me);
+}
+/* Two records of one name would split its messages. */
+static void verify_names(void) {
+  sim_as(SIM_PROCESSES - 1);
+  cfn_bus_t *late = sim_open(SIM_PROCESSES - 1, NULL);
+  SIM_CHECK(cfn_bus_reap(late) >= 0);
+  cfn_address_t all[16], at;
+  int n = cfn_bus_agents(late, all, 16);
+  SIM_CHECK(n >= 0 && n <= 1);
+  SIM_CHECK((cfn_bus_find(late, "name", &at) == CFN_OK) == (n == 1));
+  audit(NULL);
+}
+
+/* ---- a request and its answer ---- */
+
+static void setup_request(void) {
+  begin();
+  bus[0] = sim_open(0, "server");
+  bus[1] = sim_open(1, "asker");
+}
+static void serve(int me) {
+  _Alignas(8) uint8_t out[1024];
+  int64_t n;
+  uint64_t deadline = patience();
+  do {
+    n = cfn_bus_recv(bus[me], NULL, 0, CFN_ALL_LANES, 0, deadline, out, sizeof out);
+  } while (n == CFN_INTERRUPTED);
+  if (n <= 0) return;
+  cfn_wire_t w;
+  memcpy(&w, out, sizeof w);
+  cfn_outgoing_t m = {.body = "yes", .body_bytes = 3, .correlation = w.correlation};
+  int r = cfn_bus_reply(bus[me], w.source_att, w.source_inc, &m, 0);
+  sim_note("  process %d answered: %s", me, cfn_error_name(r));
+  cfn_bus_ack(bus[me], &w.token, 1);
+}
+static void ask(int me) {
+  cfn_address_t at;
+  static const uint8_t question[] = {8};
+  cfn_outgoing_t m = {.body = question, .body_bytes = sizeof question};
+  uint64_t correlation;
+  _Alignas(8) uint8_t out[1024];
+  if (cfn_bus_find(bus[me], "server", &at) < 0) return;
+  uint64_t deadline = patience();
+  if (cfn_bus_request(bus[me], &at, CFN_LANE_NORMAL, &m, deadline, &correlation) < 0) return;
+  int64_t n;
+  do {
+    n = cfn_bus_request_wait(bus[me], &at, correlation, deadline, out, sizeof out);
+  } while (n == CFN_INTERRUPTED);
+  sim_note("  process %d has its answer: %lld", me, (long long)n);
+  SIM_CHECK(n > 0 || n == CFN_AGENT_DEAD);
+  cfn_bus_request_end(bus[me], correlation);
+}
+static void verify_request(void) {
+  if (!sim_anyone_killed()) SIM_CHECK(sim_end(1) == 'd');
+  audit("server");
+}
+
+/* ---- a frame of three, acked in disorder ---- */
+
+static void setup_frame(void) {
+  setup_steal();
+  cfn_address_t at;
+  static uint8_t body[3][40];
+  cfn_outgoing_t m[3];
+  for (int i = 0; i < 3; i++) {
+    body[i][0] = (uint8_t)(16 + i);
+    m[i] = (cfn_outgoing_t){.body = body[i], .body_bytes = sizeof body[i]};
+    L.told[16 + i] = 1;
+  }
+  cfn_bus_t *empty = sim_open(3, NULL); /* what setup_steal sent is taken out of the way */
+  sim_as(2);
+  uint64_t token = 0;
+  SIM_CHECK(cfn_bus_claim_inbox(bus[2], 1) == CFN_OK);
+  while (take(2, bus[2], &token, 0) > 0) {
+  }
+  SIM_CHECK(cfn_bus_release_inbox(bus[2]) == CFN_OK);
+  sim_as(3);
+  SIM_CHECK(cfn_bus_find(empty, "reader", &at) == CFN_OK);
+  SIM_CHECK(cfn_bus_send(empty, &at, CFN_LANE_NORMAL, m, 3, 0, NULL) == CFN_OK);
+  cfn_bus_close(empty);
+}
+static void ack_in_disorder(int me) {
+  uint64_t token[3] = {0};
+  int n = 0;
+  for (; n < 3; n++) {
+    uint64_t one = 0;
+    if (take(me, bus[me], &one, 0) <= 0) break;
+    token[n] = one;
+  }
+  for (int i = n; i-- > 0;)
+    if (cfn_bus_ack(bus[me], &token[i], 1) == CFN_OK) L.acked[16 + i]++;
+}
+
+/* ---- joining and leaving ---- */
+
+static void setup_life(void) {
+  begin();
+  bus[0] = sim_open(0, "reader");
+  bus[1] = sim_open(1, "one");
+}
+static void leave_with_mail(int me) {
+  uint64_t token = 0;
+  take(me, bus[me], &token, 0);
+  cfn_bus_close(bus[me]);
+  bus[me] = NULL;
+}
+static void come_and_go(int me) {
+  cfn_bus_t *mine = sim_open(me, "guest");
+  post(me, mine, "reader", me * 8 + 1, 0);
+  cfn_bus_close(mine);
+}
+static void reap(int me) { cfn_bus_reap(bus[me]); }
+
+#define ALL 7u
+const sim_scenario_t sim_scenarios[] = {
+    {"send", setup_two, {read_two, send_one, send_one}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"send-order", setup_two, {read_two, send_two}, verify_reader, 0, false, {3, 0, 0, 0}},
+    {"send-killed", setup_two, {read_two, send_one, send_one}, verify_reader, 6, true, {1, 1, 0, 0}},
+    {"read-killed", setup_steal, {read_at_once, send_third, succeed_and_read}, verify_reader, 1, true, {1, 1, 0, 0}},
+    {"full", setup_full, {read_four, send_waiting, send_waiting}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"full-killed", setup_full, {read_three, send_waiting, send_waiting}, verify_reader, 6, true, {1, 1, 0, 0}},
+    {"steal", setup_steal, {read_at_once, send_third, steal_and_read}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"steal-killed", setup_steal, {read_at_once, NULL, steal_and_read}, verify_reader, 5, true, {1, 1, 0, 0}},
+    {"frame-steal", setup_frame, {ack_in_disorder, NULL, steal_and_read}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"frame-killed", setup_frame, {ack_in_disorder, NULL, steal_and_read}, verify_reader, 5, true, {1, 1, 0, 0}},
+    {"remove", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 0, false, {2, 0, 0, 0}},
+    {"remove-killed", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 3, true, {1, 1, 0, 0}},
+    {"names", setup_names, {register_and_unregister, register_name}, verify_names, 0, false, {2, 0, 0, 0}},
+    {"names-three", setup_names, {register_name, unregister_name, register_name}, verify_names, 0, false, {2, 0, 0, 0}},
+    {"names-killed", setup_names, {register_name, unregister_name, register_name}, verify_names, ALL, true, {1, 1, 0, 0}},
+    {"request", setup_request, {serve, ask}, verify_request, 0, false, {2, 0, 0, 0}},
+    {"request-killed", setup_request, {serve, ask}, verify_request, 3, true, {1, 1, 0, 0}},
+    {"life", setup_life, {leave_with_mail, reap, come_and_go}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"life-killed", setup_life, {leave_with_mail, reap, come_and_go}, verify_reader, 5, true, {1, 1, 0, 0}},
+};
+const int sim_scenario_count = sizeof sim_scenarios / sizeof sim_scenarios[0];

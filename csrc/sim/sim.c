@@ -1,0 +1,610 @@
+#include "sim/sim.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <ucontext.h>
+
+#include "sim/kernel.h"
+
+#define STACK_BYTES (256u << 10)
+#define POINTS_MOST 200000u /* of one run: beyond is an endless loop */
+#define DECISIONS_MOST 65536u
+#define LOCATIONS 2048u
+#define STORES 65536u
+#define NOTES 4096u
+#define STALE_DEPTH 3u /* how many stores back a stale read looks at most */
+
+enum { READY, WAITING, STOPPED, DONE, KILLED };
+enum { BY_DECISIONS, BY_SEED };
+
+typedef struct process {
+  ucontext_t context;
+  void *stack;
+  int state;
+  cfn_a32 *word; /* WAITING: on this */
+  uint64_t until;
+  int answer; /* of the wait */
+  uint32_t priority;
+  uint16_t seen[LOCATIONS]; /* per location: the oldest store it may still read */
+} process_t;
+
+/* One store in a location's order, for weak memory. */
+typedef struct store {
+  uint64_t value;
+  uint16_t *view; /* what its process had seen, if it was a release; else NULL */
+} store_t;
+typedef struct location {
+  const volatile void *address;
+  store_t *store;
+  uint16_t stores, room, sc; /* sc: index of the last seq_cst store */
+} location_t;
+
+static struct {
+  const sim_scenario_t *scenario;
+  sim_limits_t limits, used;
+  process_t process[SIM_PROCESSES];
+  ucontext_t scheduler;
+  int me; /* who runs, or whom the setup acts as */
+  bool running, weak;
+  int mode;
+  uint64_t now, points, ticks;
+  /* by decisions: what to do at the n-th choice, and how many options there were */
+  uint16_t decision[DECISIONS_MOST], options[DECISIONS_MOST];
+  uint32_t decided, given;
+  /* by seed */
+  uint64_t seed, random;
+  uint64_t change[8];
+  /* the region */
+  uint8_t *base, *pristine;
+  uint64_t bytes;
+  cfn_bus_t *handle[64];
+  int handles, whose[64];
+  /* weak memory */
+  location_t location[LOCATIONS];
+  uint32_t locations;
+  uint16_t *views, kernel_view[LOCATIONS];
+  uint32_t views_used;
+  char notes[NOTES];
+  size_t noted;
+} S;
+
+/* ---- failing ---- */
+
+static void print_schedule(FILE *f) {
+  if (S.mode == BY_SEED) {
+    fprintf(f, "  again: --scenario %s --seed %llu%s\n", S.scenario->name, (unsigned long long)S.seed,
+            S.weak ? " --weak" : "");
+    return;
+  }
+  fprintf(f, "  again: --scenario %s --limits %d,%d,%d,%d --decisions ", S.scenario->name, S.limits.preemptions,
+          S.limits.kills, S.limits.stops, S.limits.stale);
+  const char *comma = "";
+  for (uint32_t i = 0; i < S.decided; i++)
+    if (S.decision[i]) {
+      fprintf(f, "%s%u:%u", comma, i, S.decision[i]);
+      comma = ",";
+    }
+  fprintf(f, "%s\n", *comma ? "" : "none");
+}
+
+void sim_fail(const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  fprintf(stderr, "cfnsim: scenario %s failed at point %llu: ", S.scenario ? S.scenario->name : "-",
+          (unsigned long long)S.points);
+  vfprintf(stderr, format, args);
+  va_end(args);
+  fprintf(stderr, "\n");
+  if (S.noted) fprintf(stderr, "%s", S.notes);
+  if (S.scenario) print_schedule(stderr);
+  exit(1);
+}
+
+void sim_note(const char *format, ...) {
+  va_list args;
+  va_start(args, format);
+  int n = vsnprintf(S.notes + S.noted, NOTES - S.noted, format, args);
+  va_end(args);
+  if (n > 0 && S.noted + (size_t)n < NOTES - 2) {
+    S.noted += (size_t)n;
+    S.notes[S.noted++] = '\n';
+    S.notes[S.noted] = 0;
+  }
+}
+
+/* ---- choosing ---- */
+
+static uint64_t next_random(void) { /* splitmix64 */
+  uint64_t z = (S.random += UINT64_C(0x9e3779b97f4a7c15));
+  z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+  z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+  return z ^ (z >> 31);
+}
+uint64_t sim_random(void) { return next_random(); }
+
+/* One of n options; 0 is "as if nothing were". By decisions only. */
+static uint32_t choose(uint32_t n) {
+  if (n < 2) return 0;
+  if (S.decided == DECISIONS_MOST) sim_fail("too many decisions in one run");
+  uint32_t i = S.decided++;
+  if (i >= S.given) S.decision[i] = 0;
+  S.options[i] = (uint16_t)n;
+  if (S.decision[i] >= n) sim_fail("the run does not repeat itself: decision %u of %u options", i, n);
+  return S.decision[i];
+}
+
+/* ---- processes ---- */
+
+int sim_me(void) { return S.me; }
+uint64_t sim_now(void) { return S.now; }
+bool sim_lives(int p) { return p >= 0 && p < SIM_PROCESSES && S.process[p].state != KILLED; }
+void sim_as(int p) { S.me = p; }
+
+char sim_end(int p) {
+  switch (S.process[p].state) {
+    case DONE: return 'd';
+    case KILLED: return 'k';
+    default: return 'w';
+  }
+}
+bool sim_anyone_killed(void) {
+  for (int p = 0; p < SIM_PROCESSES; p++)
+    if (S.process[p].state == KILLED) return true;
+  return false;
+}
+
+static void to_scheduler(void) { swapcontext(&S.process[S.me].context, &S.scheduler); }
+
+static void die(void) {
+  S.process[S.me].state = KILLED;
+  S.used.kills++;
+  kernel_died(S.me);
+  to_scheduler(); /* never comes back */
+}
+
+static int ready_others(int *out) {
+  int n = 0;
+  for (int p = 0; p < SIM_PROCESSES; p++)
+    if (p != S.me && S.process[p].state == READY) out[n++] = p;
+  return n;
+}
+
+static int preempted_by; /* who goes on after a preemption, or -1: the scheduler chooses */
+
+static void kill_a_sleeper(void) {
+  for (int p = 0; p < SIM_PROCESSES; p++)
+    if (S.process[p].state == WAITING && S.used.kills < S.limits.kills && S.scenario->killable >> p & 1) {
+      S.process[p].state = KILLED;
+      S.used.kills++;
+      kernel_died(p);
+      return;
+    }
+}
+
+static void point_by_seed(void) {
+  process_t *me = &S.process[S.me];
+  for (unsigned i = 0; i < sizeof S.change / sizeof S.change[0]; i++)
+    if (S.points == S.change[i]) { /* a change point: this process goes last from now on */
+      me->priority = i;
+      uint64_t what = next_random() % 8;
+      if (what < 2 && S.used.kills < S.limits.kills && S.scenario->killable >> S.me & 1) die();
+      if (what == 3) kill_a_sleeper();
+      if (what == 2 && S.used.stops < S.limits.stops) {
+        S.used.stops++;
+        me->state = STOPPED;
+      }
+      preempted_by = -1;
+      to_scheduler();
+      return;
+    }
+  if (next_random() % 16 == 0) {
+    preempted_by = -1;
+    to_scheduler();
+  }
+}
+
+void sim_point(void) {
+  if (!S.running) return;
+  if (++S.points > POINTS_MOST) sim_fail("an endless loop in process %d", S.me);
+  if (S.mode == BY_SEED) {
+    point_by_seed();
+    return;
+  }
+  int others[SIM_PROCESSES], n = 0;
+  if (S.used.preemptions < S.limits.preemptions) n = ready_others(others);
+  bool may_die = S.used.kills < S.limits.kills && S.scenario->killable >> S.me & 1;
+  uint32_t c = choose(1 + (uint32_t)n + may_die);
+  if (c == 0) return;
+  if (c > (uint32_t)n) die();
+  S.used.preemptions++;
+  preempted_by = others[c - 1];
+  to_scheduler();
+}
+
+void sim_yield(void) { /* gives the processor away: costs no preemption, and must let others on */
+  if (!S.running) return;
+  int others[SIM_PROCESSES];
+  if (++S.points > POINTS_MOST) sim_fail("an endless loop in process %d", S.me);
+  int n = ready_others(others);
+  if (n == 0) return;
+  preempted_by = others[0]; /* round about, without a choice: spins would multiply the schedules */
+  for (int i = n; i-- > 0;)
+    if (others[i] > S.me) preempted_by = others[i];
+  if (S.mode == BY_SEED) preempted_by = others[next_random() % (uint64_t)n];
+  to_scheduler();
+}
+
+/* ---- futexes and time ---- */
+
+int sim_wait(cfn_a32 *word, uint32_t expected, uint64_t timeout_ns) {
+  if (!S.running) return -ETIMEDOUT;
+  sim_point();
+  if (atomic_load_explicit(word, memory_order_relaxed) != expected) return -EAGAIN;
+  process_t *p = &S.process[S.me];
+  p->state = WAITING;
+  p->word = word;
+  p->until = S.now + timeout_ns;
+  preempted_by = -1;
+  to_scheduler();
+  return p->answer;
+}
+
+int sim_wake(cfn_a32 *word, int most) {
+  sim_point();
+  int woken = 0;
+  for (int p = 0; p < SIM_PROCESSES && woken < most; p++) {
+    process_t *q = &S.process[p];
+    if (q->state != WAITING || q->word != word) continue;
+    q->state = READY;
+    q->answer = 0;
+    woken++;
+  }
+  return woken;
+}
+
+/* Everybody waits: resumes who is stopped, else lets time pass until the first wait is over. */
+static bool pass_time(void) {
+  int first = -1;
+  for (int p = 0; p < SIM_PROCESSES; p++)
+    if (S.process[p].state == STOPPED) {
+      S.process[p].state = READY;
+      return true;
+    }
+  for (int p = 0; p < SIM_PROCESSES; p++)
+    if (S.process[p].state == WAITING && (first < 0 || S.process[p].until < S.process[first].until)) first = p;
+  if (first < 0) return false;
+  process_t *p = &S.process[first];
+  if (p->until > S.now) S.now = p->until;
+  p->state = READY;
+  p->answer = -ETIMEDOUT;
+  if (++S.ticks > 200) sim_fail("process %d waits for ever", first);
+  if (!S.scenario->ticks && !sim_anyone_killed())
+    sim_fail("a lost wake-up: process %d sleeps on, and nobody will ring it", first);
+  return true;
+}
+
+static int pick(void) {
+  int ready[SIM_PROCESSES], n = 0;
+  S.me = -1;
+  n = ready_others(ready);
+  if (n == 0) return -1;
+  if (S.mode == BY_DECISIONS) return ready[choose((uint32_t)n)];
+  int best = ready[0];
+  for (int i = 1; i < n; i++)
+    if (S.process[ready[i]].priority > S.process[best].priority) best = ready[i];
+  return next_random() % 4 ? best : ready[next_random() % (uint64_t)n];
+}
+
+static void run_body(int p) {
+  S.scenario->body[p](p);
+  S.process[p].state = DONE;
+  preempted_by = -1;
+  to_scheduler();
+}
+
+static void schedule(void) {
+  preempted_by = -1;
+  for (;;) {
+    int next = preempted_by >= 0 ? preempted_by : pick();
+    preempted_by = -1;
+    if (next < 0) {
+      if (!pass_time()) return;
+      continue;
+    }
+    S.me = next;
+    swapcontext(&S.scheduler, &S.process[next].context);
+  }
+}
+
+/* ---- weak memory ---- */
+
+static uint64_t raw_load(const volatile void *p, unsigned bytes) {
+  return bytes == 8 ? atomic_load_explicit((const volatile cfn_a64 *)p, memory_order_relaxed)
+                    : atomic_load_explicit((const volatile cfn_a32 *)p, memory_order_relaxed);
+}
+static void raw_store(volatile void *p, unsigned bytes, uint64_t v) {
+  if (bytes == 8) atomic_store_explicit((volatile cfn_a64 *)p, v, memory_order_relaxed);
+  else atomic_store_explicit((volatile cfn_a32 *)p, (uint32_t)v, memory_order_relaxed);
+}
+
+static bool inside(const volatile void *p) {
+  return S.running && (const uint8_t *)(uintptr_t)p >= S.base && (const uint8_t *)(uintptr_t)p < S.base + S.bytes;
+}
+
+static void append(location_t *l, uint64_t value, uint16_t *view) {
+  if (l->stores == l->room) {
+    l->room = l->room ? (uint16_t)(l->room * 2) : 8;
+    l->store = realloc(l->store, l->room * sizeof *l->store);
+    if (!l->store) abort();
+  }
+  l->store[l->stores++] = (store_t){value, view};
+}
+
+static location_t *locate(const volatile void *p, unsigned bytes) {
+  uint32_t i = (uint32_t)(((uintptr_t)p >> 2) * 2654435761u) % LOCATIONS;
+  while (S.location[i].address && S.location[i].address != p) i = (i + 1) % LOCATIONS;
+  location_t *l = &S.location[i];
+  if (!l->address) {
+    if (++S.locations == LOCATIONS / 2) sim_fail("more words are touched than the simulator follows");
+    l->address = p;
+    append(l, raw_load(p, bytes), NULL);
+  } else if (l->store[l->stores - 1].value != raw_load(p, bytes)) {
+    append(l, raw_load(p, bytes), NULL); /* written without the simulator: by plain stores of its owner */
+  }
+  return l;
+}
+
+static void join_view(uint16_t *into, const uint16_t *from) {
+  if (!from) return;
+  for (uint32_t i = 0; i < LOCATIONS; i++)
+    if (from[i] > into[i]) into[i] = from[i];
+}
+
+static uint16_t *snapshot(const uint16_t *seen, const uint16_t *also) {
+  if (S.views_used == STORES / 16) sim_fail("more release stores than the simulator follows");
+  uint16_t *view = S.views + (size_t)S.views_used++ * LOCATIONS;
+  memcpy(view, seen, sizeof S.process[0].seen);
+  join_view(view, also);
+  return view;
+}
+
+static uint64_t weak_load(const volatile void *p, unsigned bytes, sim_order_t order) {
+  process_t *me = &S.process[S.me];
+  location_t *l = locate(p, bytes);
+  uint32_t at = (uint32_t)(l - S.location), newest = l->stores - 1u;
+  uint32_t oldest = me->seen[at];
+  if (order == SIM_SEQ && l->sc > oldest) oldest = l->sc;
+  if (newest - oldest > STALE_DEPTH) oldest = newest - STALE_DEPTH;
+  uint32_t back = 0;
+  if (newest > oldest && S.used.stale < S.limits.stale) {
+    back = S.mode == BY_SEED ? (next_random() % 3 ? 0 : (uint32_t)(next_random() % (newest - oldest + 1)))
+                             : choose(newest - oldest + 1);
+    if (back) S.used.stale++;
+  }
+  uint32_t i = newest - back;
+  me->seen[at] = (uint16_t)i;
+  if (order & SIM_ACQUIRE) join_view(me->seen, l->store[i].view);
+  return l->store[i].value;
+}
+
+static void weak_stored(const volatile void *p, location_t *l, uint64_t value, sim_order_t order, bool update) {
+  (void)p;
+  process_t *me = &S.process[S.me];
+  uint32_t at = (uint32_t)(l - S.location);
+  uint16_t *before = update ? l->store[l->stores - 1].view : NULL; /* a release goes on through updates */
+  if (update && (order & SIM_ACQUIRE)) join_view(me->seen, before);
+  me->seen[at] = l->stores;
+  append(l, value, NULL);
+  if (order & SIM_RELEASE) l->store[l->stores - 1].view = snapshot(me->seen, before);
+  else if (before) l->store[l->stores - 1].view = before;
+  if (order == SIM_SEQ) l->sc = (uint16_t)(l->stores - 1);
+}
+
+void sim_tell_kernel(int p) {
+  if (S.weak) join_view(S.kernel_view, S.process[p].seen);
+}
+void sim_learn_from_kernel(void) {
+  if (S.weak && S.running) join_view(S.process[S.me].seen, S.kernel_view);
+}
+
+static void weak_forget(void) {
+  memset(S.kernel_view, 0, sizeof S.kernel_view);
+  for (uint32_t i = 0; i < LOCATIONS; i++) {
+    S.location[i].address = NULL;
+    S.location[i].stores = S.location[i].sc = 0;
+  }
+  S.locations = S.views_used = 0;
+}
+
+/* ---- the atomics of the core ---- */
+
+uint64_t sim_load(const volatile void *p, unsigned bytes, sim_order_t order) {
+  if (!inside(p)) return raw_load(p, bytes);
+  sim_point();
+  return S.weak ? weak_load(p, bytes, order) : raw_load(p, bytes);
+}
+
+void sim_store(volatile void *p, unsigned bytes, uint64_t value, sim_order_t order) {
+  if (!inside(p)) {
+    raw_store(p, bytes, value);
+    return;
+  }
+  sim_point();
+  if (S.weak) weak_stored(p, locate(p, bytes), value, order, false);
+  raw_store(p, bytes, value);
+}
+
+uint64_t sim_update(volatile void *p, unsigned bytes, char how, uint64_t value, sim_order_t order) {
+  bool ours = inside(p);
+  if (ours) sim_point();
+  uint64_t was = raw_load(p, bytes);
+  uint64_t is = how == '+' ? was + value : how == '|' ? was | value : was & value;
+  if (bytes == 4) is = (uint32_t)is;
+  if (ours && S.weak) weak_stored(p, locate(p, bytes), is, order, true);
+  raw_store(p, bytes, is);
+  return was;
+}
+
+bool sim_cas(volatile void *p, unsigned bytes, uint64_t expected, uint64_t desired, sim_order_t order) {
+  bool ours = inside(p);
+  if (ours) sim_point();
+  if (raw_load(p, bytes) != expected) { /* a failed swap is a relaxed load of the newest value here */
+    if (ours && S.weak) {
+      location_t *l = locate(p, bytes);
+      S.process[S.me].seen[l - S.location] = (uint16_t)(l->stores - 1u);
+    }
+    return false;
+  }
+  if (ours && S.weak) weak_stored(p, locate(p, bytes), desired, order, true);
+  raw_store(p, bytes, desired);
+  return true;
+}
+
+/* ---- runs ---- */
+
+cfn_bus_t *sim_open(int p, const char *agent) {
+  int before = S.me;
+  bool running = S.running;
+  if (!running) S.me = p;
+  cfn_bus_t *bus;
+  if (cfn_bus_open(NULL, kernel_bus_name(), NULL, 0, &bus, NULL) < 0)
+    sim_fail("cannot open: %s", cfn_last_failure()->text);
+  uint64_t inc;
+  int owner;
+  if (agent && cfn_bus_act_as(bus, agent, NULL, CFN_ACT_OWN, &inc, &owner) < 0)
+    sim_fail("cannot act as %s: %s", agent, cfn_last_failure()->text);
+  S.whose[S.handles] = p;
+  S.handle[S.handles++] = bus;
+  if (!running) S.me = before;
+  return bus;
+}
+
+static void end_handles(void) {
+  for (int i = 0; i < S.handles; i++) {
+    cfn_bus_t *bus = S.handle[i];
+    S.me = S.whose[i];
+    pthread_mutex_init(&bus->lock, NULL); /* it may have died inside */
+    pthread_mutex_init(&bus->region->live_lock, NULL);
+    atomic_store_explicit(&bus->inside, 0, memory_order_relaxed);
+    cfn_bus_free(bus);
+  }
+  S.handles = 0;
+}
+
+static void run_once(const sim_scenario_t *s) {
+  memcpy(S.base, S.pristine, S.bytes);
+  kernel_reset();
+  S.scenario = s;
+  S.used = (sim_limits_t){0};
+  S.decided = 0;
+  S.points = S.ticks = 0;
+  S.now = 1000000000;
+  S.noted = 0;
+  S.notes[0] = 0;
+  S.running = false;
+  for (int p = 0; p < SIM_PROCESSES; p++) S.process[p].state = DONE;
+  s->setup();
+  if (S.weak) weak_forget();
+  for (int p = 0; p < SIM_PROCESSES; p++) {
+    process_t *q = &S.process[p];
+    if (!s->body[p]) continue;
+    if (!q->stack) q->stack = malloc(STACK_BYTES);
+    memset(q->seen, 0, sizeof q->seen);
+    getcontext(&q->context);
+    q->context.uc_stack.ss_sp = q->stack;
+    q->context.uc_stack.ss_size = STACK_BYTES;
+    q->context.uc_link = NULL;
+    makecontext(&q->context, (void (*)(void))run_body, 1, p);
+    q->state = READY;
+    q->priority = S.mode == BY_SEED ? (uint32_t)(100 + next_random() % 100) : 0;
+  }
+  S.running = true;
+  schedule();
+  S.running = false;
+  S.me = 0;
+  s->verify();
+  end_handles();
+}
+
+void sim_begin(uint8_t *region, uint64_t bytes) {
+  S.base = region;
+  S.bytes = bytes;
+  S.pristine = malloc(bytes);
+  S.views = malloc((size_t)(STORES / 16) * LOCATIONS * sizeof *S.views);
+  if (!S.pristine || !S.views) abort();
+  memcpy(S.pristine, region, bytes);
+}
+
+static double seconds_now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void count_run(sim_result_t *r) {
+  r->runs++;
+  r->points += S.points;
+  r->kills += (uint64_t)S.used.kills;
+  if (S.points > r->deepest) r->deepest = S.points;
+}
+
+sim_result_t sim_exhaust(const sim_scenario_t *s, sim_limits_t limits, double seconds) {
+  sim_result_t r = {0};
+  double end = seconds_now() + seconds;
+  S.mode = BY_DECISIONS;
+  S.limits = limits;
+  S.weak = limits.stale > 0;
+  S.given = 0;
+  for (;;) {
+    S.random = 1;
+    run_once(s);
+    count_run(&r);
+    uint32_t last = S.decided;
+    while (last > 0 && S.decision[last - 1] + 1u >= S.options[last - 1]) last--;
+    if (last == 0) {
+      r.complete = true;
+      return r;
+    }
+    S.decision[last - 1]++;
+    S.given = last;
+    if (seconds_now() > end) return r;
+  }
+}
+
+sim_result_t sim_seeds(const sim_scenario_t *s, uint64_t seed, uint64_t runs, bool weak, double seconds) {
+  sim_result_t r = {0};
+  double end = seconds_now() + seconds;
+  S.mode = BY_SEED;
+  S.weak = weak;
+  S.limits = (sim_limits_t){1 << 30, 2, 2, weak ? 1 << 30 : 0};
+  uint64_t typical = 400;
+  for (uint64_t i = 0; i < runs && seconds_now() < end; i++) {
+    S.seed = S.random = seed + i;
+    next_random();
+    for (unsigned c = 0; c < sizeof S.change / sizeof S.change[0]; c++) S.change[c] = 1 + next_random() % typical;
+    run_once(s);
+    count_run(&r);
+  }
+  return r;
+}
+
+void sim_replay(const sim_scenario_t *s, sim_limits_t limits, const char *decisions) {
+  S.mode = BY_DECISIONS;
+  S.limits = limits;
+  S.weak = limits.stale > 0;
+  S.given = 0;
+  memset(S.decision, 0, sizeof S.decision);
+  for (const char *p = decisions; p && *p;) {
+    unsigned at, what;
+    int used = 0;
+    if (sscanf(p, "%u:%u%n", &at, &what, &used) != 2 || at >= DECISIONS_MOST) break;
+    S.decision[at] = (uint16_t)what;
+    S.given = at + 1;
+    p += used;
+    if (*p == ',') p++;
+  }
+  S.random = 1;
+  run_once(s);
+}
