@@ -257,6 +257,68 @@ static void verify_names(void) {
   audit(NULL);
 }
 
+/* ---- records in short supply: what is removed is used again at once ---- */
+
+static void fill_records(int leave) {
+  cfn_address_t at;
+  static const char *const fillers[] = {"f0", "f1", "f2"};
+  for (int i = 0; i < 4 - leave; i++) SIM_CHECK(cfn_bus_register(bus[0], fillers[i], NULL, &at, NULL) == CFN_OK);
+}
+static void setup_reuse(void) {
+  setup_remove();
+  fill_records(1);
+}
+static void remove_plainly(int me) {
+  uint64_t dropped;
+  int r = cfn_bus_unregister(bus[me], "reader", 0, &dropped);
+  sim_note("  process %d unregistered: %s", me, cfn_error_name(r));
+}
+static void remove_and_reuse(int me) {
+  uint64_t dropped;
+  int r = cfn_bus_unregister(bus[me], "reader", CFN_FORCE, &dropped);
+  cfn_address_t at;
+  int made = 0, r2 = cfn_bus_register(bus[me], "other", NULL, &at, &made);
+  sim_note("  process %d unregistered: %s, registered: %s", me, cfn_error_name(r), cfn_error_name(r2));
+  if (r2 == CFN_OK) post(me, bus[me], "other", me * 8 + 1, 0);
+}
+static void verify_reuse(void) {
+  L.told[9] = 0; /* for the removed agent: dropped or not, nobody promised */
+  audit("other");
+}
+
+static void setup_stale(void) {
+  setup_names();
+  fill_records(2);
+}
+static void register_second(int me) {
+  cfn_address_t at;
+  unregister_name(me);
+  int r = cfn_bus_register(bus[me], "second", NULL, &at, NULL);
+  sim_note("  process %d registered second: %s as %u", me, cfn_error_name(r), at.index);
+}
+static void look_up(int me) {
+  cfn_address_t at;
+  cfn_agent_info_t info;
+  for (int i = 0; i < 2; i++)
+    if (cfn_bus_find(bus[me], "name", &at) == CFN_OK && cfn_bus_agent_info(bus[me], &at, &info) == CFN_OK)
+      SIM_CHECK(strcmp(info.name, "name") == 0);
+}
+/* Whoever is listed is found under its name, and no name is there twice. */
+static void verify_stale(void) {
+  sim_as(SIM_PROCESSES - 1);
+  cfn_bus_t *late = sim_open(SIM_PROCESSES - 1, NULL);
+  SIM_CHECK(cfn_bus_reap(late) >= 0);
+  cfn_address_t all[16], at;
+  cfn_agent_info_t info;
+  int n = cfn_bus_agents(late, all, 16);
+  for (int i = 0; i < n; i++) {
+    SIM_CHECK(cfn_bus_agent_info(late, &all[i], &info) == CFN_OK);
+    SIM_CHECK(cfn_bus_find(late, info.name, &at) == CFN_OK);
+    SIM_CHECK(at.index == all[i].index && at.mid == all[i].mid);
+  }
+  audit(NULL);
+}
+
 /* ---- a request and its answer ---- */
 
 static void setup_request(void) {
@@ -374,6 +436,12 @@ const sim_scenario_t sim_scenarios[] = {
     {"names", setup_names, {register_and_unregister, register_name}, verify_names, 0, false, {2, 0, 0, 0}},
     {"names-three", setup_names, {register_name, unregister_name, register_name}, verify_names, 0, false, {2, 0, 0, 0}},
     {"names-killed", setup_names, {register_name, unregister_name, register_name}, verify_names, ALL, true, {1, 1, 0, 0}},
+    {"names-twice", setup_names, {register_name, register_name}, verify_names, 0, false, {2, 0, 0, 0}},
+    {"names-stale", setup_stale, {register_name, register_second, register_name}, verify_stale, 0, false, {2, 0, 0, 0}},
+    {"names-stale-killed", setup_stale, {register_name, register_second, register_name}, verify_stale, ALL, true, {1, 1, 0, 0}},
+    {"names-lookup", setup_stale, {look_up, register_second, register_name}, verify_stale, 0, false, {2, 0, 0, 0}},
+    {"remove-reuse", setup_reuse, {remove_plainly, remove_and_reuse}, verify_reuse, 0, false, {2, 0, 0, 0}},
+    {"remove-reuse-killed", setup_reuse, {remove_plainly, remove_and_reuse}, verify_reuse, 3, true, {1, 1, 0, 0}},
     {"request", setup_request, {serve, ask}, verify_request, 0, false, {2, 0, 0, 0}},
     {"request-killed", setup_request, {serve, ask}, verify_request, 3, true, {1, 1, 0, 0}},
     {"life", setup_life, {leave_with_mail, reap, come_and_go}, verify_reader, 0, false, {2, 0, 0, 0}},

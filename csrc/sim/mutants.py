@@ -1,0 +1,206 @@
+"""Breaks the core on purpose, one line at a time, and shows which check goes red.
+
+    python3 csrc/sim/mutants.py [--seconds S] [--only NAME] [--table FILE]
+
+Each mutant is one edit of one file: a re-check taken out, an order weakened, a wake left away. It is built
+in a copy and run under cfnsim, in the scenarios named with it (all, if none are). Exit status 1 if a mutant
+survives that is not explained. The table is committed as csrc/sim/mutants.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+CSRC = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    file: str
+    old: str
+    new: str
+    scenarios: str  # names, with blanks between
+    survives: str = ""  # why no check can or need go red
+
+
+MUTANTS = [
+    Mutant("publish without the authority", "msg/ring.c",
+           "if (cfn_load_acquire(authority) != expect) return CFN_STALE;\n      /* COMMIT", "/* COMMIT",
+           "remove remove-killed"),
+    Mutant("no look after arming (reader)", "agent/bus_recv.c",
+           "bool ready = cfn_inbox_ready(&bus->inbox, v->lanes) ||", "bool ready =", "send full"),
+    Mutant("no look after arming (space)", "agent/bus_send.c",
+           "if (again != why || (why == CFN_NO_SPACE && again_cls != cls)) {", "if (again == CFN_OK + 1) {",
+           "full"),
+    Mutant("no bell after the commit", "msg/outbox.c",
+           "    cfn_route_ring(r, route->kind, route->index); /* S5 */\n", "", "send request"),
+    Mutant("a ring that does not change the word", "sync/event.c",
+           "uint32_t rung = (b & ~CFN_EVENT_ANY) + CFN_EVENT_ONE;", "uint32_t rung = (b & ~CFN_EVENT_ANY);",
+           "send full request"),
+    Mutant("WAIT is simply cleared", "sync/event.c",
+           "if (b & (CFN_EVENT_WAIT | CFN_EVENT_WAKING)) marks |= CFN_EVENT_WAKING;",
+           "if (b & CFN_EVENT_WAIT) cfn_os_futex_wake(&e->word, INT_MAX);", "send-killed full-killed"),
+    Mutant("the tail is not helped on", "msg/ring.c",
+           "    } else if (ahead >= 0) {\n      /* Filled, or consumed already, while tail still points at it: help "
+           "whoever did it. */\n      cfn_cas_release(q->tail, t, t + 1);",
+           "    } else if (ahead >= 0) {\n", "send-killed full-killed"),
+    Mutant("the chunk is announced after its claim", "mem/slab.c",
+           "  cfn_store_relaxed(cell, k + 1); /* ordered before the CAS by its release half */\n"
+           "  /* dies here: the register names a chunk whose word does not name us; a reaper ignores it */\n"
+           "  return cfn_cas_acqrel(&chunk->own, own, cfn_own_next(own, CFN_MINE, me));",
+           "  if (!cfn_cas_acqrel(&chunk->own, own, cfn_own_next(own, CFN_MINE, me))) return false;\n"
+           "  cfn_store_relaxed(cell, k + 1);\n  return true;", "send-killed life-killed"),
+    Mutant("R4 without its CAS", "msg/inbox.c",
+           "if (!cfn_cas_seq(&chunk->own, own, mine)) continue; /* R4; lost: look again */",
+           "cfn_store_seq(&chunk->own, mine);", "steal frame-steal"),
+    Mutant("handed out without a look at the lease", "msg/inbox.c",
+           "  if (!cfn_inbox_still_mine(in, TOKEN(l->generation, i, index))) return CFN_AGENT_FENCED;\n", "",
+           "steal",
+           "the same look is taken again after the copy (bus_recv.c), and that one is a mutant of its own"),
+    Mutant("the copy is not verified", "agent/bus_recv.c",
+           "  if (!cfn_inbox_still_mine(&bus->inbox, h.token)) return CFN_AGENT_FENCED;\n", "", "steal",
+           "what a fenced reader copied late may be another message's bytes: seen by msg tests with bodies "
+           "that change (test_frame_stolen), not by ids alone"),
+    Mutant("the inbox is taken without a mark of what was seen", "msg/inbox.c",
+           "uint64_t before = cfn_max_seq(&lane_words(in, lane)->seen, next);", "uint64_t before = 0;",
+           "steal read-killed"),
+    Mutant("R5's loser frees too", "msg/inbox.c",
+           "if (cfn_cas_seq(slot, w, cfn_slot_word(cfn_slot_lap(w) + 1, 0))) { /* R5 */",
+           "if (cfn_cas_seq(slot, w, cfn_slot_word(cfn_slot_lap(w) + 1, 0)) || 1) { /* R5 */", "steal frame-steal"),
+    Mutant("an ack after the steal counts", "msg/inbox.c",
+           "bool done = cfn_cas_seq(own, l->own, cfn_own_next(l->own, CFN_DONE, in->me));",
+           "bool done = true; cfn_store_seq(own, cfn_own_next(l->own, CFN_DONE, in->me));", "steal frame-steal"),
+    Mutant("a part is acked without a look at the lease", "msg/inbox.c",
+           "    if (cfn_load_seq(&chunk->own) != l->own) return CFN_AGENT_FENCED;\n    already", "    already", "frame-steal"),
+    Mutant("the consumer word is taken by a store", "agent/registry.c",
+           "if (cfn_cas_seq(&m->consumer, w, mine)) {\n      if (att)", "cfn_store_seq(&m->consumer, mine);\n    {\n      if (att)",
+           "steal read-killed remove"),
+    Mutant("a new record keeps the old consumer", "agent/registry.c",
+           "  do {\n    w = cfn_load_seq(&m->consumer);\n  } while (!cfn_cas_seq(&m->consumer, w, "
+           "cfn_consumer_word(cfn_consumer_ver(w) + 1, 0)));\n", "", "remove-reuse remove-reuse-killed"),
+    Mutant("the intent is not looked at again", "agent/directory.c",
+           "  if (cfn_load_seq(intent_word) != intent) return; /* LAST: what was read belongs to this intent */\n", "",
+           "names names-three names-twice names-stale"),
+    Mutant("two inserts beside the intent", "agent/directory.c",
+           "    if (cfn_intent_record(intent)) {\n      finish(r, intent);\n      continue;\n    }\n"
+           "    uint64_t mine = cfn_intent_word(cfn_intent_ver(intent) + 1, 0, i + 1);",
+           "    uint64_t mine = cfn_intent_word(cfn_intent_ver(intent) + 1, 0, i + 1);",
+           "names names-three names-twice"),
+    Mutant("a name is found without a second look", "agent/directory.c",
+           "    if (cfn_load_seq(state_of(r, value - 1)) != before) continue; /* the name may be another's */\n", "",
+           "names names-lookup"),
+    Mutant("the reaper does not look in the ring", "agent/reap.c",
+           "cfn_ring_of_target(p->r, target, &q) && cfn_ring_holds(&q, k);",
+           "false && cfn_ring_of_target(p->r, target, &q);", "send-killed life-killed"),
+    Mutant("the dead one's words are not given back", "agent/reap.c",
+           "  for (unsigned h = 0; h < CFN_HOLDS; h++) reap_hold(p, cfn_load_acquire(&p->slot->holds[h]));\n", "",
+           "read-killed life-killed"),
+    Mutant("half a removal is nobody's", "agent/registry.c",
+           "    if (empty_and_free(a, i, removing, consumer, &dropped) == CFN_OK) finished++;\n", "", "remove-killed"),
+]
+
+WEAK = [
+    Mutant("weak: the commit is no seq_cst", "msg/ring.c",
+           "if (cfn_cas_seq(slot, w, cfn_slot_word(cfn_slot_lap(w), k + 1))) {",
+           "if (cfn_cas_acqrel(slot, w, cfn_slot_word(cfn_slot_lap(w), k + 1))) {", "send"),
+    Mutant("weak: the bell is looked at with acquire", "sync/event.h",
+           "if (cfn_load_seq(&e->word) & CFN_EVENT_ANY) cfn_event_ring_slow(e, bell);",
+           "if (cfn_load_acquire(&e->word) & CFN_EVENT_ANY) cfn_event_ring_slow(e, bell);", "send full"),
+    Mutant("weak: the re-check after arming is relaxed", "msg/inbox.c",
+           "    uint64_t w = cfn_load_seq(cfn_ring_slot(&q, p));\n    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), "
+           "cfn_ring_lap(&q, p));\n    if (ahead > 0 || (ahead == 0",
+           "    uint64_t w = cfn_load_relaxed(cfn_ring_slot(&q, p));\n    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), "
+           "cfn_ring_lap(&q, p));\n    if (ahead > 0 || (ahead == 0", "send"),
+    Mutant("weak: the authority is looked at relaxed", "msg/ring.c",
+           "if (cfn_load_acquire(authority) != expect) return CFN_STALE;\n      /* COMMIT",
+           "if (cfn_load_relaxed(authority) != expect) return CFN_STALE;\n      /* COMMIT", "remove"),
+    Mutant("weak: the slot is loaded relaxed before the authority", "msg/ring.c",
+           "    uint64_t w = cfn_load_acquire(slot);\n    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(q, t));",
+           "    uint64_t w = cfn_load_relaxed(slot);\n    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(q, t));",
+           "remove"),
+    Mutant("weak: the head move reads old words", "msg/inbox.c",
+           "    uint64_t w = cfn_load_seq(slot);\n    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, h));\n    "
+           "if (ahead > 0) { /* R5",
+           "    uint64_t w = cfn_load_relaxed(slot);\n    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, h));\n    "
+           "if (ahead > 0) { /* R5", "full steal"),
+]  # fmt: skip
+
+
+def build(work: Path) -> str:
+    done = subprocess.run(
+        ["make", "-s", "-C", str(work / "csrc"), "../build/cfnsim", "OUT=../build", "CFLAGS=-Wno-error -w"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def red(work: Path, mutant: Mutant, seconds: float) -> str:
+    """What went red: "scenario: finding", or "" if nothing did."""
+    for scenario in mutant.scenarios.split():
+        try:
+            done = subprocess.run(
+                [work / "build" / "cfnsim", "--scenario", scenario, "--seconds", str(seconds)],
+                capture_output=True, text=True, timeout=10 * seconds + 60,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return f"{scenario}: an endless loop"
+        if done.returncode == 1:
+            found = re.search(r"failed at point \d+: (.*)", done.stderr)
+            return f"{scenario}: {found[1] if found else 'failed'}"
+        if done.returncode:
+            return f"{scenario}: ended by signal {-done.returncode}"
+    return ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=12, help="for each scenario (default 12)")
+    parser.add_argument("--only", default="", help="mutants whose name contains this")
+    parser.add_argument("--table", metavar="FILE", help="write the table there")
+    arguments = parser.parse_args()
+    rows, bad = [], 0
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        shutil.copytree(CSRC, work / "csrc")
+        problem = build(work)
+        if problem:
+            sys.exit(problem)
+        for mutant in MUTANTS + WEAK:
+            if arguments.only not in mutant.name or not mutant.old:
+                continue
+            path = work / "csrc" / mutant.file
+            text = path.read_text()
+            if text.count(mutant.old) != 1:
+                sys.exit(f"{mutant.name}: {mutant.file} has its text {text.count(mutant.old)} times; look at it again")
+            path.write_text(text.replace(mutant.old, mutant.new))
+            begun = time.monotonic()
+            problem = build(work)
+            found = f"does not build: {problem[:200]}" if problem else red(work, mutant, arguments.seconds)
+            path.write_text(text)
+            if not found:
+                bad += not mutant.survives
+                found = f"survives: {mutant.survives}" if mutant.survives else "SURVIVES"
+            rows.append((mutant.name, mutant.file, found))
+            print(f"{mutant.name:55} {found}  ({time.monotonic() - begun:.0f} s)", flush=True)
+    if arguments.table:
+        lines = ["| mutant | file | what goes red |", "|---|---|---|"]
+        lines += [f"| {name} | `{file}` | {found} |" for name, file, found in rows]
+        Path(arguments.table).write_text(
+            "# Mutants of the core under cfnsim\n\nMade by `python3 csrc/sim/mutants.py --table "
+            "csrc/sim/mutants.md`.\n\n" + "\n".join(lines) + "\n"
+        )
+    print(f"{len(rows)} mutants, {bad} survive without a reason")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
