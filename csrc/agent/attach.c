@@ -37,6 +37,8 @@ static bool join(cfn_region_t *r, uint32_t i, cfn_actor_t *actor, uint64_t *id_w
   cfn_store_relaxed(&slot->agent, 0);
   for (unsigned c = 0; c < CFN_REGISTERS; c++) cfn_store_relaxed(&slot->reg[c], 0);
   for (unsigned h = 0; h < CFN_HOLDS; h++) cfn_store_relaxed(&slot->holds[h], 0);
+  for (unsigned c = 0; c < CFN_CLASSES; c++) cfn_store_relaxed(&slot->hint_taken[c], 0);
+  cfn_store_relaxed(&slot->hint_freed, 0);
   *id_word = cfn_id_word(cfn_id_inc(joining), CFN_ID_LIVE);
   cfn_life_note(r, i, nonce);
   cfn_max_seq(&cfn_state(r)->attach_top, i + 1);

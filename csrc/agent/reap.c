@@ -45,6 +45,21 @@ static void reap_chunk(const reaping_t *p, uint64_t announced) {
   }
 }
 
+/* Hints of free chunks that it took or owed, and of those it was about to free. */
+static void reap_hints(const reaping_t *p) {
+  for (unsigned c = 0; c < CFN_CLASSES; c++) {
+    uint64_t word = cfn_load_acquire(&p->slot->hint_taken[c]);
+    if (word) cfn_slab_mend(p->r, word - 1);
+  }
+  uint64_t owed = cfn_load_acquire(&p->slot->hint_freed);
+  if (owed) cfn_slab_mend(p->r, owed - 1);
+  for (unsigned c = 0; c < CFN_REGISTERS; c++) {
+    uint64_t chunk = cfn_load_acquire(&p->slot->reg[c]);
+    if (c != CFN_REG_CREATE && c != CFN_REG_RECORD && chunk && chunk <= p->r->geo.chunks)
+      cfn_slab_mend_chunk(p->r, (uint32_t)chunk - 1);
+  }
+}
+
 static void reap_creation(const reaping_t *p) {
   uint64_t cell = cfn_load_acquire(&p->slot->reg[CFN_REG_CREATE]);
   if (cell == 0 || cell > p->r->geo.config.agents) return;
@@ -108,6 +123,7 @@ static bool reap_all_of(const reaping_t *p, unsigned me, cfn_a64 *cell) {
   reap_creation(p);
   for (unsigned h = 0; h < CFN_HOLDS; h++) reap_hold(p, cfn_load_acquire(&p->slot->holds[h]));
   reap_replies(p, me, cell);
+  reap_hints(p);
   for (unsigned c = 0; c < CFN_CLASSES; c++) /* it may have died between freeing and saying so */
     cfn_event_ring_futex(&cfn_state(r)->class_room[c].event);
   if (!cfn_cas_seq(&p->slot->id, p->word, cfn_id_word(cfn_id_inc(p->word), CFN_ID_VACANT)))

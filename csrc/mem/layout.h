@@ -263,7 +263,9 @@ typedef struct cfn_attach_shm {
   cfn_a64 reg[CFN_REGISTERS];
   /* 384: mailboxes whose consumer or owner word may name it: mailbox+1 */
   cfn_a64 holds[CFN_HOLDS];
-  uint8_t pad2[64];
+  /* hint words +1 out of which it took a handful, and to which it owes freed ones: see slab.h */
+  cfn_a64 hint_taken[CFN_CLASSES], hint_freed;
+  uint8_t pad2[8];
   /* 512: the reply ring's words */
   cfn_event_shm_t reply_bell;
   uint8_t pad3[124];

@@ -58,12 +58,16 @@ int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsign
     uint32_t w = start + i < words ? start + i : start + i - words;
     uint64_t inside = w == words - 1 && limit % 64 ? (UINT64_C(1) << (limit % 64)) - 1 : ~UINT64_C(0);
     for (;;) {
-      if (!(cursor->taken[cls] & inside) || cursor->word[cls] != w)
+      if (!(cursor->taken[cls] & inside) || cursor->word[cls] != w) {
+        if (cursor->taken[cls]) cfn_or_relaxed(&hints[cursor->word[cls]], cursor->taken[cls]);
+        cursor->word[cls] = w;
+        cfn_store_relaxed(&cfn_attachment(r, me)->hint_taken[cls], r->geo.class_hint[cls] + w + 1);
         cursor->taken[cls] = take_hints(&hints[w], inside, handful);
-      cursor->word[cls] = w;
-      if (!cursor->taken[cls]) break;
-      uint32_t bit = (uint32_t)__builtin_ctzll(cursor->taken[cls]);
-      cursor->taken[cls] &= cursor->taken[cls] - 1;
+        /* dies here: announced; the reaper sets the bits of what is free again */
+      }
+      if (!(cursor->taken[cls] & inside)) break;
+      uint32_t bit = (uint32_t)__builtin_ctzll(cursor->taken[cls] & inside);
+      cursor->taken[cls] &= ~(UINT64_C(1) << bit);
       if (!claim_one(r, first + w * 64 + bit, me, cell)) continue;
       if (cursor->taken[cls])
         cfn_slab_prefetch(r, first + w * 64 + (uint32_t)__builtin_ctzll(cursor->taken[cls]), cls);
@@ -75,15 +79,18 @@ int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsign
 }
 
 bool cfn_slab_free_later(const cfn_region_t *r, uint32_t k, uint64_t own,
-                         cfn_slab_freed_t *freed) {
+                         cfn_slab_freed_t *freed, cfn_a64 *announce) {
+  unsigned cls = cfn_chunk_class(r, k);
+  uint32_t i = k - r->geo.class_first[cls];
+  uint32_t word = r->geo.class_hint[cls] + i / 64;
+  if (freed->word != word || !freed->bits) {
+    cfn_slab_tell(r, freed);
+    if (announce) cfn_store_relaxed(announce, word + 1);
+  }
   /* release: our reads and writes of the payload are over before the next owner's begin; seq_cst:
    * the freed chunk is visible before the class event is looked at */
   if (!cfn_cas_seq(&cfn_chunk(r, k)->own, own, cfn_own_next(own, CFN_FREE, 0))) return false;
   /* dies here: FREE without its hint bit */
-  unsigned cls = cfn_chunk_class(r, k);
-  uint32_t i = k - r->geo.class_first[cls];
-  uint32_t word = r->geo.class_hint[cls] + i / 64;
-  if (freed->word != word) cfn_slab_tell(r, freed);
   freed->word = word;
   freed->bits |= UINT64_C(1) << (i % 64);
   if (++freed->count >= CFN_HINTS_AT_ONCE) cfn_slab_tell(r, freed);
@@ -107,9 +114,30 @@ void cfn_slab_tell(const cfn_region_t *r, cfn_slab_freed_t *freed) {
 
 bool cfn_slab_free(const cfn_region_t *r, uint32_t k, uint64_t own) {
   cfn_slab_freed_t one = {0, 0, 0};
-  if (!cfn_slab_free_later(r, k, own, &one)) return false;
+  if (!cfn_slab_free_later(r, k, own, &one, NULL)) return false;
   cfn_slab_tell(r, &one);
   return true;
+}
+
+void cfn_slab_mend(const cfn_region_t *r, uint64_t hint_word) {
+  for (unsigned cls = 0; cls < CFN_CLASSES; cls++) {
+    uint32_t chunks = r->geo.config.class_chunks[cls], first = r->geo.class_hint[cls];
+    if (hint_word < first || hint_word >= first + (chunks + 63) / 64) continue;
+    uint32_t k = (uint32_t)(hint_word - first) * 64;
+    uint64_t free_now = 0;
+    for (uint32_t bit = 0; bit < 64 && k + bit < chunks; bit++) {
+      uint64_t own = cfn_load_relaxed(&cfn_chunk(r, r->geo.class_first[cls] + k + bit)->own);
+      if (cfn_own_state(own) == CFN_FREE) free_now |= UINT64_C(1) << bit;
+    }
+    uint64_t missing = free_now & ~cfn_load_relaxed(&cfn_hints(r)[hint_word]);
+    if (missing) cfn_or_relaxed(&cfn_hints(r)[hint_word], missing);
+    return;
+  }
+}
+
+void cfn_slab_mend_chunk(const cfn_region_t *r, uint32_t k) {
+  unsigned cls = cfn_chunk_class(r, k);
+  cfn_slab_mend(r, r->geo.class_hint[cls] + (k - r->geo.class_first[cls]) / 64);
 }
 
 uint32_t cfn_slab_free_hint(const cfn_region_t *r, unsigned cls) {

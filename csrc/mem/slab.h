@@ -21,8 +21,9 @@
 #define CFN_SCARCE_SAMPLE 16u /* hint words */
 
 /* Private to a claimer. Hints are taken and given in handfuls: one bit at a time, the hint words would
- * travel between the cores of sender and receiver with every message. What dies with its process are
- * hints alone. */
+ * travel between the cores of sender and receiver with every message. Which words they belong to is
+ * announced in the attachment, and whoever reaps it mends them: thousands of dead senders must not hide
+ * a bus full of free chunks. */
 typedef struct cfn_slab_cursor {
   uint32_t word[CFN_CLASSES];  /* where the last claim was lucky */
   uint64_t taken[CFN_CLASSES]; /* bits of that word that this claimer took, to try one by one */
@@ -59,9 +60,13 @@ int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsign
 
 /* Frees by CAS of the exact word; false if it was not that word any more (then it is not ours). */
 bool cfn_slab_free(const cfn_region_t *r, uint32_t chunk, uint64_t own);
-/* The same; its hint is kept back in `freed` until there is a handful, or cfn_slab_tell. */
+/* The same; its hint is kept back in `freed` until there is a handful, or cfn_slab_tell; `announce` (may
+ * be NULL) says to which word. */
 bool cfn_slab_free_later(const cfn_region_t *r, uint32_t chunk, uint64_t own,
-                         cfn_slab_freed_t *freed);
+                         cfn_slab_freed_t *freed, cfn_a64 *announce);
+/* Sets the hint of every free chunk of a hint word: after the death of somebody who owed some. */
+void cfn_slab_mend(const cfn_region_t *r, uint64_t hint_word);
+void cfn_slab_mend_chunk(const cfn_region_t *r, uint32_t chunk);
 void cfn_slab_tell(const cfn_region_t *r, cfn_slab_freed_t *freed);
 
 /* How many chunks of a class are free, by the hints: advisory. */

@@ -13,6 +13,7 @@
 #include <Python.h>
 #include <structmember.h>
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -399,7 +400,21 @@ static PyObject *receive(PyObject *object, PyObject *who, uint64_t token, uint64
   return hand_out(object, who, PyBytes_FromStringAndSize((char *)room, (Py_ssize_t)n), copy);
 }
 
-static PyObject *this_thread(void) { return PyLong_FromUnsignedLong(PyThread_get_thread_ident()); }
+/* Who this thread is: a number that no other thread has, also none that comes after it. (The thread's
+ * identifier is used again, and with it the last message of a finished thread would be acked.) Negative:
+ * iterators and tasks count upward. */
+static PyObject *this_thread(void) {
+  static atomic_llong threads;
+  static _Thread_local long long me;
+  if (!me) me = -1 - atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed);
+  return PyLong_FromLongLong(me);
+}
+
+static PyObject *hot_this_thread(PyObject *module, PyObject *nothing) {
+  (void)module;
+  (void)nothing;
+  return this_thread();
+}
 
 static PyObject *hot_recv(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *names) {
   uint64_t deadline = CFN_FOREVER, token;
@@ -678,6 +693,7 @@ static PyTypeObject *make_base(PyObject *module, const char *name, int bytes, de
 static PyMethodDef functions[] = {
     {"setup", hot_setup, METH_VARARGS, NULL},
     {"twin", hot_twin, METH_VARARGS, NULL},
+    {"this_thread", hot_this_thread, METH_NOARGS, NULL},
     {"attribute", hot_attribute, METH_VARARGS, NULL},
     {"bodies", (PyCFunction)(void (*)(void))hot_bodies, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL}};

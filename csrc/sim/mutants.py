@@ -104,6 +104,8 @@ MUTANTS = [
     Mutant("the dead one's words are not given back", "agent/reap.c",
            "  for (unsigned h = 0; h < CFN_HOLDS; h++) reap_hold(p, cfn_load_acquire(&p->slot->holds[h]));\n", "",
            "read-killed life-killed"),
+    Mutant("the hints of the dead are not mended", "agent/reap.c", "  reap_hints(p);\n", "",
+           "send-killed read-killed life-killed"),
     Mutant("half a removal is nobody's", "agent/registry.c",
            "    if (empty_and_free(a, i, removing, consumer, &dropped) == CFN_OK) finished++;\n", "", "remove-killed"),
 ]

@@ -102,7 +102,8 @@ static void audit(const char *agent) {
   sim_as(p);
   SIM_CHECK(cfn_bus_reap(late) >= 0);
   SIM_CHECK(cfn_region_check(cfn_bus_region(late), finding, NULL) == 0);
-  if (agent) {
+  cfn_address_t at;
+  if (agent && cfn_bus_find(late, agent, &at) == CFN_OK) {
     cfn_bus_t *heir = sim_open(p, agent);
     uint64_t token = 0;
     int64_t n;
@@ -113,9 +114,12 @@ static void audit(const char *agent) {
   }
   cfn_region_t *r = cfn_bus_region(late);
   forget_everybody(late);
+  cfn_bus_close(late); /* gives its hints back */
   for (uint32_t k = 0; k < r->geo.chunks; k++) {
     uint64_t own = cfn_load_seq(&cfn_chunk(r, k)->own);
     if (cfn_own_state(own) != CFN_FREE) sim_fail("chunk %u is not free: state %u", k, cfn_own_state(own));
+    uint64_t hints = cfn_load_seq(&cfn_hints(r)[k / 64]);
+    if (!(hints >> (k % 64) & 1)) sim_fail("chunk %u is free and nobody will find it: its hint is lost", k);
   }
   SIM_CHECK(cfn_region_check(r, finding, NULL) == 0);
   for (int id = 0; agent && id < IDS; id++) {

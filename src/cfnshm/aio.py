@@ -12,20 +12,26 @@ waits (a send to a full inbox, a receipt) is tried first and then waits in a wor
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
 from ._core import check, lib
 from .agents import AgentInfo
 from .bus import Bus
-from .errors import Closed, Full, NoSpace, Timeout
+from .errors import Closed, Error, Full, NoSpace, Timeout, UnknownAgent
+from .inbox import accounts
 from .message import Batch, Message
+from .outbox import _pair, not_everybody
 from .receipt import Receipt
 
 T = TypeVar("T")
 _TICK = 2.0  # seconds between looks without a ring: a sender that died before its ring is covered
+_THREADS = 32  # that wait at a time, for a handle
 _SLICE = 0.25  # seconds a worker thread waits at a time, so that a cancelled task is not kept waiting
 
 
@@ -63,13 +69,18 @@ class _Doorbell:
 class AsyncBus:
     """A handle on a bus for asyncio; arguments, errors and meaning are those of `Bus`.
 
-    Each task has its own account of what it was handed: a task's next `recv` acks its own last
-    message, not another task's. `bus.sync` is the underlying `Bus`, for everything that does not wait.
+    Each task has its own account of what it was handed: calling `recv` acks what the calling task got
+    before, not another task's (also through `asyncio.wait_for` and `gather`, which may run the call in a
+    task of its own). What a task that has ended did not ack stays leased until `message.ack()` or the clean
+    end of `async with`. `bus.sync` is the underlying `Bus`.
     """
 
     def __init__(self, name: str | None = None, **arguments: Any) -> None:
         self.sync = Bus(name, **arguments)
         self._bells: dict[int, _Doorbell] = {}
+        # task -> its accounts with the sync handle, one for each call since it last asked
+        self._accounts: weakref.WeakKeyDictionary[asyncio.Task[Any], list[int]] = weakref.WeakKeyDictionary()
+        self._threads: ThreadPoolExecutor | None = None
 
     @property
     def name(self) -> str:
@@ -90,16 +101,19 @@ class AsyncBus:
     ) -> None:
         self._forget_bells()
         self.sync.__exit__(kind, error, trace)
+        self._end_threads()
 
     def close(self) -> None:
         """See `Bus.close`."""
         self._forget_bells()
         self.sync.close()
+        self._end_threads()
 
     def destroy(self) -> None:
         """See `Bus.destroy`."""
         self._forget_bells()
         self.sync.destroy()
+        self._end_threads()
 
     def _forget_bells(self) -> None:
         for bell in self._bells.values():
@@ -113,9 +127,29 @@ class AsyncBus:
             bell = self._bells[replies] = _Doorbell(fd)
         return bell
 
-    @staticmethod
-    def _who() -> int:
-        return -id(asyncio.current_task())
+    def _account(self) -> int:
+        """A new account of the calling task; what it was handed before is acked."""
+        account = next(accounts)
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # called outside of any task: nobody to ask again
+            task = None
+        if task is not None:
+            for before in self._accounts.pop(task, ()):
+                self.sync._ack_handed(before)
+            self._accounts[task] = [account]
+        return account
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        """In threads of our own: waits must not take the loop's from others."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="cfnshm")
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+
+    def _end_threads(self) -> None:
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
 
     @staticmethod
     def _ends(timeout: float | None) -> float:
@@ -139,15 +173,17 @@ class AsyncBus:
                 raise Timeout("timed out waiting for the answer")
             await bell.wait(min(_TICK, ends - time.monotonic()))
 
-    async def recv(self, timeout: float | None = None, *, copy: bool = True) -> Message:
+    # No coroutine functions: what the caller was handed before is acked when it asks, by the task that
+    # asks. asyncio.wait_for runs the coroutine in another one.
+    def recv(self, timeout: float | None = None, *, copy: bool = True) -> Coroutine[Any, Any, Message]:
         """See `Bus.recv`."""
-        who = self._who()
-        return await self._until(0, self._ends(timeout), lambda: self.sync._recv(who, 0, copy))
+        who, ends = self._account(), self._ends(timeout)
+        return self._until(0, ends, lambda: self.sync._recv(who, 0, copy))
 
-    async def recv_many(self, n: int = 256, timeout: float | None = None) -> Batch:
+    def recv_many(self, n: int = 256, timeout: float | None = None) -> Coroutine[Any, Any, Batch]:
         """See `Bus.recv_many`."""
-        who = self._who()
-        return await self._until(0, self._ends(timeout), lambda: self.sync._recv_many(who, n, 0))
+        who, ends = self._account(), self._ends(timeout)
+        return self._until(0, ends, lambda: self.sync._recv_many(who, n, 0))
 
     async def request(
         self,
@@ -194,7 +230,7 @@ class AsyncBus:
             seconds = max(0.0, min(_SLICE, ends - time.monotonic()))
             last = ends - time.monotonic() <= _SLICE
             deadline = time.monotonic_ns() + max(1, int(seconds * 1e9))
-            work = asyncio.ensure_future(asyncio.to_thread(call, deadline))
+            work = asyncio.ensure_future(self._in_thread(functools.partial(call, deadline)))
             try:
                 return await asyncio.shield(work)
             except asyncio.CancelledError:
@@ -234,14 +270,67 @@ class AsyncBus:
         priority: str = "normal",
         timeout: float | None = None,
     ) -> list[Receipt]:
-        """See `Bus.send_many`. Waits in a worker thread."""
-        return await asyncio.to_thread(
-            self.sync.send_many, list(messages), to, type=type, priority=priority, timeout=timeout
-        )
+        """See `Bus.send_many`. A task that is cancelled stops after the frame that is on its way; then
+        nothing tells how many were sent: use `recv`'s side or receipts to find out."""
+        left = [(to, body) for body in messages] if to is not None else [_pair(item) for item in messages]
+        left.sort(key=_receiver_of([receiver for receiver, _ in left]))
+        receipts: list[Receipt] = []
+        total = 0
 
-    async def broadcast(self, body: Any, **options: Any) -> dict[str, Receipt]:
-        """See `Bus.broadcast`. Waits in a worker thread."""
-        return await asyncio.to_thread(self.sync.broadcast, body, **options)
+        def some(deadline: int) -> None:
+            nonlocal left, total
+            try:
+                sent = self.sync.send_many(left, type=type, priority=priority, timeout=_left(deadline))
+            except Error as error:
+                sent = getattr(error, "receipts", [])
+                total += getattr(error, "sent", 0)
+                left = left[getattr(error, "sent", 0) :]
+                receipts.extend(sent)
+                error.sent = total  # type: ignore[attr-defined]
+                raise
+            receipts.extend(sent)
+
+        await self._sending(timeout, some)
+        return receipts
+
+    async def broadcast(
+        self,
+        body: Any,
+        *,
+        type: str = "",
+        priority: str = "normal",
+        timeout: float | None = None,
+        team: str | None = None,
+        agent_type: str | None = None,
+        capability: str | None = None,
+    ) -> dict[str, Receipt]:
+        """See `Bus.broadcast`."""
+        try:
+            return self.sync.broadcast(
+                body, type=type, priority=priority, timeout=0, team=team, agent_type=agent_type,
+                capability=capability,
+            )  # fmt: skip
+        except Full as error:
+            if timeout == 0:
+                raise
+            full = error
+        ends = self._ends(timeout)
+
+        async def one(name: str) -> None:
+            left = None if ends == float("inf") else max(0.0, ends - time.monotonic())
+            try:
+                full.delivered[name] = await self.send(name, body, type=type, priority=priority, timeout=left)
+            except UnknownAgent:
+                pass
+            except Error as error:
+                full.missing[name] = error
+                return
+            del full.missing[name]
+
+        await asyncio.gather(*(one(name) for name in full.missing))
+        if full.missing:
+            raise not_everybody(full.delivered, full.missing)
+        return full.delivered
 
     async def reply(
         self,
@@ -266,7 +355,7 @@ class AsyncBus:
         while True:
             seconds = max(0.0, min(_SLICE, ends - time.monotonic()))
             try:
-                return await asyncio.to_thread(receipt.wait, state, seconds)
+                return await self._in_thread(functools.partial(receipt.wait, state, seconds))
             except Timeout:
                 if time.monotonic() >= ends:
                     raise
@@ -277,7 +366,7 @@ class AsyncBus:
         while True:
             seconds = max(0.0, min(_SLICE, ends - time.monotonic()))
             try:
-                return await asyncio.to_thread(self.sync.wait_for, *agents, timeout=seconds)
+                return await self._in_thread(functools.partial(self.sync.wait_for, *agents, timeout=seconds))
             except Timeout:
                 if time.monotonic() >= ends:
                     raise
@@ -298,17 +387,54 @@ class AsyncBus:
         """See `Bus.agents`."""
         return self.sync.agents(**wanted)
 
+    def agent_info(self, agent: str | None = None) -> AgentInfo:
+        """See `Bus.agent_info`."""
+        return self.sync.agent_info(agent)
+
+    def is_registered(self, agent: str) -> bool:
+        """See `Bus.is_registered`."""
+        return self.sync.is_registered(agent)
+
+    def set_status(self, status: str, *, agent: str | None = None) -> None:
+        """See `Bus.set_status`."""
+        self.sync.set_status(status, agent=agent)
+
+    def claim(self, *, steal: bool = False) -> None:
+        """See `Bus.claim`."""
+        self.sync.claim(steal=steal)
+
+    def release(self) -> None:
+        """See `Bus.release`."""
+        self.sync.release()
+
+    def peek(self, agent: str | None = None, *, limit: int = 1000) -> list[Message]:
+        """See `Bus.peek`."""
+        return self.sync.peek(agent, limit=limit)
+
+    def info(self) -> dict[str, Any]:
+        """See `Bus.info`."""
+        return self.sync.info()
+
     def fileno(self) -> int:
         """See `Bus.fileno`."""
         return self.sync.fileno()
 
     async def __aiter__(self) -> AsyncIterator[Message]:
+        account = next(accounts)
         while True:
             try:
-                message = await self.recv()
+                message = await self._until(0, float("inf"), lambda: self.sync._recv(account, 0, True))
             except Closed:
                 return
             yield message
+
+
+def _receiver_of(receivers: list[str]) -> Callable[[tuple[str, Any]], int]:
+    """Sorts pairs by receiver, in the order in which receivers first come, as `Bus.send_many` sends them."""
+    first: dict[str, int] = {}
+    for receiver in receivers:
+        first.setdefault(receiver, len(first))
+    return lambda pair: first[pair[0]]
 
 
 def _left(deadline: int) -> float:

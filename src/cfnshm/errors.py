@@ -44,8 +44,12 @@ class Full(Timeout):
     """
 
     code = "FULL"
-    delivered: dict[str, Any] = {}
-    missing: dict[str, Error] = {}
+    delivered: dict[str, Any]
+    missing: dict[str, Error]
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        self.delivered, self.missing = {}, {}
 
 
 class UnknownAgent(Error, LookupError):

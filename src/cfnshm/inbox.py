@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import itertools
 from collections.abc import Iterator
-from threading import get_ident
 from typing import Any
 
 from . import _core
-from ._core import INTERRUPTED, STALE, check, deadline_of, fail, ffi, lib, twin
+from ._core import INTERRUPTED, STALE, check, deadline_of, fail, ffi, lib, this_thread, twin
 from .errors import Closed, InvalidArgument
 from .handle import Handle
 from .message import EXTERNAL, WIRE, Batch, Message
@@ -38,7 +37,7 @@ class Inbox(Handle):
             Timeout: nothing came. AgentBusy: another living process reads this inbox.
             AgentFenced: it was taken over. UnknownAgent: it was unregistered.
         """
-        return self._recv(get_ident(), timeout, copy)
+        return self._recv(this_thread(), timeout, copy)
 
     @twin
     def _recv(self, who: int, timeout: float | None, copy: bool) -> Message:
@@ -94,7 +93,7 @@ class Inbox(Handle):
         Raises:
             as `recv`.
         """
-        return self._recv_many(get_ident(), n, timeout)
+        return self._recv_many(this_thread(), n, timeout)
 
     @twin
     def _recv_many(self, who: int, n: int, timeout: float | None) -> Batch:
@@ -216,20 +215,19 @@ class Inbox(Handle):
         return check(lib.cfn_bus_fileno(self._handle, 0))
 
 
+accounts = itertools.count(1)  # of iterators and tasks; threads count downward
+
+
 class _Messages(Iterator[Message]):
-    """An endless iterator with an account of its own of what it was handed."""
+    """An endless iterator with an account of its own of what it was handed. Its last message stays with
+    the handle: a clean end of `with` acks it, a crash does not."""
 
     def __init__(self, bus: Inbox) -> None:
         self._bus = bus
+        self._account = next(accounts)
 
     def __next__(self) -> Message:
         try:
-            return self._bus._recv(id(self), None, True)
+            return self._bus._recv(self._account, None, True)
         except Closed:
             raise StopIteration from None
-
-    def __del__(self) -> None:
-        # The last message stays with the handle: a clean end of `with` acks it, a crash does not.
-        handed = getattr(self._bus, "_handed", {}).pop(id(self), None)
-        if handed is not None and not self._bus._closed and not sys.is_finalizing():
-            self._bus._handed.setdefault(-id(handed), handed)

@@ -149,7 +149,7 @@ class Outbox(Agents):
             One receipt for each frame.
 
         Raises:
-            as `send`; the error's `sent` is the number of messages that were sent.
+            as `send`; the error's `sent` is the number of messages that were sent, `receipts` theirs.
         """
         groups: dict[str, list[Any]]
         if to is not None:
@@ -171,6 +171,7 @@ class Outbox(Agents):
                 sent = self._send_group(receiver, bodies, type, lane, deadline, receipts, sent)
         except Error as error:
             error.sent = sum(r.count for r in receipts)  # type: ignore[attr-defined]
+            error.receipts = receipts  # type: ignore[attr-defined]
             raise
         return receipts
 
@@ -262,14 +263,19 @@ class Outbox(Agents):
             except Error as error:
                 missing[name] = error
         if missing:
-            full = Full(
-                f"{len(missing)} of {len(missing) + len(delivered)} agents did not get the broadcast: "
-                + ", ".join(f"{name} ({_why(why)})" for name, why in list(missing.items())[:5])
-                + (", ..." if len(missing) > 5 else "")
-            )
-            full.delivered, full.missing = delivered, missing
-            raise full
+            raise not_everybody(delivered, missing)
         return delivered
+
+
+def not_everybody(delivered: dict[str, Receipt], missing: dict[str, Error]) -> Full:
+    """The error of a broadcast that some did not get."""
+    full = Full(
+        f"{len(missing)} of {len(missing) + len(delivered)} agents did not get the broadcast: "
+        + ", ".join(f"{name} ({_why(why)})" for name, why in list(missing.items())[:5])
+        + (", ..." if len(missing) > 5 else "")
+    )
+    full.delivered, full.missing = delivered, missing
+    return full
 
 
 def _why(error: Error) -> str:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.util
 import inspect
+import itertools
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -156,6 +158,22 @@ def twin_property(function: Callable[[Any], Any]) -> Any:
     if _hot is None:
         return property(function)
     return _hot.attribute(function.__name__, function, function.__doc__)
+
+
+_threads = itertools.count(1)
+
+
+class _Thread(threading.local):
+    def __init__(self) -> None:
+        self.me = -next(_threads)
+
+
+_thread = _Thread()
+
+
+def this_thread() -> int:
+    """Who this thread is: a number below 0 that no other thread has, also none that comes after it."""
+    return _thread.me if _hot is None else _hot.this_thread()  # type: ignore[no-any-return]
 
 
 def set_up_twins(*arguments: Any) -> None:

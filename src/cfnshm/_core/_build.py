@@ -89,8 +89,12 @@ def across_modules() -> list[str]:
         pathlib.Path(folder, "b.c").write_text("int b(void) { return 0; }\n")
         try:
             for name in "ab":
-                subprocess.run([*compiler, *flags, "-Werror", "-c", f"{name}.c"], cwd=folder, check=True, **QUIET)
-            subprocess.run([*compiler, *flags, "-Werror", "a.o", "b.o", "-o", "t"], cwd=folder, check=True, **QUIET)
+                subprocess.run(
+                    [*compiler, *flags, "-Werror", "-c", f"{name}.c"], cwd=folder, check=True, **QUIET
+                )
+            subprocess.run(
+                [*compiler, *flags, "-Werror", "a.o", "b.o", "-o", "t"], cwd=folder, check=True, **QUIET
+            )
             subprocess.run([f"{folder}/t"], check=True)
         except (OSError, subprocess.SubprocessError):
             return []
