@@ -17,10 +17,14 @@ def run(coroutine):
     return asyncio.run(asyncio.wait_for(coroutine, 60))
 
 
+async def recv_in_a_task(bus):
+    return await bus.recv(timeout=20)
+
+
 def test_messages_and_acks(bus):
     async def main():
         async with AsyncBus(bus.name, agent="b") as b:
-            waiting = asyncio.create_task(b.recv(timeout=20))
+            waiting = asyncio.create_task(recv_in_a_task(b))
             await asyncio.sleep(0)
             receipt = bus.send("b", {"n": 1})
             message = await waiting
@@ -134,3 +138,64 @@ def test_destroyed_bus_wakes_the_task(bus):
         b.close()
 
     run(main())
+
+
+def test_what_is_worked_on_is_not_acked_by_others(bus):
+    """Also on Python 3.11, where wait_for makes a new task for each call."""
+
+    async def worker(b, early):
+        for _ in range(5):
+            message = await asyncio.wait_for(b.recv(), 20)
+            for _ in range(3):
+                await asyncio.sleep(0)  # others run, get and end their tasks
+            early.append(receipts[message.body].state != "seen")
+
+    async def main():
+        async with AsyncBus(bus.name, agent="b") as b:
+            early = []
+            await asyncio.gather(*(worker(b, early) for _ in range(4)))
+            assert early == [False] * 20
+
+    bus.register("b")
+    receipts = [bus.send("b", i) for i in range(20)]
+    run(main())
+    assert {receipt.state for receipt in receipts} == {"acked"}  # by the next call, or the clean end
+
+
+def test_a_cancelled_batch_is_not_sent_later(bus_name):
+    async def main():
+        async with AsyncBus(bus_name, agent="a") as b:
+            for i in range(4):
+                await b.send("x", i)
+            for call in (b.send_many([1, 2, 3], to="x"), b.broadcast("all")):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(call, 0.05)
+            assert await asyncio.to_thread(int) == 0  # the loop's own threads are not taken
+
+    with temp_bus("x", name=bus_name, lanes={"normal": 4}) as bus:
+        run(main())
+        got = []
+        with pytest.raises(cfnshm.Timeout):
+            while True:
+                got.append(bus.recv(timeout=0).body)
+        assert got == [0, 1, 2, 3]
+
+
+def test_a_batch_waits_for_room_and_says_what_was_sent(bus_name):
+    async def main():
+        async with AsyncBus(bus_name, agent="a") as b:
+            bodies = [("x", i) for i in range(1000)]
+            with pytest.raises(cfnshm.Full) as info:
+                await b.send_many(bodies, timeout=0.05)
+            sent = info.value.sent
+            assert sent == sum(r.count for r in info.value.receipts) == 4 * 96
+            rest = asyncio.create_task(b.send_many(bodies[sent:], timeout=20))
+            got = []
+            while len(got) < 1000:
+                got += [m.body for m in bus.recv_many(timeout=20)]
+                await asyncio.sleep(0)
+            assert got == list(range(1000))
+            assert sum(r.count for r in await rest) == 1000 - sent
+
+    with temp_bus("x", name=bus_name, lanes={"normal": 4}) as bus:
+        run(main())

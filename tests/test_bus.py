@@ -594,7 +594,12 @@ def test_the_same_wish_a_second_time_is_no_wish_for_more(bus_name):
     wish = {"agents": 20, "size": 20_000_001, "lanes": {"normal": 64}, "slabs": {4096: 101}}
     with Bus(bus_name, temporary=True, **wish), Bus(bus_name, **wish) as second:
         assert second.info()["bytes"] <= wish["size"]
-        for more in ({"agents": 21}, {"size": 20_002_000}, {"lanes": {"normal": 129}}, {"slabs": {4096: 102}}):
+        for more in (
+            {"agents": 21},
+            {"size": 20_002_000},
+            {"lanes": {"normal": 129}},
+            {"slabs": {4096: 102}},
+        ):
             with pytest.raises(cfnshm.OverCapacity):
                 Bus(bus_name, **{**wish, **more})
 
@@ -605,3 +610,27 @@ def test_settings_in_the_environment_are_named_when_they_are_wrong(monkeypatch, 
         with pytest.raises(cfnshm.InvalidArgument, match=f"{name}.*'abc'"):
             Bus(bus_name)
         monkeypatch.delenv(name)
+
+
+def test_a_finished_threads_message_is_not_acked_by_the_next_thread(bus):
+    receipts = [bus.send("a", i) for i in range(3)]
+    got = []
+    for _ in receipts:
+        thread = threading.Thread(target=lambda: got.append(bus.recv(timeout=5)))
+        thread.start()
+        thread.join()
+    assert [r.state for r in receipts] == ["seen"] * 3
+    for message in got:
+        message.ack()
+    assert [r.state for r in receipts] == ["acked"] * 3
+
+
+def test_messages_and_receipts_belong_to_their_handle(bus):
+    receipt = bus.send("a", 1)
+    for thing in (receipt, bus.recv(timeout=5)):
+        with pytest.raises(TypeError, match="belongs to the handle"):
+            pickle.dumps(thing)
+    with pytest.raises(cfnshm.InvalidArgument, match="not 'foo'"):
+        bus.ack("foo")
+    with pytest.raises(cfnshm.InvalidArgument, match="not 'foo'"):
+        bus.reply("foo", 1)

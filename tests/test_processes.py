@@ -315,3 +315,44 @@ def test_an_agent_holds_at_most_four_descriptors(bus_name):
         cfnshm._core.check(cfnshm._core.lib.cfn_bus_fileno(bus._handle, 1))
         assert count() - before == 4  # and two doorbells
     assert count() == before
+
+
+def _send_and_die(name):
+    bus = Bus(name, agent="w")
+    bus.send("boss", b"y" * 150)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_hundreds_of_dead_senders_hide_no_chunks(bus_name, spawn):
+    with temp_bus("boss", name=bus_name, slabs={256: 512, 1024: 64}) as bus:
+        for _ in range(150):
+            child = spawn(_send_and_die, bus_name)
+            assert bus.recv(timeout=20).raw == b"y" * 150
+            child.join()
+        with pytest.raises(cfnshm.Timeout):
+            bus.recv(timeout=0)
+        bus.reap()
+        free = bus.info()["chunks_free"]
+        assert free[256] > 512 - 32  # handfuls that the living hold
+
+
+def _block(name):
+    with Bus(name, agent="sender") as bus:
+        bus.send("boss", b"")
+        bus.send("boss", b"")
+        bus.send("boss", b"", timeout=60)
+
+
+def test_a_wait_over_several_ticks_is_one_wait(bus_name, spawn):
+    """What doctor calls stuck is how long somebody has waited, not since the last look around."""
+    with temp_bus("boss", name=bus_name, lanes={"normal": 2}) as bus:
+        child = spawn(_block, bus_name)
+        wait_until(lambda: bus.is_registered("sender") and bus.agent_info("sender").waiting == "space")
+        since = bus.agent_info("sender").waiting_since
+        waits = bus.info()["counters"]["waits"]
+        wait_until(lambda: bus.info()["counters"]["waits"] >= waits + 2)
+        info = bus.agent_info("sender")
+        assert info.waiting in ("space", "")
+        if info.waiting:
+            assert info.waiting_since == since
+        child.kill()

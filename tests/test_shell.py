@@ -19,6 +19,8 @@ import uuid
 
 import pytest
 
+from cfnshm import Bus
+
 ROOT = pathlib.Path(__file__).parent.parent
 BASH_DIR = ROOT / "src" / "cfnshm" / "bash"
 COMPAT = BASH_DIR / "filebus_compat.sh"
@@ -471,9 +473,49 @@ def test_empty_and_timeout_are_3(pair):
     assert pair.json("send", "b", "x", "--wait", "--timeout", "0.05", exit=EMPTY)["code"] == "TIMEOUT"
 
 
-def test_fewer_than_count_is_3_and_keeps_what_came(pair):
+def test_fewer_than_count_is_no_failure_for_what_came(pair):
     pair.run("send", "b", "1")
-    assert pair.out("recv", "--as", "b", "--count", "2", "--timeout", "0.05", exit=EMPTY) == b"1\n"
+    assert pair.out("recv", "--as", "b", "--count", "2", "--timeout", "0.05") == b"1\n"
+    assert pair.out("recv", "--as", "b", "--count", "2", "--timeout", "0.05", exit=EMPTY) == b""
+
+
+def test_variables_are_of_one_message(pair):
+    for more in ("--all", "--follow"):
+        pair.run("recv", "--as", "b", "--shell", more, exit=USAGE)
+    pair.run("recv", "--as", "b", "--shell", "--count", "2", exit=USAGE)
+    emptied = pair.out("recv", "--as", "b", "--shell", "--timeout", "0", exit=EMPTY)
+    assert b"CFN_PRIORITY=''" in emptied
+    assert b"CFN_REDELIVERED=''" in emptied
+
+
+def test_ack_of_what_is_not_there_touches_nothing(pair):
+    pair.run("send", "b", "1", "--as", "a")
+    pair.run("ack", "99.1.1", "--as", "b", exit=EMPTY)
+    (waiting,) = pair.messages("b")
+    assert waiting["redelivered"] is False
+    pair.run("recv", "--as", "b", "--hold")
+    pair.run("ack", waiting["msg_id"], "--as", "b")
+    pair.run("ack", waiting["msg_id"], "--as", "b", exit=EMPTY)
+
+
+def test_lanes_and_slabs_from_the_environment(bus):
+    for name, value in (("CFNSHM_LANES", "normal"), ("CFNSHM_LANES", "x=1"), ("CFNSHM_SLABS", "3K=1")):
+        assert (
+            f"{name} is '{value}'" in bus.run("register", "a", env={name: value}, exit=USAGE).stderr.decode()
+        )
+    env = {"CFNSHM_LANES": "normal=16,control=4", "CFNSHM_SLABS": "256=64,1K=32,4K=0", "CFNSHM_AGENTS": "4"}
+    bus.run("register", "a", env=env)
+    with Bus(bus.name, agent="", create=False) as handle:
+        info = handle.info()
+        assert (info["lanes"]["normal"], info["lanes"]["control"]) == (16, 4)
+        assert (info["chunks"][256], info["chunks"][1024], info["chunks"][4096]) == (64, 32, 0)
+
+
+def test_a_directory_without_a_bus_can_be_removed(bus):
+    bus.path.mkdir(mode=0o700)
+    bus.run("destroy", exit=NO_BUS)
+    bus.run("destroy", "--force")
+    assert not bus.path.exists()
 
 
 def test_all_of_an_empty_inbox_says_so(pair):

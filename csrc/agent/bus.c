@@ -1,6 +1,7 @@
 #include "agent/bus.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -9,7 +10,9 @@
 #include "base/os.h"
 
 #define SPIN_FIRST 8u
+#define OPEN_TRIES 100
 #define SOON_NS 30000u
+#define SAME_WAIT_NS 100000000u /* between two slices of one wait: the caller sees to its signals */
 #define TICK_FIRST_NS UINT64_C(250000000)
 #define TICK_LONGEST_NS UINT64_C(2000000000)
 
@@ -34,8 +37,10 @@ int cfn_bus_open(const char *dir, const char *name, const cfn_wish_t *wish, int 
   cfn_bus_t *bus = calloc(1, sizeof *bus);
   if (!bus) return cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for a handle");
   bool made = false;
-  int r = cfn_region_open(dir, name, wish ? wish : &nothing, flags, &bus->region, &made);
-  if (r == CFN_OK) {
+  int r = CFN_RETIRED;
+  for (int tries = 0; r == CFN_RETIRED && tries < OPEN_TRIES; tries++) { /* destroyed between the two */
+    r = cfn_region_open(dir, name, wish ? wish : &nothing, flags, &bus->region, &made);
+    if (r != CFN_OK) break;
     r = cfn_attach(bus->region, &bus->actor, &bus->id_word);
     if (r < 0) cfn_region_close(bus->region);
   }
@@ -152,11 +157,17 @@ int cfn_bus_destroy_idle(cfn_bus_t *bus) {
   cfn_bus_info_t info;
   int r = cfn_bus_info(bus, &info);
   if (r < 0) return r;
+  char whose[40] = "";
+  uint64_t pid = 0;
+  for (uint32_t i = 0; info.attached > 1 && pid == 0 && i < bus->region->geo.config.attachments; i++)
+    if (i != bus->actor.me && cfn_life_of(bus->region, i, NULL, NULL) == CFN_LIFE_ALIVE)
+      cfn_identity_of(bus->region, i, &pid);
+  if (pid) snprintf(whose, sizeof whose, " (one is process %llu)", (unsigned long long)pid);
   if (info.attached > 1)
-    return cfn_fail(CFN_AGENT_BUSY, 0, 0,
-                    "bus '%s' is in use by %u living handles; end their processes (cfnshm list), use "
+    return cfn_fail(CFN_AGENT_BUSY, (int64_t)pid, 0,
+                    "bus '%s' is in use by %u living handles%s; end their processes (cfnshm list), use "
                     "another name, or destroy it under them (cfnshm destroy --force)",
-                    bus->region->name, info.attached - 1);
+                    bus->region->name, info.attached - 1, whose);
   return cfn_bus_destroy(bus);
 }
 
@@ -262,14 +273,19 @@ int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsign
       last = true;
     }
   }
-  cfn_store_relaxed(&slot->waiting_since, cfn_os_wall_ns());
-  cfn_store_relaxed(&slot->waiting, (uint64_t)kind << 56 | index);
+  uint64_t what = (uint64_t)kind << 56 | index;
+  if (cfn_load_relaxed(&bus->wait_what) != what || now > cfn_load_relaxed(&bus->wait_until) + SAME_WAIT_NS)
+    cfn_store_relaxed(&bus->wait_since, cfn_os_wall_ns());
+  cfn_store_relaxed(&bus->wait_what, what);
+  cfn_store_relaxed(&slot->waiting_since, cfn_load_relaxed(&bus->wait_since));
+  cfn_store_relaxed(&slot->waiting, what);
   cfn_bus_count(bus, CFN_COUNT_WAITS, 1);
   cfn_add_seq(&bus->inside, 1); /* before the lock is left: close looks at it under the lock */
   cfn_bus_leave(bus);
   int slept = cfn_event_sleep(event, armed, slice);
   cfn_store_relaxed(&slot->waiting, 0);
   cfn_add_seq(&bus->inside, (uint32_t)-1);
+  cfn_store_relaxed(&bus->wait_until, slept == 0 ? 0 : cfn_os_monotonic_ns());
   if (slept == 0) {
     cfn_store_relaxed(&bus->tick_ns, TICK_FIRST_NS);
     /* Woken soon after falling asleep: a spin would perhaps have met it. */

@@ -35,6 +35,7 @@ struct cfn_bus {
   cfn_pending_t *pending;
   cfn_a32 spin;    /* turns of the processor that a spin may take now */
   cfn_a64 tick_ns; /* grows while nothing happens */
+  cfn_a64 wait_what, wait_since, wait_until; /* a wait that goes on over safety ticks is one wait */
   uint32_t round_robin; /* whose life the next tick looks at */
   int fifo[2];          /* inbox, replies; -1 */
 };

@@ -86,7 +86,9 @@ int cfn_life_take(cfn_region_t *r, uint32_t i) {
   if (r->live_fd[file] < 0) {
     int e = open_file_of_ours(r, i);
     errno = -e;
-    if (e < 0) result = cfn_fail_os("cannot open a life file of bus '%s'", r->name);
+    if (e == -ENOENT) /* its directory is gone, or not the one that we know under this path */
+      result = cfn_fail(CFN_RETIRED, 0, 0, "bus '%s' was destroyed meanwhile", r->name);
+    else if (e < 0) result = cfn_fail_os("cannot open a life file of bus '%s'", r->name);
   }
   if (result == CFN_OK) {
     int e = cfn_os_lock_try(r->live_fd[file], i % CFN_LIVE_LOCKS_PER_FILE);

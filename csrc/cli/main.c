@@ -192,9 +192,49 @@ static const char *env(const char *name, const char *otherwise) {
 static int env_size(const cfn_cli_t *cli, const char *name, uint64_t most, uint64_t *out) {
   const char *value = env(name, NULL);
   char problem[200];
-  if (!value || (parse_size(value, out) && *out <= most)) return 0;
+  if (!value || (parse_size(value, out) && *out > 0 && *out <= most)) return 0;
   snprintf(problem, sizeof problem, "%s is '%.60s', which is not a number such as 512 or 64M", name, value);
   return cfn_cli_usage(cli, problem);
+}
+
+/* CFNSHM_LANES as control=64,normal=1024; CFNSHM_SLABS as 256=16384,1K=8192: 0, or the exit status. */
+static int env_wish(cfn_cli_t *cli) {
+  static const uint32_t class_bytes[CFN_CLASSES] = {256, 1024, 4096, 16384, 65536, 1u << 20};
+  static const char *const names[] = {"CFNSHM_LANES", "CFNSHM_SLABS"};
+  char problem[300];
+  for (int which = 0; which < 2; which++) {
+    const char *value = env(names[which], NULL);
+    char copy[256], *rest = copy, *part;
+    if (!value) continue;
+    snprintf(copy, sizeof copy, "%s", value);
+    while ((part = strsep(&rest, ",")) != NULL) {
+      char *number = strchr(part, '=');
+      uint64_t n = 0, bytes = 0;
+      unsigned at = CFN_CLASSES;
+      if (number) *number++ = 0;
+      bool good = number && parse_size(number, &n) && n <= UINT32_MAX;
+      if (good && which == 0) good = parse_lane(part, &at);
+      if (good && which == 1) {
+        good = parse_size(part, &bytes);
+        for (at = 0; at < CFN_CLASSES && class_bytes[at] != bytes; at++) {
+        }
+        good = good && at < CFN_CLASSES;
+      }
+      if (!good) {
+        snprintf(problem, sizeof problem, "%s is '%.120s'; it looks like %s", names[which], value,
+                 which ? "256=16384,1K=8192 (of 256, 1K, 4K, 16K, 64K, 1M)"
+                       : "control=64,high=128,normal=1024,low=128");
+        return cfn_cli_usage(cli, problem);
+      }
+      if (which == 0) {
+        cli->wish.lane_slots[at] = (uint32_t)n;
+      } else {
+        cli->wish.class_chunks[at] = (uint32_t)n;
+        cli->wish.class_wished |= 1u << at;
+      }
+    }
+  }
+  return 0;
 }
 
 /* ---- cold verbs ---- */
@@ -252,6 +292,7 @@ int main(int argc, char **argv) {
   if (!cfn_cli_knows(argv[1])) return cfn_cli_usage(c, "there is no such verb");
   int status = env_size(c, "CFNSHM_AGENTS", CFN_MAX_AGENTS, &c->agents);
   if (!status) status = env_size(c, "CFNSHM_SIZE", UINT64_MAX, &c->size);
+  if (!status) status = env_wish(c);
   if (!status) status = parse(c, argc - 1, argv + 1);
   if (status) return status < 0 ? 0 : status;
   status = cfn_cli_run(c);

@@ -6,8 +6,11 @@
 #include <string.h>
 
 int cfn_cli_open(const cfn_cli_t *cli, int need, cfn_bus_t **bus) {
-  cfn_wish_t wish = {.size_bytes = need & CFN_CREATE_BUS ? cli->size : 0,
-                     .agents = need & CFN_CREATE_BUS ? (uint32_t)cli->agents : 0};
+  cfn_wish_t wish = need & CFN_CREATE_BUS ? cli->wish : (cfn_wish_t){0};
+  if (need & CFN_CREATE_BUS) {
+    wish.size_bytes = cli->size;
+    wish.agents = (uint32_t)cli->agents;
+  }
   int r = cfn_bus_open(cli->dir, cli->bus, &wish, need & CFN_CREATE_BUS ? CFN_OPEN_CREATE : 0, bus, NULL);
   if (r < 0) return r;
   if (!cli->agent) {

@@ -229,7 +229,7 @@ int cfn_verb_destroy(cfn_cli_t *cli) {
   if (r == CFN_OK) {
     r = cli->force ? cfn_bus_destroy(bus) : cfn_bus_destroy_idle(bus);
     cfn_bus_free(bus);
-  } else if (cli->force && r != CFN_NO_BUS) {
+  } else if (cli->force) { /* also a directory without a bus in it */
     r = cfn_region_destroy_path(cli->dir, cli->bus); /* cannot be attached: corrupt, other version */
   }
   if (r >= 0 && cli->json) printf("{\"destroyed\":true}\n");

@@ -63,8 +63,8 @@ static int check_type(const cfn_cli_t *cli) {
 static int fail_shell(const cfn_cli_t *cli, int r) {
   int status = cfn_cli_fail(cli, r);
   if (cli->shell)
-    printf("CFN_ID='' CFN_FROM='' CFN_TYPE='' CFN_REQUEST='' CFN_REPLY='' CFN_BODY='' CFN_ENCODING=''\n(exit %d)\n",
-           status);
+    printf("CFN_ID='' CFN_FROM='' CFN_TYPE='' CFN_REQUEST='' CFN_REPLY='' CFN_PRIORITY='' CFN_REDELIVERED='' "
+           "CFN_BODY='' CFN_ENCODING=''\n(exit %d)\n", status);
   return status;
 }
 
@@ -143,6 +143,8 @@ static int receive_one(cfn_bus_t *bus, unsigned lanes, uint64_t deadline, uint8_
 }
 
 int cfn_verb_recv(cfn_cli_t *cli) {
+  if (cli->shell && (cli->all || cli->follow || cli->count > 1))
+    return cfn_cli_usage(cli, "--shell gives the variables of one message; leave --all, --follow, --count away");
   cfn_bus_t *bus;
   int r = cfn_cli_open(cli, CFN_NEED_AGENT, &bus);
   if (r < 0) return cfn_cli_fail(cli, r);
@@ -168,16 +170,40 @@ int cfn_verb_recv(cfn_cli_t *cli) {
   }
   free(out);
   cfn_bus_free(bus);
-  if (r == CFN_EMPTY && cli->all && got > 0) r = CFN_OK;
+  if (r == CFN_EMPTY && got > 0) r = CFN_OK; /* what came was printed and acked: a failure would disown it */
   return r < 0 ? fail_shell(cli, r) : 0;
 }
 
+/* Is it there? Looked up before anything is taken: taking marks what is passed as seen. */
+static int find_id(cfn_bus_t *bus, const char *agent, unsigned att, uint64_t inc, uint64_t sequence) {
+  size_t room = 1u << 26, used;
+  uint32_t most = 1u << 17;
+  uint8_t *all = malloc(room);
+  uint32_t *offsets = calloc(most, sizeof *offsets);
+  cfn_address_t at;
+  int more = 0, r = cfn_bus_find(bus, agent, &at);
+  int64_t n = CFN_NO_MEMORY;
+  if (r == CFN_OK && all && offsets) n = cfn_bus_peek(bus, &at, CFN_ALL_LANES, all, room, offsets, most, &used, &more);
+  if (r == CFN_OK) r = n < 0 ? (int)n : more ? CFN_OK : CFN_EMPTY;
+  for (int64_t i = 0; i < n; i++) {
+    const cfn_wire_t *w = (const void *)(all + offsets[i]);
+    if (w->source_att == att && w->source_inc == inc && w->sequence == sequence) r = CFN_OK;
+  }
+  free(all);
+  free(offsets);
+  return r;
+}
+
 /* Finds the message `id` in the inbox and acks it. Everything before it keeps its place. */
-static int ack_id(cfn_bus_t *bus, const char *id, uint8_t *out) {
+static int ack_id(cfn_bus_t *bus, const char *agent, const char *id, uint8_t *out) {
   unsigned att;
   unsigned long long inc, sequence;
   if (sscanf(id, "%u.%llu.%llu", &att, &inc, &sequence) != 3)
     return cfn_fail(CFN_INVALID, 0, 0, "'%s' is not a message id (as in 7.1.42)", id);
+  int there = cfn_bus_claim_inbox(bus, 0);
+  if (there == CFN_OK) there = find_id(bus, agent, att, inc, sequence);
+  if (there == CFN_EMPTY) return cfn_fail(CFN_EMPTY, 0, 0, "no message %s in the inbox: acked already?", id);
+  if (there < 0) return there;
   for (;;) {
     int r = receive_one(bus, CFN_ALL_LANES, 0, out);
     if (r == CFN_EMPTY)
@@ -199,7 +225,7 @@ int cfn_verb_ack(cfn_cli_t *cli) {
   if (!out) r = cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for a message");
   int acked = 0, first = r;
   for (int i = 0; i < cli->argc && r >= 0; i++) { /* all of them; what is missing is told at the end */
-    int one = ack_id(bus, cli->argv[i], out);
+    int one = ack_id(bus, cli->agent, cli->argv[i], out);
     if (one >= 0) acked++;
     else if (first >= 0) first = one;
     if (one < 0 && !cli->json)

@@ -6,6 +6,7 @@
 #include "agent/directory.h"
 
 #define IDS 32
+#define LANE 4 /* places in the normal lane: see main.c */
 
 /* Longer than any wait that somebody will end; who waits so long waits for the dead. */
 static uint64_t patience(void) { return sim_now() + UINT64_C(60000000000); }
@@ -156,18 +157,18 @@ static void send_two(int me) {
 
 static void setup_full(void) {
   setup_two();
-  for (int i = 0; i < 2; i++) SIM_CHECK(post(1, bus[1], "reader", 8 + i, 0) == CFN_OK);
+  for (int i = 0; i < LANE; i++) SIM_CHECK(post(1, bus[1], "reader", 8 + i, 0) == CFN_OK);
 }
-static void send_waiting(int me) { post(me, bus[me], "reader", me * 8 + 3, patience()); }
-static void read_four(int me) {
+static void send_waiting(int me) { post(me, bus[me], "reader", me * 8 + LANE, patience()); }
+static void read_all(int me) {
   uint64_t token = 0;
-  for (int i = 0; i < 4; i++)
+  for (int i = 0; i < LANE + 2; i++)
     if (take(me, bus[me], &token, patience()) < 0) return;
   cfn_bus_ack(bus[me], &token, 1);
 }
-static void read_three(int me) {
+static void read_some(int me) {
   uint64_t token = 0;
-  for (int i = 0; i < 3; i++)
+  for (int i = 0; i < LANE + 1; i++)
     if (take(me, bus[me], &token, patience()) < 0) return;
   cfn_bus_ack(bus[me], &token, 1);
 }
@@ -429,8 +430,8 @@ const sim_scenario_t sim_scenarios[] = {
     {"send-order", setup_two, {read_two, send_two}, verify_reader, 0, false, {3, 0, 0, 0}},
     {"send-killed", setup_two, {read_two, send_one, send_one}, verify_reader, 6, true, {1, 1, 0, 0}},
     {"read-killed", setup_steal, {read_at_once, send_third, succeed_and_read}, verify_reader, 1, true, {1, 1, 0, 0}},
-    {"full", setup_full, {read_four, send_waiting, send_waiting}, verify_reader, 0, false, {2, 0, 0, 0}},
-    {"full-killed", setup_full, {read_three, send_waiting, send_waiting}, verify_reader, 6, true, {1, 1, 0, 0}},
+    {"full", setup_full, {read_all, send_waiting, send_waiting}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"full-killed", setup_full, {read_some, send_waiting, send_waiting}, verify_reader, 6, true, {1, 1, 0, 0}},
     {"steal", setup_steal, {read_at_once, send_third, steal_and_read}, verify_reader, 0, false, {2, 0, 0, 0}},
     {"steal-killed", setup_steal, {read_at_once, NULL, steal_and_read}, verify_reader, 5, true, {1, 1, 0, 0}},
     {"frame-steal", setup_frame, {ack_in_disorder, NULL, steal_and_read}, verify_reader, 0, false, {2, 0, 0, 0}},

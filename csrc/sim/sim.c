@@ -23,7 +23,9 @@ typedef struct process {
   ucontext_t context;
   void *stack;
   int state;
-  cfn_a32 *word; /* WAITING: on this */
+  cfn_a32 *word; /* WAITING: on this, */
+  uint32_t expected; /* while it holds that */
+  bool asleep; /* STOPPED: in that wait; the kernel looks at the word again when it goes on */
   uint64_t until;
   int answer; /* of the wait */
   uint32_t priority;
@@ -173,6 +175,17 @@ static int ready_others(int *out) {
 
 static int preempted_by; /* who goes on after a preemption, or -1: the scheduler chooses */
 
+/* A wake-up passes a stopped sleeper by; until somebody resumes it, it is not woken at all. */
+static void stop_a_sleeper(void) {
+  for (int p = 0; p < SIM_PROCESSES; p++)
+    if (S.process[p].state == WAITING && S.used.stops < S.limits.stops) {
+      S.process[p].state = STOPPED;
+      S.process[p].asleep = true;
+      S.used.stops++;
+      return;
+    }
+}
+
 static void kill_a_sleeper(void) {
   for (int p = 0; p < SIM_PROCESSES; p++)
     if (S.process[p].state == WAITING && S.used.kills < S.limits.kills && S.scenario->killable >> p & 1) {
@@ -191,6 +204,7 @@ static void point_by_seed(void) {
       uint64_t what = next_random() % 8;
       if (what < 2 && S.used.kills < S.limits.kills && S.scenario->killable >> S.me & 1) die();
       if (what == 3) kill_a_sleeper();
+      if (what == 4 || what == 5) stop_a_sleeper();
       if (what == 2 && S.used.stops < S.limits.stops) {
         S.used.stops++;
         me->state = STOPPED;
@@ -245,6 +259,7 @@ int sim_wait(cfn_a32 *word, uint32_t expected, uint64_t timeout_ns) {
   process_t *p = &S.process[S.me];
   p->state = WAITING;
   p->word = word;
+  p->expected = expected;
   p->until = S.now + timeout_ns;
   preempted_by = -1;
   to_scheduler();
@@ -264,12 +279,19 @@ int sim_wake(cfn_a32 *word, int most) {
   return woken;
 }
 
+static void resume(process_t *p) {
+  bool same = p->asleep && atomic_load_explicit(p->word, memory_order_relaxed) == p->expected;
+  p->state = same ? WAITING : READY;
+  p->answer = 0;
+  p->asleep = false;
+}
+
 /* Everybody waits: resumes who is stopped, else lets time pass until the first wait is over. */
 static bool pass_time(void) {
   int first = -1;
   for (int p = 0; p < SIM_PROCESSES; p++)
     if (S.process[p].state == STOPPED) {
-      S.process[p].state = READY;
+      resume(&S.process[p]);
       return true;
     }
   for (int p = 0; p < SIM_PROCESSES; p++)

@@ -286,7 +286,7 @@ class AsyncBus:
                 total += getattr(error, "sent", 0)
                 left = left[getattr(error, "sent", 0) :]
                 receipts.extend(sent)
-                error.sent = total  # type: ignore[attr-defined]
+                error.sent, error.receipts = total, receipts  # type: ignore[attr-defined]
                 raise
             receipts.extend(sent)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from . import _core, config, profile
 from ._core import c_text, check, ffi, lib
-from .errors import Closed, Error
+from .errors import AgentBusy, Closed, Error
 from .message import LANE_NAMES, Batch, Message, decode, encode
 from .receipt import Receipt
 from .request import Requests
@@ -126,6 +126,9 @@ class Bus(Requests):
         if fresh:
             _clear(where, self.name)
         self._handle, self.created = _open(where, self.name, wish, create)
+        if fresh and not self.created:
+            lib.cfn_bus_free(self._handle)
+            raise AgentBusy(f"another process has just made bus {self.name!r}: only one can start it fresh")
         self._finalizer = weakref.finalize(self, _end_handle, self._handle, temporary)
         self._closed = False
         self.incarnation = 0

@@ -19,7 +19,7 @@ from .errors import InvalidArgument
 from .message import LANES
 
 CLASS_BYTES = (256, 1024, 4096, 16384, 65536, 1 << 20)
-_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def parse_size(value: int | str, what: str = "size") -> int:

@@ -126,13 +126,15 @@ class Inbox(Handle):
         """Acks a message, in any order, or what is unacked of a batch; see `Message.ack`."""
         if message.__class__ is Batch:
             self._ack_batch(message)
-        elif not message._release():  # type: ignore[union-attr]
+        elif not isinstance(message, Message):
+            raise InvalidArgument(f"what is acked is a Message or a Batch, not {message!r:.80}")
+        elif not message._release():
             raise BufferError(
                 "a view of this message is still in use (a memoryview or an array of it); release it "
                 "before you ack, or receive with copy=True"
             )
         else:
-            token = ffi.new("uint64_t *", message.token)  # type: ignore[union-attr]
+            token = ffi.new("uint64_t *", message.token)
             check(lib.cfn_bus_ack(self._handle, token, 1))
         for who, handed in list(self._handed.items()):
             if handed is message or handed is getattr(message, "_wire", None):

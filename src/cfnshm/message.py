@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import Any, NoReturn, overload
 
 import msgspec
 
@@ -40,6 +40,10 @@ _decode_json = msgspec.json.Decoder().decode
 
 def encode(body: Any) -> tuple[int, Any]:
     """Codec and bytes (any contiguous buffer) of a body.
+
+    What is not bytes, str or an array becomes JSON, which has fewer types than Python: tuples and sets
+    arrive as lists, NaN and infinity as None, bytes inside as base64 text, Decimal, datetime and UUID as
+    text, keys that are numbers as text. Dataclasses arrive as dicts.
 
     Raises:
         InvalidArgument: the body is nothing that can be sent; the message says what can.
@@ -282,6 +286,11 @@ class Message(MessageBase):
     def reply(self, body: Any, *, type: str = "", failed: bool = False) -> bool:
         """Answers the sender; see `Bus.reply`."""
         return bool(self._bus.reply(self, body, type=type, failed=failed))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a message belongs to the handle that received it; send its body, or what you need of it"
+        )
 
     def _release(self) -> bool:
         """Ends the view into the bus; False while somebody else still uses it.

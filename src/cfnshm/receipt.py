@@ -4,7 +4,7 @@ comparing the message's place with the lane's cursors."""
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import _core
 from .errors import InvalidArgument, UnknownAgent
@@ -88,6 +88,9 @@ class Receipt(_core.ReceiptBase):
         if _core.check(code) == 3:
             raise UnknownAgent(f"agent {self.to!r} was unregistered, and what was unread dropped")
         return STATES[code]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a receipt belongs to the handle that sent the message; send its id or its state")
 
     def __repr__(self) -> str:
         return f"<Receipt to {self.to!r} sequence {self.sequence} x{self.count}>"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ._core import EMPTY, INTERRUPTED, STALE, TIMEOUT, check, deadline_of, ffi, lib
-from .errors import UnknownAgent
+from .errors import InvalidArgument, UnknownAgent
 from .inbox import _ROOM, Inbox
 from .message import EXTERNAL, FAILURE, Message
 from .outbox import Outbox, lane_of, outgoing
@@ -90,6 +90,8 @@ class Requests(Outbox, Inbox):
         Raises:
             UnknownAgent: the sender is not registered (any more), or had no name.
         """
+        if not isinstance(message, Message):
+            raise InvalidArgument(f"what is answered is a Message, not {message!r:.80}")
         if not message.is_request:
             if not message.sender:
                 raise UnknownAgent("the sender of this message has no name to answer to")

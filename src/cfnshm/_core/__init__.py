@@ -173,7 +173,7 @@ _thread = _Thread()
 
 def this_thread() -> int:
     """Who this thread is: a number below 0 that no other thread has, also none that comes after it."""
-    return _thread.me if _hot is None else _hot.this_thread()  # type: ignore[no-any-return]
+    return _thread.me if _hot is None else _hot.this_thread()
 
 
 def set_up_twins(*arguments: Any) -> None:
