@@ -85,10 +85,10 @@ MUTANTS = [
            "needs the chunk in a new frame meanwhile: test_frame_stolen does that"),
     Mutant("the consumer word is taken by a store", "agent/registry.c",
            "if (cfn_cas_seq(&m->consumer, w, mine)) {\n      if (att)", "cfn_store_seq(&m->consumer, mine);\n    {\n      if (att)",
-           "steal read-killed remove"),
+           "heirs steal read-killed"),
     Mutant("a new record keeps the old consumer", "agent/registry.c",
            "  do {\n    w = cfn_load_seq(&m->consumer);\n  } while (!cfn_cas_seq(&m->consumer, w, "
-           "cfn_consumer_word(cfn_consumer_ver(w) + 1, 0)));\n", "", "remove-reuse remove-reuse-killed"),
+           "cfn_consumer_word(cfn_consumer_ver(w) + 1, 0)));\n", "", "remove-reuse-read remove-reuse remove-reuse-killed"),
     Mutant("the intent is not looked at again", "agent/directory.c",
            "  if (cfn_load_seq(intent_word) != intent) return; /* LAST: what was read belongs to this intent */\n", "",
            "names names-three names-twice names-stale"),
@@ -99,7 +99,7 @@ MUTANTS = [
            "names names-three names-twice"),
     Mutant("a name is found without a second look", "agent/directory.c",
            "    if (cfn_load_seq(state_of(r, value - 1)) != before) continue; /* the name may be another's */\n", "",
-           "names names-lookup"),
+           "names names-lookup", "what is found wrongly comes with the old word: STALE to whoever uses it"),
     Mutant("the reaper does not look in the ring", "agent/reap.c",
            "cfn_ring_of_target(p->r, target, &q) && cfn_ring_holds(&q, k);",
            "false && cfn_ring_of_target(p->r, target, &q);", "send-killed life-killed"),
@@ -126,16 +126,18 @@ WEAK = [
            "cfn_ring_lap(&q, p));\n    if (ahead > 0 || (ahead == 0", "send"),
     Mutant("weak: the authority is looked at relaxed", "msg/ring.c",
            "if (cfn_load_acquire(authority) != expect) return CFN_STALE;\n      /* COMMIT",
-           "if (cfn_load_relaxed(authority) != expect) return CFN_STALE;\n      /* COMMIT", "remove"),
+           "if (cfn_load_relaxed(authority) != expect) return CFN_STALE;\n      /* COMMIT", "remove",
+           "the acquire loads of tail and slot before it forbid the old value already"),
     Mutant("weak: the slot is loaded relaxed before the authority", "msg/ring.c",
            "    uint64_t w = cfn_load_acquire(slot);\n    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(q, t));",
            "    uint64_t w = cfn_load_relaxed(slot);\n    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(q, t));",
-           "remove"),
+           "remove", "a slot that was emptied for good never fits a tail of before; the swap fails"),
     Mutant("weak: the head move reads old words", "msg/inbox.c",
            "    uint64_t w = cfn_load_seq(slot);\n    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, h));\n    "
            "if (ahead > 0) { /* R5",
            "    uint64_t w = cfn_load_relaxed(slot);\n    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, h));\n    "
-           "if (ahead > 0) { /* R5", "full steal"),
+           "if (ahead > 0) { /* R5", "full steal",
+           "an old word fails its swap; what is missed is found by the next move (argued, not shown)"),
 ]  # fmt: skip
 
 

@@ -194,6 +194,17 @@ static void steal_and_read(int me) {
 static void succeed_and_read(int me) { read_at_once(me); } /* CFN_AGENT_BUSY while the first one lives */
 static void send_third(int me) { post(me, bus[me], "reader", me * 8 + 3, 0); }
 
+/* ---- two heirs at once ---- */
+
+static void setup_heirs(void) {
+  begin();
+  bus[2] = sim_open(2, "one");
+  bus[0] = sim_open(0, "reader");
+  bus[1] = sim_open(1, "reader");
+  for (int i = 0; i < 2; i++) SIM_CHECK(post(2, bus[2], "reader", 16 + i, 0) == CFN_OK);
+}
+static void send_more(int me) { post(me, bus[me], "reader", me * 8 + 2, 0); }
+
 /* ---- an agent is removed under its senders, and another takes its record ---- */
 
 static void setup_remove(void) {
@@ -289,6 +300,16 @@ static void remove_and_reuse(int me) {
 static void verify_reuse(void) {
   L.told[9] = 0; /* for the removed agent: dropped or not, nobody promised */
   audit("other");
+}
+
+/* Whoever takes a record over can read its inbox at once, whatever became of who removed the last agent. */
+static void reuse_and_read(int me) {
+  cfn_address_t at;
+  if (cfn_bus_register(bus[me], "other", NULL, &at, NULL) != CFN_OK) return; /* no record is free yet */
+  cfn_bus_t *mine = sim_open(me, "other");
+  uint64_t token = 0;
+  SIM_CHECK(take(me, mine, &token, 0) != CFN_AGENT_BUSY);
+  cfn_bus_close(mine);
 }
 
 static void setup_stale(void) {
@@ -436,6 +457,8 @@ const sim_scenario_t sim_scenarios[] = {
     {"steal-killed", setup_steal, {read_at_once, NULL, steal_and_read}, verify_reader, 5, true, {1, 1, 0, 0}},
     {"frame-steal", setup_frame, {ack_in_disorder, NULL, steal_and_read}, verify_reader, 0, false, {2, 0, 0, 0}},
     {"frame-killed", setup_frame, {ack_in_disorder, NULL, steal_and_read}, verify_reader, 5, true, {1, 1, 0, 0}},
+    {"heirs", setup_heirs, {read_at_once, read_at_once, send_more}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"heirs-killed", setup_heirs, {read_at_once, read_at_once, send_more}, verify_reader, ALL, true, {1, 1, 0, 0}},
     {"remove", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 0, false, {2, 0, 0, 0}},
     {"remove-killed", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 3, true, {1, 1, 0, 0}},
     {"names", setup_names, {register_and_unregister, register_name}, verify_names, 0, false, {2, 0, 0, 0}},
@@ -447,6 +470,7 @@ const sim_scenario_t sim_scenarios[] = {
     {"names-lookup", setup_stale, {look_up, register_second, register_name}, verify_stale, 0, false, {2, 0, 0, 0}},
     {"remove-reuse", setup_reuse, {remove_plainly, remove_and_reuse}, verify_reuse, 0, false, {2, 0, 0, 0}},
     {"remove-reuse-killed", setup_reuse, {remove_plainly, remove_and_reuse}, verify_reuse, 3, true, {1, 1, 0, 0}},
+    {"remove-reuse-read", setup_reuse, {remove_plainly, reuse_and_read}, verify_reuse, 0, false, {2, 0, 0, 0}},
     {"request", setup_request, {serve, ask}, verify_request, 0, false, {2, 0, 0, 0}},
     {"request-killed", setup_request, {serve, ask}, verify_request, 3, true, {1, 1, 0, 0}},
     {"life", setup_life, {leave_with_mail, reap, come_and_go}, verify_reader, 0, false, {2, 0, 0, 0}},
