@@ -18,7 +18,7 @@
 #include "msg/envelope.h"
 
 #define CFN_FOREVER UINT64_MAX
-#define CFN_TRY 1 /* does not wait either, and looks for no words to say about it */
+#define CFN_TRY 1 /* does not wait either, not even for another thread (CFN_AGAIN), and finds no words for it */
 #define CFN_ALL_LANES 15u
 
 typedef struct cfn_bus cfn_bus_t;
@@ -183,8 +183,10 @@ int64_t cfn_bus_recv_next(cfn_bus_t *bus, const void *before, unsigned lanes, in
 int64_t cfn_bus_recv_many(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsigned lanes,
                           uint32_t most, uint64_t deadline, void *out, size_t room,
                           uint32_t *offsets, size_t *used);
-/* Is a copied or viewed body still what was handed out? CFN_OK or CFN_AGENT_FENCED. */
-int cfn_bus_verify(cfn_bus_t *bus, uint64_t token);
+/* Copies the body of a message that came EXTERNAL. CFN_AGENT_FENCED: it is not leased here any more. */
+int cfn_bus_copy_body(cfn_bus_t *bus, uint64_t token, void *out, size_t bytes);
+/* The message could not be handed on (an exception on the way): it will be handed out again. */
+int cfn_bus_put_back(cfn_bus_t *bus, uint64_t token);
 /* Acks; the first failure's code, after trying all. */
 int cfn_bus_ack(cfn_bus_t *bus, const uint64_t *tokens, uint32_t n);
 /* Acks all messages of a batch as recv_many filled it in; those acked before are passed over. */

@@ -1,7 +1,6 @@
 #include "agent/bus.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -50,6 +49,7 @@ int cfn_bus_open(const char *dir, const char *name, const cfn_wish_t *wish, int 
   }
   bus->region_open = true;
   bus->stamp = cfn_os_fork_stamp();
+  bus->largest = cfn_slab_largest(bus->region);
   cfn_store_relaxed(&bus->tick_ns, TICK_FIRST_NS);
   bus->fifo[0] = bus->fifo[1] = -1;
   bus->round_robin = bus->actor.me;
@@ -112,12 +112,14 @@ void cfn_bus_free(cfn_bus_t *bus) {
   free(bus);
 }
 
-int cfn_bus_enter(cfn_bus_t *bus) {
-  if (bus->stamp != cfn_os_fork_stamp())
-    return cfn_fail(CFN_FORKED, 0, 0,
-                    "this handle was opened before fork(); open the bus again in the child "
-                    "(Bus(name, agent=...)), handles do not survive a fork");
-  pthread_mutex_lock(&bus->lock);
+static int fail_forked(void) {
+  return cfn_fail(CFN_FORKED, 0, 0,
+                  "this handle was opened before fork(); open the bus again in the child "
+                  "(Bus(name, agent=...)), handles do not survive a fork");
+}
+
+/* With the lock held; leaves it where the handle is of no use any more. */
+static int entered(cfn_bus_t *bus) {
   int r = CFN_OK;
   if (bus->closed) {
     r = cfn_fail(CFN_CLOSED, 0, 0, "this handle is closed; open the bus again");
@@ -132,6 +134,26 @@ int cfn_bus_enter(cfn_bus_t *bus) {
   if (r < 0) pthread_mutex_unlock(&bus->lock);
   return r;
 }
+
+int cfn_bus_enter(cfn_bus_t *bus) {
+  if (bus->stamp != cfn_os_fork_stamp()) return fail_forked();
+  pthread_mutex_lock(&bus->lock);
+  return entered(bus);
+}
+
+int cfn_bus_try_enter(cfn_bus_t *bus) {
+  if (bus->stamp != cfn_os_fork_stamp()) return fail_forked();
+  return pthread_mutex_trylock(&bus->lock) == 0 ? entered(bus) : CFN_AGAIN;
+}
+
+int cfn_bus_hold(cfn_bus_t *bus) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  cfn_add_seq(&bus->inside, 1); /* close looks at it under the lock */
+  cfn_bus_leave(bus);
+  return CFN_OK;
+}
+void cfn_bus_unhold(cfn_bus_t *bus) { cfn_add_seq(&bus->inside, (uint32_t)-1); }
 
 int cfn_bus_destroy(cfn_bus_t *bus) {
   int r = cfn_bus_enter(bus);
@@ -156,18 +178,18 @@ int cfn_bus_destroy(cfn_bus_t *bus) {
 int cfn_bus_destroy_idle(cfn_bus_t *bus) {
   cfn_bus_info_t info;
   int r = cfn_bus_info(bus, &info);
+  if (r == CFN_OK) r = cfn_bus_hold(bus);
   if (r < 0) return r;
-  char whose[40] = "";
   uint64_t pid = 0;
   for (uint32_t i = 0; info.attached > 1 && pid == 0 && i < bus->region->geo.config.attachments; i++)
     if (i != bus->actor.me && cfn_life_of(bus->region, i, NULL, NULL) == CFN_LIFE_ALIVE)
       cfn_identity_of(bus->region, i, &pid);
-  if (pid) snprintf(whose, sizeof whose, " (one is process %llu)", (unsigned long long)pid);
+  cfn_bus_unhold(bus);
   if (info.attached > 1)
     return cfn_fail(CFN_AGENT_BUSY, (int64_t)pid, 0,
-                    "bus '%s' is in use by %u living handles%s; end their processes (cfnshm list), use "
-                    "another name, or destroy it under them (cfnshm destroy --force)",
-                    bus->region->name, info.attached - 1, whose);
+                    "bus '%s' is in use by %u living handles (one is of process %llu); end their "
+                    "processes (cfnshm list), use another name, or destroy it under them (cfnshm destroy "
+                    "--force)", info.name, info.attached - 1, (unsigned long long)pid);
   return cfn_bus_destroy(bus);
 }
 
@@ -308,7 +330,7 @@ static int check_agent_name(const char *agent) {
 }
 
 static int register_locked(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profile,
-                           cfn_address_t *out, bool *created) {
+                           cfn_address_t *out, bool *created, bool describe) {
   int r = check_agent_name(agent);
   if (r == CFN_OK) r = cfn_profile_check(profile);
   if (r < 0) return r;
@@ -316,7 +338,7 @@ static int register_locked(cfn_bus_t *bus, const char *agent, const cfn_profile_
   if (r == CFN_OVER_CAPACITY && cfn_reap_all(&bus->actor) > 0)
     r = cfn_registry_create(&bus->actor, agent, strlen(agent), profile, &out->index, &out->mid,
                             created);
-  if (r == CFN_OK && !*created) cfn_profile_store(bus->region, out->index, profile);
+  if (r == CFN_OK && !*created && describe) cfn_profile_store(bus->region, out->index, profile);
   return r;
 }
 
@@ -325,7 +347,7 @@ int cfn_bus_register(cfn_bus_t *bus, const char *agent, const cfn_profile_t *pro
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
   bool made = false;
-  r = register_locked(bus, agent, profile, out, &made);
+  r = register_locked(bus, agent, profile, out, &made, true);
   if (created) *created = made;
   cfn_bus_leave(bus);
   return r;
@@ -346,11 +368,13 @@ int cfn_bus_act_as(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profi
   cfn_address_t address;
   bool made = false;
   for (int tries = 0; tries < 100; tries++) {
-    r = register_locked(bus, agent, profile, &address, &made);
+    r = register_locked(bus, agent, profile, &address, &made, !(flags & CFN_ACT_ONLY));
     if (r < 0 || !(flags & CFN_ACT_OWN)) break;
     uint32_t holder = 0;
     r = cfn_registry_take_owner(&bus->actor, address.index, address.mid, incarnation, &holder);
     if (r == CFN_OK) *owner = 1;
+    if (r == CFN_OK && flags & CFN_ACT_ONLY) /* not before it was ours to describe */
+      cfn_profile_store(bus->region, address.index, profile);
     if (r == CFN_AGENT_BUSY && flags & CFN_ACT_ONLY) {
       uint64_t pid;
       const char *whose = cfn_bus_holder(bus, holder, &pid);

@@ -21,6 +21,7 @@ struct cfn_bus {
   cfn_actor_t actor;
   uint64_t id_word; /* LIVE(inc): our attachment while we are not fenced */
   uint64_t stamp;   /* of the process that opened it */
+  uint32_t largest; /* chunk: the region may not be asked without the lock */
   pthread_mutex_t lock; /* never held across a wait */
   bool closed, region_open;
   cfn_a32 inside; /* threads that sleep: a close meanwhile must not unmap under them */
@@ -43,6 +44,11 @@ struct cfn_bus {
 /* Enters a call: CFN_OK with the lock held, or CFN_FORKED, CFN_CLOSED, CFN_RETIRED,
  * CFN_AGENT_FENCED without it. */
 int cfn_bus_enter(cfn_bus_t *bus);
+/* The same without waiting for another thread: CFN_AGAIN while one is inside. */
+int cfn_bus_try_enter(cfn_bus_t *bus);
+/* Keeps the region mapped without holding the lock, from a call that has entered (and leaves) on. */
+int cfn_bus_hold(cfn_bus_t *bus);
+void cfn_bus_unhold(cfn_bus_t *bus);
 static inline void cfn_bus_leave(cfn_bus_t *bus) { pthread_mutex_unlock(&bus->lock); }
 
 /* Sleeps on an event that was armed (and whose condition was looked at again after that). Called with

@@ -90,9 +90,9 @@ int cfn_bus_info(cfn_bus_t *bus, cfn_bus_info_t *out) {
 }
 
 int cfn_bus_check(cfn_bus_t *bus, cfn_check_report_t report, void *context) {
-  int r = cfn_bus_enter(bus);
+  int r = cfn_bus_hold(bus); /* without the lock: the report may want one that others hold who want ours */
   if (r < 0) return r;
   r = cfn_region_check(bus->region, report, context);
-  cfn_bus_leave(bus);
+  cfn_bus_unhold(bus);
   return r;
 }

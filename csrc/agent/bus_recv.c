@@ -216,10 +216,27 @@ int cfn_bus_ack_batch(cfn_bus_t *bus, const void *batch, const uint32_t *offsets
   return r;
 }
 
-int cfn_bus_verify(cfn_bus_t *bus, uint64_t token) {
+int cfn_bus_copy_body(cfn_bus_t *bus, uint64_t token, void *out, size_t bytes) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
-  if (!bus->inbox.consumer || !cfn_inbox_still_mine(&bus->inbox, token)) r = lost_inbox(bus);
+  cfn_record_t record;
+  if (!bus->inbox.consumer || cfn_inbox_record(&bus->inbox, token, &record) < 0) {
+    r = lost_inbox(bus);
+  } else if (record.body_bytes != bytes) {
+    r = cfn_fail(CFN_INVALID, record.body_bytes, (int64_t)bytes, "the body has %u bytes", record.body_bytes);
+  } else {
+    memcpy(out, record.body, bytes);
+    /* The copy is good only if the lease still holds after it was made. */
+    if (!cfn_inbox_still_mine(&bus->inbox, token)) r = lost_inbox(bus);
+  }
+  cfn_bus_leave(bus);
+  return r;
+}
+
+int cfn_bus_put_back(cfn_bus_t *bus, uint64_t token) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  r = bus->inbox.consumer ? cfn_inbox_put_back(&bus->inbox, token) : CFN_INVALID;
   cfn_bus_leave(bus);
   return r;
 }
@@ -301,7 +318,7 @@ static void watch_lanes(cfn_bus_t *bus, unsigned lanes, cfn_watch_t *watch) {
 static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, uint64_t deadline,
                        receiving_t *v) {
   for (bool spun = false;;) {
-    int64_t r = cfn_bus_enter(bus);
+    int64_t r = deadline == CFN_TRY ? cfn_bus_try_enter(bus) : cfn_bus_enter(bus);
     if (r < 0) return r;
     r = n_acks ? ack_all(bus, acks, n_acks) : CFN_OK;
     n_acks = 0;

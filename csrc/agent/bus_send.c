@@ -11,7 +11,7 @@
 static const char *const lane_names[CFN_LANES] = {"control", "high", "normal", "low"};
 
 uint64_t cfn_bus_largest_body(cfn_bus_t *bus) {
-  return cfn_slab_largest(bus->region) - cfn_pad8(strlen(bus->agent)) - sizeof(cfn_record_shm_t);
+  return bus->largest - cfn_pad8(strlen(bus->agent)) - sizeof(cfn_record_shm_t);
 }
 
 static int fail_too_large(cfn_bus_t *bus, uint64_t bytes) {
@@ -120,7 +120,7 @@ static void pass_on(const sending_t *s) {
 static int post(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64_t *position) {
   cfn_bus_t *bus = s->bus;
   for (int contended = 0;;) {
-    int r = cfn_bus_enter(bus);
+    int r = s->deadline == CFN_TRY ? cfn_bus_try_enter(bus) : cfn_bus_enter(bus);
     if (r < 0) return r;
     unsigned cls = 0;
     if (s->to && (s->to->index >= bus->region->geo.config.agents || s->route.lane >= CFN_LANES)) {
@@ -199,7 +199,7 @@ int cfn_bus_send_one(cfn_bus_t *bus, uint32_t index, uint64_t mid, unsigned lane
 int cfn_bus_send_frame(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
                        const cfn_outgoing_t *messages, uint32_t n, uint64_t deadline,
                        cfn_receipt_t *receipt, uint32_t *sent) {
-  uint64_t largest = cfn_slab_largest(bus->region); /* constants of the handle: no lock is needed */
+  uint64_t largest = bus->largest; /* of the handle, not of the region: no lock is held here */
   uint64_t size = cfn_frame_head_bytes(bus->outbox.source.name_bytes, 1) + 8;
   uint32_t k = 0;
   *sent = 0;

@@ -37,5 +37,7 @@ const char *cfn_cli_help(const char *verb);
 /* Has whoever would read our output gone away? Then a waiting `x=$(cfnshm recv)` whose shell was killed
  * must not go on holding the inbox. */
 bool cfn_cli_reader_gone(void);
+/* With --shell a failure must not leave the last message's variables: eval would repeat it. */
+void cfn_cli_empty_variables(const cfn_cli_t *cli, int status);
 
 #endif

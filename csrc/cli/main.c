@@ -69,6 +69,7 @@ int cfn_cli_usage(const cfn_cli_t *cli, const char *problem) {
   } else {
     fprintf(stderr, "cfnshm %s: %s\n%s", cli->verb, problem, cfn_cli_help(cli->verb));
   }
+  cfn_cli_empty_variables(cli, 2);
   return 2;
 }
 
@@ -138,9 +139,9 @@ static const struct option options[] = {
 /* 0, or the exit status: -1 stands for "help was printed". */
 static int parse(cfn_cli_t *cli, int argc, char **argv) {
   char problem[300];
-  int o;
+  int o, which = 0;
   opterr = 0;
-  while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
+  while ((o = getopt_long(argc, argv, "", options, &which)) != -1) {
     bool good = true;
     switch (o) {
       case O_BUS: cli->bus = optarg; break;
@@ -174,7 +175,7 @@ static int parse(cfn_cli_t *cli, int argc, char **argv) {
         return cfn_cli_usage(cli, problem);
     }
     if (!good) {
-      snprintf(problem, sizeof problem, "%s does not take '%s'", argv[optind - 2], optarg);
+      snprintf(problem, sizeof problem, "--%s does not take '%s'", options[which].name, optarg);
       return cfn_cli_usage(cli, problem);
     }
   }
@@ -289,11 +290,15 @@ int main(int argc, char **argv) {
                    .lane = CFN_LANE_NORMAL,
                    .count = 1};
   cfn_cli_t *c = &cli;
+  for (int i = 2; i < argc; i++) { /* how to say what is wrong with the others */
+    if (strcmp(argv[i], "--json") == 0) c->json = true;
+    if (strcmp(argv[i], "--shell") == 0) c->shell = true;
+  }
   if (!cfn_cli_knows(argv[1])) return cfn_cli_usage(c, "there is no such verb");
-  int status = env_size(c, "CFNSHM_AGENTS", CFN_MAX_AGENTS, &c->agents);
-  if (!status) status = env_size(c, "CFNSHM_SIZE", UINT64_MAX, &c->size);
+  int status = parse(c, argc - 1, argv + 1);
+  if (!status && !c->agents) status = env_size(c, "CFNSHM_AGENTS", CFN_MAX_AGENTS, &c->agents);
+  if (!status && !c->size) status = env_size(c, "CFNSHM_SIZE", UINT64_MAX, &c->size);
   if (!status) status = env_wish(c);
-  if (!status) status = parse(c, argc - 1, argv + 1);
   if (status) return status < 0 ? 0 : status;
   status = cfn_cli_run(c);
   if (fflush(stdout) != 0 && status == 0) {

@@ -59,12 +59,15 @@ static int check_type(const cfn_cli_t *cli) {
   return CFN_OK;
 }
 
-/* With --shell a failure must not leave the last message's variables: eval would repeat it. */
-static int fail_shell(const cfn_cli_t *cli, int r) {
-  int status = cfn_cli_fail(cli, r);
+void cfn_cli_empty_variables(const cfn_cli_t *cli, int status) {
   if (cli->shell)
     printf("CFN_ID='' CFN_FROM='' CFN_TYPE='' CFN_REQUEST='' CFN_REPLY='' CFN_PRIORITY='' CFN_REDELIVERED='' "
            "CFN_BODY='' CFN_ENCODING=''\n(exit %d)\n", status);
+}
+
+static int fail_shell(const cfn_cli_t *cli, int r) {
+  int status = cfn_cli_fail(cli, r);
+  cfn_cli_empty_variables(cli, status);
   return status;
 }
 
@@ -251,7 +254,8 @@ int cfn_verb_request(cfn_cli_t *cli) {
   if (r == CFN_OK) r = cfn_cli_open(cli, CFN_CREATE_AGENT, &bus);
   uint8_t *out = malloc(OUT_BYTES);
   bool failure = false;
-  if (r == CFN_OK && out) {
+  if (r == CFN_OK && !out) r = cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for an answer");
+  if (r == CFN_OK) {
     cfn_outgoing_t m = outgoing(cli, body, bytes);
     uint64_t deadline = cfn_cli_deadline(cli, 60), correlation;
     cfn_address_t at;
@@ -343,6 +347,10 @@ int cfn_verb_broadcast(cfn_cli_t *cli) {
   cfn_address_t *to = calloc(most, sizeof *to);
   int *result = calloc(most, sizeof *result);
   cfn_receipt_t *receipt = calloc(most, sizeof *receipt);
+  if (!to || !result || !receipt) {
+    cfn_bus_free(bus); /* the rest goes with the process */
+    return cfn_cli_fail(cli, cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for %u agents", most));
+  }
   cfn_outgoing_t m = outgoing(cli, body, bytes);
   int all = cfn_bus_agents(bus, to, most), n = 0, got = 0, worst = CFN_OK;
   cfn_agent_info_t info;

@@ -140,7 +140,7 @@ int cfn_region_plan(const cfn_wish_t *wish, uint64_t free_bytes, const char *whe
   r = cfn_geometry_compute(c, &g);
   if (r < 0) return r;
   if (g.region_bytes > free_bytes) return no_room(g.region_bytes, free_bytes, where);
-  c->wished_kib = (uint32_t)((wish->size_bytes + 1023) / 1024);
+  c->wished_kib = wish->size_bytes ? (uint32_t)((wish->size_bytes - 1) / 1024 + 1) : 0;
   return CFN_OK;
 }
 
@@ -337,7 +337,7 @@ static int check_wish(const cfn_wish_t *w, const cfn_geometry_t *g, const char *
                     "bus '%s' was created for %u agents and %u were asked for; destroy it and "
                     "create it larger, or use another name",
                     name, g->config.agents, w->agents);
-  if (w->size_bytes > g->region_bytes && (w->size_bytes + 1023) / 1024 > g->config.wished_kib)
+  if (w->size_bytes > g->region_bytes && (w->size_bytes - 1) / 1024 + 1 > g->config.wished_kib)
     return cfn_fail(CFN_OVER_CAPACITY, (int64_t)g->region_bytes, (int64_t)w->size_bytes,
                     "bus '%s' has %.1f MiB and %.1f MiB were asked for; destroy it and create it "
                     "larger, or use another name",

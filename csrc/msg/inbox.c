@@ -368,6 +368,23 @@ bool cfn_inbox_still_mine(const cfn_inbox_t *in, cfn_token_t token) {
   return cfn_load_seq(&cfn_chunk(in->region, in->lease[i].chunk)->own) == in->lease[i].own;
 }
 
+int cfn_inbox_record(const cfn_inbox_t *in, cfn_token_t token, cfn_record_t *out) {
+  cfn_lease_t *l = lease_of(in, token);
+  if (!l || !cfn_inbox_still_mine(in, token)) return CFN_INVALID;
+  uint32_t index = TOKEN_INDEX(token);
+  return cfn_frame_record(&l->frame, l->count > 1 ? l->offsets[index] : cfn_frame_first(&l->frame), out);
+}
+
+int cfn_inbox_put_back(cfn_inbox_t *in, cfn_token_t token) {
+  cfn_lease_t *l = lease_of(in, token);
+  if (!l) return CFN_INVALID;
+  uint32_t *current = &in->lane[l->lane].current;
+  if (*current && *current != TOKEN_LEASE(token) + 1) return CFN_AGAIN; /* others were handed out since */
+  *current = TOKEN_LEASE(token) + 1;
+  l->next = TOKEN_INDEX(token);
+  return CFN_OK;
+}
+
 int cfn_inbox_lane_of(const cfn_inbox_t *in, cfn_token_t token) {
   cfn_lease_t *l = lease_of(in, token);
   return l ? l->lane : -1;

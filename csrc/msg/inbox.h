@@ -102,6 +102,11 @@ static inline bool cfn_inbox_fenced(const cfn_inbox_t *in) {
  * the copy is good. */
 int cfn_inbox_next(cfn_inbox_t *in, unsigned lanes, cfn_handed_t *out);
 bool cfn_inbox_still_mine(const cfn_inbox_t *in, cfn_token_t token);
+/* The record of a message that is leased; CFN_INVALID if it is not (any more). */
+int cfn_inbox_record(const cfn_inbox_t *in, cfn_token_t token, cfn_record_t *out);
+/* Hands the message out again at the next call: CFN_OK, CFN_INVALID, or CFN_AGAIN if others of its lane were
+ * handed out since (then it stays leased). */
+int cfn_inbox_put_back(cfn_inbox_t *in, cfn_token_t token);
 /* Is there anything to hand out? (seq_cst: the re-check after arming the bell) */
 bool cfn_inbox_ready(cfn_inbox_t *in, unsigned lanes);
 

@@ -29,8 +29,8 @@
 /* Base of a Bus. `_peers` maps names to (index, word), `_handed` who to what it was handed. */
 typedef struct hot_handle {
   PyObject_HEAD
-  cfn_bus_t *bus; /* freed only after the object: see bus.py */
-  PyObject *peers, *handed;
+  cfn_bus_t *bus; /* lives as long as `owner`, NULL without it */
+  PyObject *peers, *handed, *owner;
   uint8_t *room; /* of a batch, while no thread has taken it */
 } hot_handle_t;
 
@@ -75,9 +75,15 @@ static void clear_all(PyObject **first, int n) {
     return 0;                                                                           \
   }
 
-COLLECTED(handle, peers, 2)
+COLLECTED(handle, peers, 3)
 COLLECTED(message, bus, 7)
 COLLECTED(receipt, bus, 3)
+
+/* Its bus ends with its owner; what is called on the object after that finds nothing. */
+static int handle_forget(PyObject *self) {
+  ((hot_handle_t *)self)->bus = NULL;
+  return handle_clear(self);
+}
 
 static void base_dealloc(PyObject *self, int (*clear)(PyObject *)) {
   PyTypeObject *type = Py_TYPE(self);
@@ -90,7 +96,7 @@ static void base_dealloc(PyObject *self, int (*clear)(PyObject *)) {
 
 static void handle_dealloc(PyObject *self) {
   free(((hot_handle_t *)self)->room);
-  base_dealloc(self, handle_clear);
+  base_dealloc(self, handle_forget);
 }
 static void message_dealloc(PyObject *self) { base_dealloc(self, message_clear); }
 static void receipt_dealloc(PyObject *self) { base_dealloc(self, receipt_clear); }
@@ -104,7 +110,10 @@ static bool deadline_of(PyObject *timeout, uint64_t *deadline) {
   }
   if (!PyFloat_CheckExact(timeout) && !PyLong_CheckExact(timeout)) return false;
   double seconds = PyFloat_AsDouble(timeout);
-  if (seconds == -1.0 && PyErr_Occurred()) PyErr_Clear();
+  if (seconds == -1.0 && PyErr_Occurred()) { /* an integer beyond all floats */
+    PyErr_Clear();
+    return false;
+  }
   if (!(seconds < 1e9)) return false; /* also NaN */
   *deadline = seconds <= 0 ? 0 : cfn_os_monotonic_ns() + (uint64_t)(seconds * 1e9);
   return true;
@@ -179,7 +188,8 @@ typedef struct body {
   PyObject *made; /* what must be given back */
 } body_t;
 
-static bool body_of(PyObject *value, body_t *body) {
+/* 1 it is there, 0 the original must see to it, -1 an exception (also Ctrl-C: it is not ours to clear). */
+static int body_of(PyObject *value, body_t *body) {
   body->made = NULL;
   if (PyBytes_CheckExact(value)) {
     body->codec = CFN_CODEC_RAW;
@@ -192,17 +202,15 @@ static bool body_of(PyObject *value, body_t *body) {
     return body->bytes != NULL;
   }
   PyObject *pair = PyObject_CallFunctionObjArgs(encode, value, NULL);
-  PyObject *raw = pair ? PyTuple_GetItem(pair, 1) : NULL;
-  bool good = raw && PyBytes_CheckExact(raw);
-  if (good) {
-    body->codec = (unsigned)PyLong_AsUnsignedLong(PyTuple_GetItem(pair, 0));
-    PyBytes_AsStringAndSize(raw, (char **)(uintptr_t)&body->bytes, &body->n);
-    body->made = pair;
-  } else {
-    Py_XDECREF(pair);
-    PyErr_Clear();
+  if (!pair) return -1;
+  PyObject *raw = PyTuple_GetItem(pair, 1);
+  if (!raw || !PyBytes_CheckExact(raw)) { /* a view of the caller's buffer */
+    Py_DECREF(pair);
+    return raw ? 0 : -1;
   }
-  return good;
+  body->codec = (unsigned)PyLong_AsUnsignedLong(PyTuple_GetItem(pair, 0));
+  body->made = pair;
+  return PyBytes_AsStringAndSize(raw, (char **)(uintptr_t)&body->bytes, &body->n) == 0 ? 1 : -1;
 }
 
 static PyObject *receipt_of(PyObject *self, PyObject *to, const cfn_receipt_t *receipt) {
@@ -239,14 +247,16 @@ static PyObject *hot_send(PyObject *object, PyObject *const *args, Py_ssize_t n,
     }
   }
   if (PyErr_Occurred()) PyErr_Clear();
-  if (!plain || !body_of(args[1], &body)) return call_original(original_send, object, args, n, names);
+  int there = plain ? body_of(args[1], &body) : 0;
+  if (there < 0) return NULL;
+  if (there == 0) return call_original(original_send, object, args, n, names);
   int r = CFN_INTERRUPTED;
   cfn_receipt_t receipt;
   if (body.n < MUCH)
     r = cfn_bus_send_one(self->bus, to.index, to.mid, lane, body.codec, body.bytes, (uint32_t)body.n, type,
                          (uint32_t)type_bytes, 0, CFN_TRY, &receipt);
   else if (body.n > UINT32_MAX)
-    r = CFN_STALE;
+    r = CFN_STALE; /* the original says that it is too large */
   bool first = true;
   while (r == CFN_INTERRUPTED || (first && (r == CFN_FULL || r == CFN_NO_SPACE || r == CFN_AGAIN))) {
     first = false;
@@ -347,20 +357,23 @@ static PyObject *hot_send_group(PyObject *object, PyObject *const *args, Py_ssiz
 
 /* ---- receive ---- */
 
-/* The message of some wire bytes, which are noted as handed to `who`. Takes the reference to `wire`. */
-static PyObject *hand_out(PyObject *object, PyObject *who, PyObject *wire, PyObject *copy) {
+/* The message of some wire bytes, which are noted as handed to `who`. What cannot be given to the caller
+ * goes back: he must not be taken to have it. */
+static PyObject *hand_out(PyObject *object, PyObject *who, const uint8_t *room, int64_t n, PyObject *copy) {
   hot_handle_t *self = (hot_handle_t *)object;
+  const cfn_wire_t *w = (const void *)room;
+  PyObject *wire = PyBytes_FromStringAndSize((const char *)room, (Py_ssize_t)n);
   PyObject *message = NULL, *noted = wire;
-  if (!wire) return NULL;
-  const cfn_wire_t *w = (const void *)PyBytes_AsString(wire);
-  if (w->wire_flags & CFN_WIRE_EXTERNAL) {
+  if (!wire) {
+  } else if (w->wire_flags & CFN_WIRE_EXTERNAL) {
     message = noted = PyObject_CallFunctionObjArgs(external, object, wire, copy, NULL);
   } else if ((message = PyType_GenericAlloc(message_type, 0)) != NULL) {
     ((hot_message_t *)message)->bus = Py_NewRef(object);
     ((hot_message_t *)message)->wire = Py_NewRef(wire);
   }
   if (message && PyDict_SetItem(self->handed, who, noted) < 0) Py_CLEAR(message);
-  Py_DECREF(wire);
+  if (!message && w->token) cfn_bus_put_back(self->bus, w->token);
+  Py_XDECREF(wire);
   return message;
 }
 
@@ -374,7 +387,7 @@ static bool token_before(const hot_handle_t *self, PyObject *who, uint64_t *toke
     if (!good) PyErr_Clear();
     return good;
   }
-  if (!PyBytes_CheckExact(before)) return false;
+  if (!PyBytes_CheckExact(before) || PyBytes_Size(before) < (Py_ssize_t)sizeof *token) return false;
   memcpy(token, PyBytes_AsString(before), sizeof *token);
   return true;
 }
@@ -388,16 +401,18 @@ static PyObject *receive(PyObject *object, PyObject *who, uint64_t token, uint64
   _Alignas(cfn_wire_t) uint8_t room[ROOM];
   int flags = copy == Py_True ? 0 : CFN_RECV_VIEW;
   int64_t n = cfn_bus_recv(self->bus, &token, token != 0, CFN_ALL_LANES, flags, CFN_TRY, room, ROOM);
-  if (n > 0) return hand_out(object, who, PyBytes_FromStringAndSize((char *)room, (Py_ssize_t)n), copy);
-  forget_before(self, who); /* it is acked */
-  for (bool first = true; n == CFN_INTERRUPTED || (first && n == CFN_EMPTY); first = false) {
-    if (PyErr_CheckSignals() < 0) return NULL;
+  if (n > 0) return hand_out(object, who, room, n, copy);
+  forget_before(self, who);     /* it is acked */
+  if (n != CFN_AGAIN) token = 0; /* (or will be: another thread was inside) */
+  for (bool first = true; n == CFN_INTERRUPTED || (first && (n == CFN_EMPTY || n == CFN_AGAIN)); first = false) {
+    if (!token && PyErr_CheckSignals() < 0) return NULL;
     Py_BEGIN_ALLOW_THREADS
-    n = cfn_bus_recv(self->bus, NULL, 0, CFN_ALL_LANES, flags, deadline, room, ROOM);
+    n = cfn_bus_recv(self->bus, &token, token != 0, CFN_ALL_LANES, flags, deadline, room, ROOM);
     Py_END_ALLOW_THREADS
+    token = 0;
   }
   if (n < 0) return raise_code(n);
-  return hand_out(object, who, PyBytes_FromStringAndSize((char *)room, (Py_ssize_t)n), copy);
+  return hand_out(object, who, room, n, copy);
 }
 
 /* Who this thread is: a number that no other thread has, also none that comes after it. (The thread's
@@ -449,30 +464,57 @@ static PyObject *hot_recv_as(PyObject *object, PyObject *const *args, Py_ssize_t
   return call_original(original_recv_as, object, args, n, names);
 }
 
+/* Acks what `who` was handed before, a batch or a message in wire bytes. 1 done, 0 the original must, -1. */
+static int ack_before(hot_handle_t *self, PyObject *who) {
+  PyObject *before = PyDict_GetItemWithError(self->handed, who);
+  if (!before) return PyErr_Occurred() ? -1 : 1;
+  if (Py_TYPE(before) != batch_type) return 0;
+  int done = -1;
+  PyObject *wire = PyObject_GetAttrString(before, "_wire"), *offsets = PyObject_GetAttrString(before, "_offsets");
+  PyObject *acked = PyObject_GetAttrString(before, "acked");
+  if (wire && offsets && acked && PyBytes_CheckExact(wire) && PyBytes_CheckExact(offsets)) {
+    done = 0;
+    if (acked == Py_True) {
+      done = 1;
+    } else if (cfn_bus_ack_batch(self->bus, PyBytes_AsString(wire), (const uint32_t *)(void *)PyBytes_AsString(offsets),
+                                 (uint32_t)(PyBytes_Size(offsets) / 4)) == CFN_OK) {
+      done = PyObject_SetAttrString(before, "acked", Py_True) == 0 ? 1 : -1;
+    }
+  }
+  Py_XDECREF(wire);
+  Py_XDECREF(offsets);
+  Py_XDECREF(acked);
+  if (done == 1) forget_before(self, who);
+  return done;
+}
+
 /* _recv_many(who, n, timeout) */
 static PyObject *hot_recv_many(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *names) {
   hot_handle_t *self = (hot_handle_t *)object;
   uint64_t deadline;
   long most = 0;
-  /* A batch handed out before is acked by the original, with one crossing for all of it. */
   bool plain = n == 3 && !names && self->bus && self->handed && PyLong_CheckExact(args[1]) &&
-               deadline_of(args[2], &deadline) && !PyDict_GetItemWithError(self->handed, args[0]);
+               deadline_of(args[2], &deadline);
   if (plain) most = PyLong_AsLong(args[1]);
-  if (PyErr_Occurred()) PyErr_Clear();
-  if (!plain || most < 1 || most > 65536) return call_original(original_recv_many, object, args, n, names);
+  if (PyErr_Occurred()) PyErr_Clear(); /* a number beyond all: the original says so */
+  int before = plain && most >= 1 && most <= 65536 ? ack_before(self, args[0]) : 0;
+  if (before < 0) return NULL;
+  if (before == 0) return call_original(original_recv_many, object, args, n, names);
   uint8_t *room = self->room;
   self->room = NULL; /* taken: another thread makes its own */
   if (!room) room = malloc(BATCH_ROOM);
   uint32_t *offsets = malloc((size_t)most * sizeof *offsets);
   PyObject *batch = NULL, *wire = NULL, *places = NULL, *count = NULL, *large = NULL;
+  int64_t got = 0;
   if (!room || !offsets) {
     PyErr_NoMemory();
     goto end;
   }
   size_t used;
-  int64_t got = cfn_bus_recv_many(self->bus, NULL, 0, CFN_ALL_LANES, (uint32_t)most, CFN_TRY, room, BATCH_ROOM,
+  got = cfn_bus_recv_many(self->bus, NULL, 0, CFN_ALL_LANES, (uint32_t)most, CFN_TRY, room, BATCH_ROOM,
                                   offsets, &used);
-  for (bool first = true; got == CFN_INTERRUPTED || (first && got == CFN_EMPTY); first = false) {
+  for (bool first = true; got == CFN_INTERRUPTED || (first && (got == CFN_EMPTY || got == CFN_AGAIN));
+       first = false) {
     if (PyErr_CheckSignals() < 0) goto end;
     Py_BEGIN_ALLOW_THREADS
     got = cfn_bus_recv_many(self->bus, NULL, 0, CFN_ALL_LANES, (uint32_t)most, deadline, room, BATCH_ROOM,
@@ -498,6 +540,11 @@ static PyObject *hot_recv_many(PyObject *object, PyObject *const *args, Py_ssize
                                          large ? large : Py_None, NULL);
   if (batch && PyDict_SetItem(self->handed, args[0], batch) < 0) Py_CLEAR(batch);
 end:
+  if (!batch) /* nobody has them: from the last to the first, so that they come again in order */
+    for (int64_t i = got; i-- > 0;) {
+      const cfn_wire_t *w = (const void *)(room + offsets[i]);
+      if (w->token) cfn_bus_put_back(self->bus, w->token);
+    }
   Py_XDECREF(wire);
   Py_XDECREF(places);
   Py_XDECREF(count);
@@ -522,10 +569,16 @@ static PyObject *hot_bodies(PyObject *module, PyObject *const *args, Py_ssize_t 
   PyObject *all = PyList_New(count);
   for (Py_ssize_t i = 0; all && i < count; i++) {
     uint32_t at;
-    cfn_wire_t w;
+    cfn_wire_t w = {0};
     memcpy(&at, offsets + 4 * i, sizeof at);
-    memcpy(&w, wire + at, sizeof w);
-    PyObject *body = PyBytes_FromStringAndSize(wire + at + w.total_bytes - w.body_bytes, w.body_bytes);
+    bool good = (Py_ssize_t)(at + sizeof w) <= wire_bytes;
+    if (good) memcpy(&w, wire + at, sizeof w);
+    bool elsewhere = w.wire_flags & CFN_WIRE_EXTERNAL; /* its body is not among these bytes */
+    good = good && w.total_bytes <= (size_t)wire_bytes - at && (elsewhere || w.body_bytes <= w.total_bytes);
+    PyObject *body = NULL;
+    if (!good) PyErr_SetString(PyExc_ValueError, "these are no wire bytes of a batch");
+    else if (elsewhere) body = Py_NewRef(Py_None);
+    else body = PyBytes_FromStringAndSize(wire + at + w.total_bytes - w.body_bytes, w.body_bytes);
     if (!body) Py_CLEAR(all);
     else PyList_SetItem(all, i, body);
   }
@@ -534,14 +587,23 @@ static PyObject *hot_bodies(PyObject *module, PyObject *const *args, Py_ssize_t 
 
 /* ---- what a message gives ---- */
 
+/* The header of its wire bytes, if that is what they are. */
+static const cfn_wire_t *wire_of(const hot_message_t *self, Py_ssize_t *n) {
+  char *wire;
+  if (!self->wire || !PyBytes_CheckExact(self->wire)) return NULL;
+  PyBytes_AsStringAndSize(self->wire, &wire, n);
+  const cfn_wire_t *w = (const void *)wire;
+  if (*n < (Py_ssize_t)sizeof *w) return NULL;
+  return w->wire_flags & CFN_WIRE_EXTERNAL || w->body_bytes <= (size_t)*n - sizeof *w ? w : NULL;
+}
+
 static PyObject *message_raw(PyObject *object, void *original) {
   hot_message_t *self = (hot_message_t *)object;
   if (self->raw && self->raw != Py_None) return Py_NewRef(self->raw);
-  char *wire;
   Py_ssize_t n;
-  if (!self->wire || PyBytes_AsStringAndSize(self->wire, &wire, &n) < 0) return NULL;
-  const cfn_wire_t *w = (const void *)wire;
-  if (w->wire_flags & CFN_WIRE_EXTERNAL) return PyObject_CallFunctionObjArgs(original, object, NULL);
+  const cfn_wire_t *w = wire_of(self, &n);
+  if (!w || w->wire_flags & CFN_WIRE_EXTERNAL) return PyObject_CallFunctionObjArgs(original, object, NULL);
+  const char *wire = (const char *)w;
   PyObject *raw = PyBytes_FromStringAndSize(wire + n - w->body_bytes, w->body_bytes);
   PyObject *old = self->raw;
   self->raw = Py_XNewRef(raw);
@@ -551,8 +613,9 @@ static PyObject *message_raw(PyObject *object, void *original) {
 
 static PyObject *message_body(PyObject *object, void *original) {
   hot_message_t *self = (hot_message_t *)object;
-  if (!self->wire || self->body) return PyObject_CallFunctionObjArgs(original, object, NULL);
-  const cfn_wire_t *w = (const void *)PyBytes_AsString(self->wire);
+  Py_ssize_t n;
+  const cfn_wire_t *w = wire_of(self, &n);
+  if (!w || self->body) return PyObject_CallFunctionObjArgs(original, object, NULL);
   unsigned codec = w->codec;
   PyObject *raw = PyObject_GetAttrString(object, "raw"), *body = NULL;
   if (!raw) return NULL;
@@ -564,7 +627,9 @@ static PyObject *message_body(PyObject *object, void *original) {
     Py_XDECREF(number);
   }
   Py_DECREF(raw);
+  PyObject *old = self->body; /* another thread's, who asked meanwhile */
   self->body = Py_XNewRef(body);
+  Py_XDECREF(old);
   return body;
 }
 
@@ -650,9 +715,13 @@ static PyObject *hot_setup(PyObject *module, PyObject *args) {
   Py_RETURN_NONE;
 }
 
-static PyObject *handle_bind(PyObject *self, PyObject *address) {
+/* _bind(address of the core's handle, what frees it when it is collected) */
+static PyObject *handle_bind(PyObject *self, PyObject *args) {
+  PyObject *address, *owner;
+  if (!PyArg_ParseTuple(args, "OO", &address, &owner)) return NULL;
   void *bus = PyLong_AsVoidPtr(address);
   if (PyErr_Occurred()) return NULL;
+  ((hot_handle_t *)self)->owner = Py_NewRef(owner);
   ((hot_handle_t *)self)->bus = bus;
   Py_RETURN_NONE;
 }
@@ -673,7 +742,7 @@ static PyMemberDef receipt_members[] = {{"_bus", T_OBJECT_EX, AT(receipt, bus), 
                                         {"_data", T_OBJECT_EX, AT(receipt, data), 0, NULL},
                                         {"to", T_OBJECT_EX, AT(receipt, to), 0, NULL},
                                         {NULL, 0, 0, 0, NULL}};
-static PyMethodDef handle_methods[] = {{"_bind", handle_bind, METH_O, NULL}, {NULL, NULL, 0, NULL}};
+static PyMethodDef handle_methods[] = {{"_bind", handle_bind, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
 
 static PyTypeObject *make_base(PyObject *module, const char *name, int bytes, destructor dealloc,
                                traverseproc traverse, inquiry clear, PyMemberDef *members,
@@ -703,10 +772,14 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "cfnshm._core._ho
 
 PyMODINIT_FUNC PyInit__hot(void) {
   static const char *const lanes[CFN_LANES] = {"control", "high", "normal", "low"};
+  if (PyInterpreterState_GetID(PyInterpreterState_Get()) != 0) { /* there is one set of classes here */
+    PyErr_SetString(PyExc_ImportError, "the twins serve the main interpreter only");
+    return NULL;
+  }
   PyObject *module = PyModule_Create(&definition);
   if (!module) return NULL;
   handle_base = make_base(module, "cfnshm._core._hot.HandleBase", sizeof(hot_handle_t), handle_dealloc,
-                          handle_traverse, handle_clear, handle_members, handle_methods);
+                          handle_traverse, handle_forget, handle_members, handle_methods);
   message_base = make_base(module, "cfnshm._core._hot.MessageBase", sizeof(hot_message_t), message_dealloc,
                            message_traverse, message_clear, message_members, NULL);
   receipt_base = make_base(module, "cfnshm._core._hot.ReceiptBase", sizeof(hot_receipt_t), receipt_dealloc,

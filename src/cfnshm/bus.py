@@ -36,7 +36,7 @@ COUNTERS = (
 def _open(where: Any, name: str, wish: Any, create: bool) -> tuple[Any, bool]:
     out, made = ffi.new("cfn_bus_t **"), ffi.new("int *")
     check(lib.cfn_bus_open(where, c_text(name, "the bus name"), wish, create, out, made))
-    return out[0], bool(made[0])
+    return ffi.gc(out[0], lib.cfn_bus_free), bool(made[0])
 
 
 def _clear(where: Any, name: str) -> None:
@@ -53,10 +53,12 @@ def _clear(where: Any, name: str) -> None:
 
 
 def _end_handle(handle: Any, temporary: bool) -> None:
-    """When the handle is collected, or the interpreter ends; in a forked child both calls do nothing."""
+    """When the Bus is collected, or the interpreter ends; in a forked child both calls do nothing. The core's
+    handle is freed only when nobody can call anything on it any more: threads run on at the end, and
+    finalizers may still send."""
     if temporary:
         lib.cfn_bus_destroy(handle)
-    lib.cfn_bus_free(handle)
+    lib.cfn_bus_close(handle)
 
 
 class Bus(Requests):
@@ -127,7 +129,7 @@ class Bus(Requests):
             _clear(where, self.name)
         self._handle, self.created = _open(where, self.name, wish, create)
         if fresh and not self.created:
-            lib.cfn_bus_free(self._handle)
+            lib.cfn_bus_close(self._handle)
             raise AgentBusy(f"another process has just made bus {self.name!r}: only one can start it fresh")
         self._finalizer = weakref.finalize(self, _end_handle, self._handle, temporary)
         self._closed = False
@@ -139,7 +141,7 @@ class Bus(Requests):
         self._rooms = []
         self._receipts = []
         self._id_prefix = ""
-        self._bind(int(ffi.cast("uintptr_t", self._handle)))
+        self._bind(int(ffi.cast("uintptr_t", self._handle)), self._handle)
         try:
             if self.agent:
                 self._act(said, _OWN | (_ONLY if exclusive else 0))

@@ -13,6 +13,7 @@ from .handle import Handle
 from .message import EXTERNAL, WIRE, Batch, Message
 
 _ALL_LANES = 15
+_NO_TOKEN = bytes(8)
 _ROOM = WIRE.size + 64 + 256 + 16384  # a received message is copied here in one crossing
 _BATCH_ROOM = 1 << 18
 _recv_next = lib.cfn_bus_recv_next  # the hot call, looked up once
@@ -51,20 +52,30 @@ class Inbox(Handle):
             room = ffi.new("char[]", _ROOM)
             view = ffi.buffer(room)
         flags = 0 if copy else 1
-        while True:
-            n = _recv_next(self._handle, before, _ALL_LANES, flags, deadline, room, _ROOM)
+        view[:8] = _NO_TOKEN
+        try:
+            while True:
+                n = _recv_next(self._handle, before, _ALL_LANES, flags, deadline, room, _ROOM)
+                if n != INTERRUPTED:
+                    break
+                before = ffi.NULL
             if n > 0:
                 wire = view[:n]
-                self._rooms.append((room, view))
                 if wire[96] & EXTERNAL:
                     message = self._handed[who] = self._external(wire, copy)
-                    return message
-                self._handed[who] = wire
-                return Message(self, wire)
-            if n != INTERRUPTED:
-                self._rooms.append((room, view))
-                fail(n)
-            before = ffi.NULL
+                else:
+                    message = Message(self, wire)
+                    self._handed[who] = wire
+        except BaseException:  # Ctrl-C, most likely: the caller will not have it, so it is not handed out
+            token = int.from_bytes(view[:8], "little")
+            if token:
+                self._handed.pop(who, None)
+                lib.cfn_bus_put_back(self._handle, token)
+            raise
+        self._rooms.append((room, view))
+        if n < 0:
+            fail(n)
+        return message
 
     def _before(self, handed: Any) -> Any:
         """What one crossing can ack of what was handed out before: wire bytes, or NULL if it was acked
@@ -82,10 +93,11 @@ class Inbox(Handle):
         view = ffi.buffer(ffi.cast("char *", head[8]), head[10])
         if not copy:
             return Message._with_body(self, wire, None, view)
-        raw = view[:]
-        if head[0]:
-            check(lib.cfn_bus_verify(self._handle, head[0]))  # the copy is good if it still is ours
-        return Message._with_body(self, wire, raw)
+        if not head[0]:  # a reply: it is ours alone
+            return Message._with_body(self, wire, view[:])
+        room = ffi.new("char[]", head[10])  # under the lock: another thread may close the handle
+        check(lib.cfn_bus_copy_body(self._handle, head[0], room, head[10]))
+        return Message._with_body(self, wire, ffi.buffer(room)[:])
 
     def recv_many(self, n: int = 256, timeout: float | None = None) -> Batch:
         """Up to `n` messages that are there, waiting only for the first. Asking again acks them all.

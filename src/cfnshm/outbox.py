@@ -8,12 +8,13 @@ from typing import Any
 
 from ._core import FOREVER, INTERRUPTED, STALE, check, deadline_of, fail, ffi, lib, twin
 from .agents import Agents
-from .errors import Error, Full, InvalidArgument, UnknownAgent
+from .errors import Error, Full, InvalidArgument, TooLarge, UnknownAgent
 from .message import LANES, encode
 from .receipt import Receipt
 
 _NO_BYTES = b""
 _TYPE_BYTES = 255
+_BODY_BYTES = 0xFFFFFFFF
 _send_one = lib.cfn_bus_send_one  # the hot call, looked up once
 _WHY = {"FULL": "inbox full", "AGENT_DEAD": "dead", "NO_SPACE": "bus full", "TIMEOUT": "timed out"}
 
@@ -46,9 +47,18 @@ def kind_of(type: str) -> bytes:
     return kind
 
 
+def too_large(bytes_: int) -> TooLarge:
+    """Of a body whose length does not even fit into a message's header."""
+    error = TooLarge(f"a body of {bytes_} bytes is larger than any message; split it, or pass a file name")
+    error.have, error.want = _BODY_BYTES, bytes_
+    return error
+
+
 def outgoing(body: Any, type: str, correlation: int = 0, flags: int = 0) -> tuple[Any, list[Any]]:
     """A `cfn_outgoing_t`, and what must live as long."""
     codec, raw = encode(body)
+    if len(raw) > _BODY_BYTES:
+        raise too_large(len(raw))
     kind = kind_of(type)
     keep = [ffi.from_buffer(raw), ffi.new("char[]", kind)]
     message = ffi.new(
@@ -109,6 +119,8 @@ class Outbox(Agents):
             lane = LANES[priority]
         except (KeyError, TypeError):
             lane = lane_of(priority)
+        if len(raw) > _BODY_BYTES:
+            raise too_large(len(raw))
         kind = kind_of(type) if type else _NO_BYTES
         index, mid = self._peers.get(to) or self._find(to)
         deadline = FOREVER if timeout is None else deadline_of(timeout)
@@ -185,6 +197,8 @@ class Outbox(Agents):
             pairs = [encode(body) for body in bodies]
             codecs = bytes([codec for codec, _ in pairs])
             bodies = [raw if raw.__class__ is bytes else bytes(raw) for _, raw in pairs]
+        if max(map(len, bodies), default=0) > _BODY_BYTES:
+            raise too_large(max(map(len, bodies)))
         lengths = ffi.new("uint32_t[]", list(map(len, bodies)))
         joined = _NO_BYTES.join(bodies)
         kind = kind_of(type)

@@ -130,7 +130,7 @@ if TYPE_CHECKING or _hot is None:
     class HandleBase:
         """Base of a handle; `_bind` tells the twins where the core's handle is."""
 
-        def _bind(self, address: int) -> None: ...
+        def _bind(self, address: int, owner: Any) -> None: ...
 
     class MessageBase:
         __slots__ = ("_body_", "_bus", "_exporter", "_head", "_raw_", "_to", "_wire")
@@ -182,8 +182,8 @@ def set_up_twins(*arguments: Any) -> None:
         _hot.setup(*arguments)
 
 
-def bodies(wire: bytes, offsets: bytes) -> list[bytes]:
-    """The bodies of a batch's wire bytes; `offsets` are u32."""
+def bodies(wire: bytes, offsets: bytes) -> list[Any]:
+    """The bodies of a batch's wire bytes; `offsets` are u32. What is not among the bytes is no body."""
     if _hot is not None:
         return _hot.bodies(wire, offsets)  # type: ignore[no-any-return]
     out = []
