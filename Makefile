@@ -2,6 +2,7 @@
 # Everything runs in a virtual environment of its own (.venv); PYTHON chooses the interpreter.
 PYTHON ?= python3
 VENV ?= .venv
+SIM_SECONDS ?= 60
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc src -name '*.c' -o -name '*.h' -o -name '*.py' -o -name '*.sh' 2>/dev/null)
@@ -13,6 +14,7 @@ help:
 	@echo "make verify     the whole sweeps: every instruction, larger models (hours)"
 	@echo "make test-c     the C tests alone;  make test-asan, make test-tsan: under sanitizers"
 	@echo "make models     the SPIN models at small bounds"
+	@echo "make sim        the core under a simulated kernel, SIM_SECONDS=60"
 	@echo "make lint       ruff, mypy, compiler warnings of gcc and clang"
 	@echo "make install    the package into $(VENV)"
 	@echo "make wheel      a wheel in dist/"
@@ -39,6 +41,8 @@ verify: $(STAMP)
 	$(MAKE) -s -C csrc all
 	build/c/plain-gcc-O2/test_step --all
 	for opt in -O0 -O3; do $(MAKE) -s -C csrc OPT=$$opt all && build/c/plain-gcc$$opt/test_step --all || exit 1; done
+	build/c/plain-gcc-O2/cfnsim --seconds $(SIM_SECONDS)
+	$(PYTHON) csrc/sim/mutants.py --seconds 20 --table csrc/sim/mutants.md
 	$(PYTHON) csrc/models/run.py --profile full
 
 test-c:
@@ -50,6 +54,10 @@ test-tsan:
 	build/c/tsan-gcc-O2/test_threads
 models:
 	$(PYTHON) csrc/models/run.py --profile small
+
+sim:
+	$(MAKE) -s -C csrc ../build/c/plain-gcc-O2/cfnsim
+	build/c/plain-gcc-O2/cfnsim --seconds $(SIM_SECONDS)
 
 lint: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[lint]'
@@ -65,4 +73,4 @@ wheel: $(STAMP)
 clean:
 	rm -rf build dist $(VENV) src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test bench verify test-c test-asan test-tsan models lint wheel clean
+.PHONY: help install demo test bench verify test-c test-asan test-tsan models sim lint wheel clean

@@ -84,6 +84,8 @@ _CHECKS = {
     "agents as threads under TSan": "test_agents_as_threads",
     "clang builds without a warning": "test_clang_builds",
     "kill and stop at instructions": "test_kill_and_stop",
+    "the core under a simulated kernel": "test_the_core_under_a_simulated",
+    "mutants of the core are found": "test_the_simulator_finds",
     "SPIN models with their mutants": "test_models_at_small",
     "8 senders x 100,000 messages": "test_eight_senders",
     "Python face": "test_bus.py",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import inspect
 import os
+import signal
+import struct
 import subprocess
 import sys
 import threading
 import weakref
 from pathlib import Path
 
+import numpy
 import pytest
 
 import cfnshm
@@ -168,3 +172,181 @@ def test_large_bodies_alone_and_in_a_batch():
         assert got == [b"a", b"b", large, b"c"]
         bus.send("a", large)
         assert bus.recv(timeout=0, copy=False).raw == large
+
+
+# ---- what the twins must not do ----
+
+
+def test_a_large_body_that_ends_a_batch_is_not_read_out_of_its_bytes():
+    with temp_bus("a", size="64M") as bus:
+        for size in (300_000, 1_000_000):
+            bus.send("a", bytes(size))
+            assert [len(raw) for raw in bus.recv_many(10, 0).raws] == [size]
+
+
+@only_twins
+def test_bytes_that_are_no_messages_are_refused():
+    for wire in (b"", "x"):
+        with pytest.raises((IndexError, TypeError, struct.error)):
+            _ = cfnshm.Message(None, wire).body
+    for name in ("raw", "body"):
+        with pytest.raises(AttributeError):
+            getattr(cfnshm.Message.__new__(cfnshm.Message), name)
+    with pytest.raises(ValueError, match="no wire bytes"):
+        _core.bodies(b"", b"\xff\xff\xff\x7f")
+
+
+def test_a_check_with_findings_beside_a_sender_does_not_lock_up(bus, spawn):
+    """The checker calls back into Python; a sender that has the GIL wants the handle."""
+    child = spawn(_attach_and_die, bus.name)
+    child.join()
+    stop = threading.Event()
+
+    def send():
+        while not stop.is_set():
+            bus.send("a", b"x")
+            bus.recv(timeout=0)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    findings = [finding for _ in range(300) for finding in bus.check()]
+    stop.set()
+    sender.join(20)
+    assert not [text for severity, text in findings if severity == "error"]
+
+
+def _attach_and_die(name):
+    Bus(name, agent="dead")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _interrupted(name, body):
+    """SIGALRM as fast as it comes, into sends and receives: every one is seen, every message comes."""
+
+    class Rung(BaseException):
+        pass
+
+    rung = seen = 0
+
+    def handler(*_):
+        nonlocal rung
+        rung += 1
+        raise Rung
+
+    signal.signal(signal.SIGALRM, handler)
+    gc.callbacks.clear()  # the test tools': an exception in one of them is printed and swallowed
+    with Bus(name, agent="a") as bus:
+        while rung < 200:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0001 + (rung % 7) * 0.00005)
+                for _ in range(100_000):
+                    bus.send("a", body, timeout=5)
+                    assert bus.recv(timeout=5).raw
+            except Rung:
+                seen += 1
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        assert seen == rung
+        with pytest.raises(cfnshm.Timeout):
+            while True:
+                bus.recv(timeout=0)
+        # What hangs in between was handed over as the interrupt came: the last bytecode, not the bus.
+        counters = bus.info()["counters"]
+        assert counters["sent"] - counters["acked"] <= 20
+
+
+@pytest.mark.parametrize(
+    "body", [{"a": "b" * 2000}, numpy.zeros(4000), b"x" * 30_000], ids=["json", "array", "large"]
+)
+def test_an_interrupt_is_never_swallowed_and_loses_nothing(body, bus_name, spawn):
+    with temp_bus(name=bus_name, size="32M"):
+        child = spawn(_interrupted, bus_name, body)
+        child.join(60)
+        assert child.exitcode == 0
+
+
+def test_closing_under_a_thread_that_copies_large_bodies():
+    for _ in range(30):
+        with temp_bus("a", size="64M") as bus:
+            for _ in range(8):
+                bus.send("a", bytes(900_000))
+            started = threading.Event()
+
+            def read(bus=bus, started=started):
+                with contextlib.suppress(cfnshm.Closed, cfnshm.Timeout):
+                    while True:
+                        assert len(bus.recv(timeout=0).raw) == 900_000
+                        started.set()
+
+            reader = threading.Thread(target=read)
+            reader.start()
+            started.wait(20)
+            bus.close()
+            reader.join(20)
+            with pytest.raises(cfnshm.Closed):
+                bus.send_many([b"x"] * 3, to="a")
+
+
+_LATE = """
+import atexit, threading
+from cfnshm import Bus, Closed
+
+def late():
+    try:
+        bus.send("a", b"x")
+    except Closed:
+        print("closed")
+
+atexit.register(late)  # runs after the handle's own end
+bus = Bus(agent="a", agents=8, size="8M", temporary=True)
+
+def run():
+    while True:
+        bus.send("a", b"x")
+        bus.recv()
+
+for _ in range(2):
+    threading.Thread(target=run, daemon=True).start()
+threading.Thread(target=bus.recv, daemon=True).start()
+"""
+
+
+def test_the_end_of_a_process_with_threads_and_late_calls(bus_name):
+    for _ in range(5):
+        done = subprocess.run(
+            [sys.executable, "-c", _LATE], env={**os.environ, "CFNSHM_BUS": bus_name}, capture_output=True,
+            text=True, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout) == (0, "closed\n"), done.stderr
+
+
+@only_twins
+def test_a_subinterpreter_leaves_the_main_one_alone(bus):
+    code = (
+        "import _xxsubinterpreters as s\n"
+        "from cfnshm import Bus\n"
+        "b = Bus(agent='b', create=False)\n"
+        "i = s.create()\n"
+        's.run_string(i, \'import cfnshm; c = cfnshm.Bus(agent="c", create=False); c.send("b", {"x": 1})\')\n'
+        "s.destroy(i)\n"
+        "b.send('b', {'y': 2})\n"
+        "print([b.recv(timeout=5).body for _ in range(2)])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "CFNSHM_BUS": bus.name}, capture_output=True,
+        text=True, timeout=60,
+    )  # fmt: skip
+    if "No module named '_xxsubinterpreters'" in done.stderr:
+        pytest.skip("this Python has no subinterpreters under that name")
+    assert done.stdout == "[{'x': 1}, {'y': 2}]\n", done.stderr
+
+
+def test_exclusive_that_fails_changes_nothing(bus):
+    bus.set_status("mine")
+    with pytest.raises(cfnshm.AgentBusy):
+        Bus(bus.name, agent="a", status="usurped", type="t", exclusive=True)
+    assert (bus.agent_info("a").status, bus.agent_info("a").type) == ("mine", "")
+
+
+def test_a_timeout_beyond_all_floats_waits(bus):
+    threading.Timer(0.05, lambda: bus.send("a", b"late")).start()
+    assert bus.recv(timeout=10**400).raw == b"late"

@@ -95,6 +95,23 @@ def test_kill_and_stop_at_instructions(name):
     print(run(build(name)))
 
 
+@pytest.mark.timeout(300)
+def test_the_core_under_a_simulated_kernel():
+    """cfnsim: kills, preemptions, stops and stale reads at every atomic operation, for about a minute."""
+    need("gcc")
+    out = run(build("cfnsim"), "--seconds", "60")
+    assert out.count("weak ") > 20
+
+
+@pytest.mark.timeout(300)
+def test_the_simulator_finds_faults():
+    """A few of the mutants of csrc/sim/mutants.py; `make verify` runs them all."""
+    need("gcc")
+    for name in ("no bell after the commit", "R4 without its CAS", "publish without the authority"):
+        out = run(sys.executable, CSRC / "sim" / "mutants.py", "--seconds", "6", "--only", name)
+        assert "1 mutants, 0 survive" in out
+
+
 @pytest.mark.timeout(900)
 def test_models_at_small_bounds():
     need("spin")

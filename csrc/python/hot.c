@@ -695,6 +695,14 @@ static PyObject *hot_attribute(PyObject *module, PyObject *args) {
   return PyDescr_NewGetSet(message_base, def);
 }
 
+/* There is one set of classes and originals here: they are the main interpreter's. (A subinterpreter gets a
+ * copy of this module without any of its code being run.) */
+static PyObject *hot_usable(PyObject *module, PyObject *nothing) {
+  (void)module;
+  (void)nothing;
+  return PyBool_FromLong(PyInterpreterState_GetID(PyInterpreterState_Get()) == 0);
+}
+
 /* setup(message, receipt, batch, encode, decode, fail, external) */
 static PyObject *hot_setup(PyObject *module, PyObject *args) {
   (void)module;
@@ -761,6 +769,7 @@ static PyTypeObject *make_base(PyObject *module, const char *name, int bytes, de
 
 static PyMethodDef functions[] = {
     {"setup", hot_setup, METH_VARARGS, NULL},
+    {"usable", hot_usable, METH_NOARGS, NULL},
     {"twin", hot_twin, METH_VARARGS, NULL},
     {"this_thread", hot_this_thread, METH_NOARGS, NULL},
     {"attribute", hot_attribute, METH_VARARGS, NULL},
@@ -772,10 +781,6 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "cfnshm._core._ho
 
 PyMODINIT_FUNC PyInit__hot(void) {
   static const char *const lanes[CFN_LANES] = {"control", "high", "normal", "low"};
-  if (PyInterpreterState_GetID(PyInterpreterState_Get()) != 0) { /* there is one set of classes here */
-    PyErr_SetString(PyExc_ImportError, "the twins serve the main interpreter only");
-    return NULL;
-  }
   PyObject *module = PyModule_Create(&definition);
   if (!module) return NULL;
   handle_base = make_base(module, "cfnshm._core._hot.HandleBase", sizeof(hot_handle_t), handle_dealloc,

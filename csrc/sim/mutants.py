@@ -45,10 +45,13 @@ MUTANTS = [
            "    cfn_route_ring(r, route->kind, route->index); /* S5 */\n", "", "send request"),
     Mutant("a ring that does not change the word", "sync/event.c",
            "uint32_t rung = (b & ~CFN_EVENT_ANY) + CFN_EVENT_ONE;", "uint32_t rung = (b & ~CFN_EVENT_ANY);",
-           "send full request"),
+           "send full request",
+           "takes a third waiter while a sleeper is stopped: a mutant of csrc/models/event.pml"),
     Mutant("WAIT is simply cleared", "sync/event.c",
            "if (b & (CFN_EVENT_WAIT | CFN_EVENT_WAKING)) marks |= CFN_EVENT_WAKING;",
-           "if (b & CFN_EVENT_WAIT) cfn_os_futex_wake(&e->word, INT_MAX);", "send-killed full-killed"),
+           "if (b & CFN_EVENT_WAIT) cfn_os_futex_wake(&e->word, INT_MAX);", "send-killed full-killed",
+           "a wake-up lost to a death is covered by the tick, which runs with deaths may use; without it, "
+           "a mutant of csrc/models/event.pml"),
     Mutant("the tail is not helped on", "msg/ring.c",
            "    } else if (ahead >= 0) {\n      /* Filled, or consumed already, while tail still points at it: help "
            "whoever did it. */\n      cfn_cas_release(q->tail, t, t + 1);",

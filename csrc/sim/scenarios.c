@@ -187,6 +187,13 @@ static void read_at_once(int me) {
   while (take(me, bus[me], &token, 0) > 0) {
   }
 }
+static void read_unstolen(int me) { /* nobody takes an inbox from a living reader unasked */
+  uint64_t token = 0;
+  int64_t n;
+  while ((n = take(me, bus[me], &token, 0)) > 0) {
+  }
+  SIM_CHECK(n == CFN_EMPTY || n == CFN_AGENT_BUSY);
+}
 static void steal_and_read(int me) {
   if (cfn_bus_claim_inbox(bus[me], 1) < 0) return;
   read_at_once(me);
@@ -457,7 +464,7 @@ const sim_scenario_t sim_scenarios[] = {
     {"steal-killed", setup_steal, {read_at_once, NULL, steal_and_read}, verify_reader, 5, true, {1, 1, 0, 0}},
     {"frame-steal", setup_frame, {ack_in_disorder, NULL, steal_and_read}, verify_reader, 0, false, {2, 0, 0, 0}},
     {"frame-killed", setup_frame, {ack_in_disorder, NULL, steal_and_read}, verify_reader, 5, true, {1, 1, 0, 0}},
-    {"heirs", setup_heirs, {read_at_once, read_at_once, send_more}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"heirs", setup_heirs, {read_unstolen, read_unstolen, send_more}, verify_reader, 0, false, {2, 0, 0, 0}},
     {"heirs-killed", setup_heirs, {read_at_once, read_at_once, send_more}, verify_reader, ALL, true, {1, 1, 0, 0}},
     {"remove", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 0, false, {2, 0, 0, 0}},
     {"remove-killed", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 3, true, {1, 1, 0, 0}},

@@ -119,7 +119,7 @@ def _load_hot() -> Any:
         loader.exec_module(module)
     except ImportError:  # an interpreter for which they are not built
         return None
-    return module
+    return module if module.usable() else None
 
 
 _hot = _load_hot()
