@@ -96,6 +96,16 @@ def python_rate(count: int, batch: int) -> float:
     return got / seconds
 
 
+def python_rate_by_cffi(count: int, batch: int) -> float:
+    """The same in a process without the C-API twins."""
+    code = f"import bench; print(bench.python_rate({count}, {batch}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "CFNSHM_BINDING": "cffi"}, cwd=ROOT / "benchmarks",
+        capture_output=True, text=True, check=True, timeout=300,
+    )  # fmt: skip
+    return float(done.stdout)
+
+
 def _echo(name: str) -> None:
     with Bus(name, agent="echo") as bus:
         for message in bus:
@@ -180,6 +190,7 @@ def file_buses() -> dict[str, float]:
     )
     return {
         "python": filebus.rate(20000),
+        "bare": filebus.bare_rate(20000),
         "bash": json.loads(out.stdout.strip().splitlines()[-1])["messages_per_second"],
     }
 
@@ -234,16 +245,23 @@ def main() -> None:
     results["Python, 1 to 1, 64 B, send_many and recv_many"] = repeat(
         lambda: python_rate(480_000 * k, 960), "M/s", 1e6
     )
+    results["Python through cffi alone, one call a message"] = repeat(
+        lambda: python_rate_by_cffi(50_000 * k, 1), "M/s", 1e6
+    )
+    results["Python through cffi alone, send_many and recv_many"] = repeat(
+        lambda: python_rate_by_cffi(480_000 * k, 960), "M/s", 1e6
+    )
     asked = [python_request(2000 * k) for _ in range(repeats)]
     results["Python, request and reply, p50"] = spread([p50 for p50, _ in asked], "us")
     results["Python, request and reply, p99"] = spread([p99 for _, p99 in asked], "us")
     results["shell, cfnshm send"] = shell_send(repeats)
     files = file_buses()
     results["file bus, Python"] = {"median": files["python"] / 1e6, "unit": "M/s", "runs": 1}
+    results["file bus, bare 64 B files"] = {"median": files["bare"] / 1e6, "unit": "M/s", "runs": 1}
     results["file bus, bash"] = {"median": files["bash"] / 1e6, "unit": "M/s", "runs": 1}
     one = results["Python, 1 to 1, 64 B, one call a message"]["median"] * 1e6
     results["ratio, Python one call to file bus"] = {
-        "python": one / files["python"], "bash": one / files["bash"]
+        "python": one / files["python"], "bare files": one / files["bare"], "bash": one / files["bash"]
     }  # fmt: skip
     results["machine"]["load after"] = os.getloadavg()[0]
     _show(results)

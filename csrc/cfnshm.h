@@ -144,7 +144,7 @@ int cfn_bus_receipt(cfn_bus_t *bus, const cfn_receipt_t *receipt, uint32_t index
 int cfn_bus_receipt_wait(cfn_bus_t *bus, const cfn_receipt_t *receipt, int want, uint64_t deadline);
 
 /* ---- receiving ---- */
-/* A message as it is handed to a caller: this header, then sender, type and (unless EXTERNAL) body,
+/* A message as it is handed to a caller, into memory aligned to 8 bytes: this header, then sender, type and (unless EXTERNAL) body,
  * one after the other without padding. */
 enum { CFN_WIRE_REDELIVERED = 1, CFN_WIRE_EXTERNAL = 2 };
 typedef struct cfn_wire {

@@ -46,7 +46,7 @@ def main() -> None:
         while len(squares) < TASKS:
             for ready in wait([bus, *pool]):
                 if ready is not bus:  # a worker ended: start it again
-                    dead = pool.pop(ready)  # type: ignore[call-overload]
+                    dead = pool.pop(ready)
                     print(f"{dead.name} died ({dead.exitcode}); starting it again")
                     again = start(bus.name, dead.name)
                     pool[again.sentinel] = again
