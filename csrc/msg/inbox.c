@@ -40,8 +40,17 @@ void cfn_inbox_begin(cfn_inbox_t *in, const cfn_region_t *r, unsigned me, uint32
   cfn_event_ring_futex(&cfn_mailbox(r, mailbox)->space.event);
 }
 
+static void unqueue(cfn_inbox_t *in, uint32_t i) {
+  cfn_lease_t *l = &in->lease[i];
+  uint32_t *at = &in->lane[l->lane].again;
+  while (*at && *at != i + 1) at = &in->lease[*at - 1].next_free;
+  if (*at) *at = l->next_free;
+  l->queued = false;
+}
+
 static void lease_reset(cfn_inbox_t *in, uint32_t i) {
   cfn_lease_t *l = &in->lease[i];
+  if (l->queued) unqueue(in, i);
   l->own = 0;
   l->generation++;
   l->next_free = in->lease_free;
@@ -323,11 +332,26 @@ static int hand_out(cfn_inbox_t *in, unsigned lane, cfn_handed_t *out) {
   return CFN_OK;
 }
 
+/* The next lease that was put back becomes the current one. False: there is none. */
+static bool take_again(cfn_inbox_t *in, unsigned lane) {
+  while (in->lane[lane].again) {
+    uint32_t i = in->lane[lane].again - 1;
+    cfn_lease_t *l = &in->lease[i];
+    in->lane[lane].again = l->next_free;
+    l->queued = false;
+    if (l->next < l->count) {
+      in->lane[lane].current = i + 1;
+      return true;
+    }
+  }
+  return false;
+}
+
 int cfn_inbox_next(cfn_inbox_t *in, unsigned lanes, cfn_handed_t *out) {
   for (unsigned lane = 0; lane < CFN_LANES; lane++) {
     if (!(lanes >> lane & 1)) continue;
     for (;;) {
-      if (!in->lane[lane].current) {
+      if (!in->lane[lane].current && !take_again(in, lane)) {
         int r = take(in, lane);
         if (r == CFN_EMPTY) break;
         if (r < 0) return r;
@@ -342,7 +366,7 @@ int cfn_inbox_next(cfn_inbox_t *in, unsigned lanes, cfn_handed_t *out) {
 bool cfn_inbox_ready(cfn_inbox_t *in, unsigned lanes) {
   for (unsigned lane = 0; lane < CFN_LANES; lane++) {
     if (!(lanes >> lane & 1)) continue;
-    if (in->lane[lane].current) return true;
+    if (in->lane[lane].current || in->lane[lane].again) return true;
     cfn_ring_t q = cfn_ring_of_lane(in->region, in->mailbox, lane);
     uint64_t p = in->lane[lane].cursor;
     uint64_t w = cfn_load_seq(cfn_ring_slot(&q, p));
@@ -375,13 +399,25 @@ int cfn_inbox_record(const cfn_inbox_t *in, cfn_token_t token, cfn_record_t *out
   return cfn_frame_record(&l->frame, l->count > 1 ? l->offsets[index] : cfn_frame_first(&l->frame), out);
 }
 
+static void queue_again(cfn_inbox_t *in, uint32_t i) {
+  cfn_lease_t *l = &in->lease[i];
+  l->queued = true;
+  l->next_free = in->lane[l->lane].again;
+  in->lane[l->lane].again = i + 1;
+}
+
 int cfn_inbox_put_back(cfn_inbox_t *in, cfn_token_t token) {
   cfn_lease_t *l = lease_of(in, token);
   if (!l) return CFN_INVALID;
-  uint32_t *current = &in->lane[l->lane].current;
-  if (*current && *current != TOKEN_LEASE(token) + 1) return CFN_AGAIN; /* others were handed out since */
-  *current = TOKEN_LEASE(token) + 1;
-  l->next = TOKEN_INDEX(token);
+  uint32_t index = TOKEN_INDEX(token), following = index + 1;
+  cfn_inbox_lane_t *lane = &in->lane[l->lane];
+  while (following < l->count && cfn_frame_acked(cfn_chunk(in->region, l->chunk), following)) following++;
+  if (l->next != following) return CFN_AGAIN; /* rewinding would hand those out twice */
+  l->next = index;
+  if (lane->current == TOKEN_LEASE(token) + 1 || l->queued) return CFN_OK;
+  if (lane->current) queue_again(in, lane->current - 1); /* it was to come after this one */
+  lane->current = 0;
+  queue_again(in, TOKEN_LEASE(token));
   return CFN_OK;
 }
 

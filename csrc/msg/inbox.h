@@ -48,7 +48,8 @@ typedef struct cfn_lease {
   uint32_t chunk, count;
   uint32_t next;  /* next index to hand out; those acked before are passed over */
   uint32_t generation;
-  uint32_t next_free;
+  uint32_t next_free; /* or the next that was put back, +1 */
+  bool queued;        /* among those that were put back */
   uint8_t lane;
   bool fresh; /* nothing was handed out under this lease yet */
   cfn_frame_t frame;
@@ -58,6 +59,7 @@ typedef struct cfn_lease {
 typedef struct cfn_inbox_lane {
   uint64_t cursor;  /* next position to read */
   uint32_t current; /* lease being handed out, +1; 0 none */
+  uint32_t again;   /* first of those that were put back and come before anything new, +1 */
   uint32_t freed;   /* slots emptied since room was last announced */
 } cfn_inbox_lane_t;
 
@@ -104,8 +106,8 @@ int cfn_inbox_next(cfn_inbox_t *in, unsigned lanes, cfn_handed_t *out);
 bool cfn_inbox_still_mine(const cfn_inbox_t *in, cfn_token_t token);
 /* The record of a message that is leased; CFN_INVALID if it is not (any more). */
 int cfn_inbox_record(const cfn_inbox_t *in, cfn_token_t token, cfn_record_t *out);
-/* Hands the message out again at the next call: CFN_OK, CFN_INVALID, or CFN_AGAIN if others of its lane were
- * handed out since (then it stays leased). */
+/* The message comes again before anything new of its lane. CFN_OK, CFN_INVALID, or CFN_AGAIN if others of its
+ * frame were handed out since: then it stays leased. */
 int cfn_inbox_put_back(cfn_inbox_t *in, cfn_token_t token);
 /* Is there anything to hand out? (seq_cst: the re-check after arming the bell) */
 bool cfn_inbox_ready(cfn_inbox_t *in, unsigned lanes);

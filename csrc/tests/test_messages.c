@@ -195,6 +195,39 @@ static void test_request(void) {
   end();
 }
 
+static uint64_t take_id(cfn_bus_t *bus, char expected) {
+  _Alignas(8) char out[1024];
+  CHECK(cfn_bus_recv(bus, NULL, 0, CFN_ALL_LANES, 0, 0, out, sizeof out) > 0);
+  memcpy(&w, out, sizeof w);
+  CHECK_INT(out[w.total_bytes - 1], expected);
+  CHECK_INT(w.wire_flags & CFN_WIRE_REDELIVERED, 0);
+  return w.token;
+}
+
+/* What could not be handed on comes again, in order and once, and nothing is left over. */
+static void test_put_back(void) {
+  t_case("put back");
+  start();
+  for (char c = 'a'; c <= 'c'; c++) CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, &c, 1, 0, NULL), 0);
+  cfn_outgoing_t m[3] = {{.body = "d", .body_bytes = 1}, {.body = "e", .body_bytes = 1}, {.body = "f", .body_bytes = 1}};
+  cfn_address_t to;
+  CHECK_INT(cfn_bus_find(a, "b", &to), 0);
+  CHECK_INT(cfn_bus_send(a, &to, CFN_LANE_NORMAL, m, 3, 0, NULL), 0);
+  uint64_t token[6];
+  for (int i = 0; i < 5; i++) token[i] = take_id(b, (char)('a' + i));
+  CHECK_INT(cfn_bus_put_back(b, token[3]), CFN_AGAIN); /* e of its frame was handed out since */
+  for (int i = 5; i-- > 1;) CHECK_INT(cfn_bus_put_back(b, token[i]), 0);
+  CHECK_INT(cfn_bus_put_back(b, token[4]), CFN_INVALID); /* nobody has it */
+  CHECK_INT(cfn_bus_ack(b, &token[1], 1), CFN_INVALID);
+  CHECK_INT(cfn_bus_ack(b, &token[0], 1), 0);
+  for (int i = 1; i < 6; i++) token[i] = take_id(b, (char)('a' + i));
+  CHECK_INT(cfn_bus_ack(b, token + 1, 5), 0);
+  char out[1024];
+  CHECK_INT(cfn_bus_recv(b, NULL, 0, CFN_ALL_LANES, 0, 0, out, sizeof out), CFN_EMPTY);
+  t_check_region(a, true);
+  end();
+}
+
 static void test_removal(void) {
   t_case("removal");
   start();
@@ -264,6 +297,7 @@ int main(void) {
   test_frames();
   test_two_readers_and_steal();
   test_request();
+  test_put_back();
   test_removal();
   test_capacity();
   t_passed("test_messages");
