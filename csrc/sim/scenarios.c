@@ -432,6 +432,54 @@ static void ack_in_disorder(int me) {
     if (cfn_bus_ack(bus[me], &token[i], 1) == CFN_OK) L.acked[16 + i]++;
 }
 
+/* ---- a frame is stolen, and its chunk holds another one when the first reader goes on acking ---- */
+
+static uint64_t old_token;
+
+static int send_frame_of_3(int me, int first) {
+  static uint8_t body[3][40];
+  cfn_outgoing_t m[3];
+  cfn_address_t at;
+  for (int i = 0; i < 3; i++) {
+    body[i][0] = (uint8_t)(first + i);
+    m[i] = (cfn_outgoing_t){.body = body[i], .body_bytes = sizeof body[i]};
+  }
+  int r = cfn_bus_find(bus[me], "reader", &at);
+  if (r == CFN_OK) r = cfn_bus_send(bus[me], &at, CFN_LANE_NORMAL, m, 3, 0, NULL);
+  sim_note("  process %d sent %d to %d: %s", me, first, first + 2, cfn_error_name(r));
+  for (int i = 0; i < 3 && r == CFN_OK; i++) L.told[first + i]++;
+  return r;
+}
+static void setup_frame_reuse(void) {
+  static const char *const fillers[] = {"one", "f0", "f1"};
+  begin();
+  bus[0] = sim_open(0, "reader");
+  bus[1] = sim_open(1, "one");
+  bus[2] = sim_open(2, "reader");
+  cfn_address_t at;
+  uint8_t body[40] = {0};
+  SIM_CHECK(send_frame_of_3(1, 8) == CFN_OK);
+  sim_as(0);
+  old_token = 0;
+  SIM_CHECK(take(0, bus[0], &old_token, 0) > 0);
+  sim_as(1);
+  for (int i = 0; i < 3; i++) { /* every other chunk is taken, so that the frame's is used again */
+    if (i) SIM_CHECK(cfn_bus_register(bus[1], fillers[i], NULL, &at, NULL) == CFN_OK);
+    SIM_CHECK(cfn_bus_find(bus[1], fillers[i], &at) == CFN_OK);
+    for (unsigned lane = CFN_LANES; lane-- > 0;)
+      while (cfn_bus_send_one(bus[1], at.index, at.mid, lane, 0, body, sizeof body, "", 0, 0, 0, NULL) == CFN_OK) {
+      }
+  }
+}
+static void ack_the_old_one(int me) {
+  int r = cfn_bus_ack(bus[me], &old_token, 1);
+  sim_note("  process %d acked the old one: %s", me, cfn_error_name(r));
+}
+static void steal_and_send_anew(int me) {
+  steal_and_read(me);
+  send_frame_of_3(me, 16);
+}
+
 /* ---- joining and leaving ---- */
 
 static void setup_life(void) {
@@ -466,6 +514,8 @@ const sim_scenario_t sim_scenarios[] = {
     {"frame-killed", setup_frame, {ack_in_disorder, NULL, steal_and_read}, verify_reader, 5, true, {1, 1, 0, 0}},
     {"heirs", setup_heirs, {read_unstolen, read_unstolen, send_more}, verify_reader, 0, false, {2, 0, 0, 0}},
     {"heirs-killed", setup_heirs, {read_at_once, read_at_once, send_more}, verify_reader, ALL, true, {1, 1, 0, 0}},
+    {"frame-reuse", setup_frame_reuse, {ack_the_old_one, NULL, steal_and_send_anew}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"frame-reuse-killed", setup_frame_reuse, {ack_the_old_one, NULL, steal_and_send_anew}, verify_reader, 5, true, {1, 1, 0, 0}},
     {"remove", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 0, false, {2, 0, 0, 0}},
     {"remove-killed", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 3, true, {1, 1, 0, 0}},
     {"names", setup_names, {register_and_unregister, register_name}, verify_names, 0, false, {2, 0, 0, 0}},
