@@ -488,6 +488,14 @@ def test_variables_are_of_one_message(pair):
     assert b"CFN_REDELIVERED=''" in emptied
 
 
+def test_what_looks_like_an_option_and_is_none(pair):
+    assert pair.out("send", "b", "--as", "a", "--", "--json") == b""
+    assert pair.out("send", "b", "x", "--type", "--shell") == b""
+    first, second = pair.messages("b")
+    assert (first["payload"], second["type"]) == ("--json", "--shell")
+    assert pair.out("recv", "--as", "b") == b"--json\n"
+
+
 def test_ack_of_what_is_not_there_touches_nothing(pair):
     pair.run("send", "b", "1", "--as", "a")
     pair.run("ack", "99.1.1", "--as", "b", exit=EMPTY)

@@ -45,7 +45,8 @@ static void reap_chunk(const reaping_t *p, uint64_t announced) {
   }
 }
 
-/* Hints of free chunks that it took or owed, and of those it was about to free. */
+/* Hints of free chunks that it took or owed, and of those it was about to free. No re-check of the authority:
+ * a hint is advice, and what is set here is the hint of a chunk that is FREE, whoever's word this is by now. */
 static void reap_hints(const reaping_t *p) {
   for (unsigned c = 0; c < CFN_CLASSES; c++) {
     uint64_t word = cfn_load_acquire(&p->slot->hint_taken[c]);

@@ -140,6 +140,7 @@ static const struct option options[] = {
 static int parse(cfn_cli_t *cli, int argc, char **argv) {
   char problem[300];
   int o, which = 0;
+  bool json = false, shell = false; /* until they are met, cli has main's guess: for what is wrong before */
   opterr = 0;
   while ((o = getopt_long(argc, argv, "", options, &which)) != -1) {
     bool good = true;
@@ -147,7 +148,7 @@ static int parse(cfn_cli_t *cli, int argc, char **argv) {
       case O_BUS: cli->bus = optarg; break;
       case O_AS: cli->agent = optarg; break;
       case O_DIR: cli->dir = optarg; break;
-      case O_JSON: cli->json = true; break;
+      case O_JSON: json = true; break;
       case O_TIMEOUT: good = cli->timeout_set = parse_seconds(optarg, &cli->timeout); break;
       case O_PRIORITY: good = cli->lane_set = parse_lane(optarg, &cli->lane); break;
       case O_TYPE: cli->type = optarg; break;
@@ -165,7 +166,7 @@ static int parse(cfn_cli_t *cli, int argc, char **argv) {
       case O_RAW: cli->as_raw = true; break;
       case O_COUNT: good = parse_size(optarg, &cli->count) && cli->count > 0; break;
       case O_ALL: cli->all = true; break;
-      case O_SHELL: cli->shell = true; break;
+      case O_SHELL: shell = true; break;
       case O_TOTAL: cli->total = true; break;
       case O_WAIT: cli->wait_ack = true; break;
       case O_HELP: fputs(cfn_cli_help(cli->verb), stdout); return -1;
@@ -179,6 +180,8 @@ static int parse(cfn_cli_t *cli, int argc, char **argv) {
       return cfn_cli_usage(cli, problem);
     }
   }
+  cli->json = json;
+  cli->shell = shell;
   cli->argc = argc - optind;
   cli->argv = argv + optind;
   return 0;
@@ -290,7 +293,7 @@ int main(int argc, char **argv) {
                    .lane = CFN_LANE_NORMAL,
                    .count = 1};
   cfn_cli_t *c = &cli;
-  for (int i = 2; i < argc; i++) { /* how to say what is wrong with the others */
+  for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++) { /* how to say what is wrong with the others */
     if (strcmp(argv[i], "--json") == 0) c->json = true;
     if (strcmp(argv[i], "--shell") == 0) c->shell = true;
   }

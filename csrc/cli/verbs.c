@@ -5,6 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+int cfn_cli_open_as_nobody(const cfn_cli_t *cli, int need, cfn_bus_t **bus) {
+  cfn_cli_t nobody = *cli;
+  nobody.agent = NULL;
+  return cfn_cli_open(&nobody, need, bus);
+}
+
 int cfn_cli_open(const cfn_cli_t *cli, int need, cfn_bus_t **bus) {
   cfn_wish_t wish = need & CFN_CREATE_BUS ? cli->wish : (cfn_wish_t){0};
   if (need & CFN_CREATE_BUS) {

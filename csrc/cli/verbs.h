@@ -8,6 +8,7 @@
 enum { CFN_NEED_AGENT = 1, CFN_CREATE_BUS = 2, CFN_CREATE_AGENT = 4 };
 /* Opens the bus of the options, acting as their agent if they name one. */
 int cfn_cli_open(const cfn_cli_t *cli, int need, cfn_bus_t **bus);
+int cfn_cli_open_as_nobody(const cfn_cli_t *cli, int need, cfn_bus_t **bus); /* whoever we are */
 
 int cfn_verb_register(cfn_cli_t *cli);
 int cfn_verb_unregister(cfn_cli_t *cli);

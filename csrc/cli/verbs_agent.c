@@ -13,9 +13,7 @@ int cfn_verb_register(cfn_cli_t *cli) {
   const char *name = cli->argc > 0 ? cli->argv[0] : cli->agent;
   if (!name) return cfn_cli_usage(cli, "which agent? give a NAME");
   cfn_bus_t *bus;
-  cfn_cli_t nobody = *cli;
-  nobody.agent = NULL;
-  int r = cfn_cli_open(&nobody, CFN_CREATE_BUS, &bus);
+  int r = cfn_cli_open_as_nobody(cli, CFN_CREATE_BUS, &bus);
   if (r < 0) return cfn_cli_fail(cli, r);
   cfn_profile_t profile = {{cli->type, cli->team, cli->capabilities, cli->tags, cli->status}};
   cfn_address_t at;
@@ -36,9 +34,7 @@ int cfn_verb_unregister(cfn_cli_t *cli) {
   const char *name = cli->argc > 0 ? cli->argv[0] : cli->agent;
   if (!name) return cfn_cli_usage(cli, "which agent? give a NAME");
   cfn_bus_t *bus;
-  cfn_cli_t nobody = *cli;
-  nobody.agent = NULL;
-  int r = cfn_cli_open(&nobody, 0, &bus);
+  int r = cfn_cli_open_as_nobody(cli, 0, &bus);
   if (r < 0) return cfn_cli_fail(cli, r);
   uint64_t dropped = 0;
   r = cfn_bus_unregister(bus, name, cli->force ? CFN_FORCE : 0, &dropped);
@@ -54,10 +50,8 @@ int cfn_verb_unregister(cfn_cli_t *cli) {
 int cfn_verb_inbox(cfn_cli_t *cli) {
   const char *name = cli->argc > 0 ? cli->argv[0] : cli->agent;
   if (!name) return cfn_cli_usage(cli, "whose? give a NAME or --as");
-  cfn_cli_t nobody = *cli;
-  nobody.agent = NULL;
   cfn_bus_t *bus;
-  int r = cfn_cli_open(&nobody, 0, &bus);
+  int r = cfn_cli_open_as_nobody(cli, 0, &bus);
   if (r < 0) return cfn_cli_fail(cli, r);
   cfn_address_t at;
   cfn_agent_info_t info;
@@ -102,11 +96,9 @@ int cfn_verb_inbox(cfn_cli_t *cli) {
 
 int cfn_verb_wait(cfn_cli_t *cli) {
   if (cli->argc < 1) return cfn_cli_usage(cli, "for whom? cfnshm wait NAME...");
-  cfn_cli_t nobody = *cli;
-  nobody.agent = NULL;
   cfn_bus_t *bus;
   uint64_t deadline = cfn_cli_deadline(cli, -1);
-  int r = cfn_cli_open(&nobody, CFN_CREATE_BUS, &bus);
+  int r = cfn_cli_open_as_nobody(cli, CFN_CREATE_BUS, &bus);
   if (r < 0) return cfn_cli_fail(cli, r);
   cfn_address_t at;
   for (int i = 0; i < cli->argc && r == CFN_OK; i++) {
@@ -152,10 +144,8 @@ static void list_json(const cfn_agent_info_t *a) {
 }
 
 int cfn_verb_list(cfn_cli_t *cli) {
-  cfn_cli_t nobody = *cli;
-  nobody.agent = NULL;
   cfn_bus_t *bus;
-  int r = cfn_cli_open(&nobody, 0, &bus);
+  int r = cfn_cli_open_as_nobody(cli, 0, &bus);
   if (r < 0) return cfn_cli_fail(cli, r);
   uint32_t most = cfn_bus_region(bus)->geo.config.agents;
   cfn_address_t *all = calloc(most, sizeof *all);
@@ -223,9 +213,7 @@ int cfn_verb_status(cfn_cli_t *cli) {
 int cfn_verb_destroy(cfn_cli_t *cli) {
   cfn_bus_t *bus;
   if (cli->argc > 0) cli->bus = cli->argv[0];
-  cfn_cli_t nobody = *cli;
-  nobody.agent = NULL;
-  int r = cfn_cli_open(&nobody, 0, &bus);
+  int r = cfn_cli_open_as_nobody(cli, 0, &bus);
   if (r == CFN_OK) {
     r = cli->force ? cfn_bus_destroy(bus) : cfn_bus_destroy_idle(bus);
     cfn_bus_free(bus);

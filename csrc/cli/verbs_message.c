@@ -59,6 +59,18 @@ static int check_type(const cfn_cli_t *cli) {
   return CFN_OK;
 }
 
+/* Everything that a verb needs before it sends: what is wrong is told before the bus is touched. The body
+ * (`argument` says where it stands) is the caller's to free, also after a failure. */
+static int prepare(const cfn_cli_t *cli, int argument, uint8_t **body, uint32_t *bytes, cfn_bus_t **bus) {
+  *body = NULL;
+  *bytes = 0;
+  *bus = NULL;
+  int r = check_type(cli);
+  if (r == CFN_OK) r = read_body(cli, argument, body, bytes);
+  if (r == CFN_OK) r = check_json(cli, *body, *bytes);
+  return r == CFN_OK ? cfn_cli_open(cli, CFN_CREATE_AGENT, bus) : r;
+}
+
 void cfn_cli_empty_variables(const cfn_cli_t *cli, int status) {
   if (cli->shell)
     printf("CFN_ID='' CFN_FROM='' CFN_TYPE='' CFN_REQUEST='' CFN_REPLY='' CFN_PRIORITY='' CFN_REDELIVERED='' "
@@ -105,13 +117,10 @@ static void show_sent_id(const cfn_bus_t *bus, const cfn_receipt_t *receipt) {
 
 int cfn_verb_send(cfn_cli_t *cli) {
   if (cli->argc < 1) return cfn_cli_usage(cli, "to whom? cfnshm send TO [BODY | -]");
-  uint8_t *body = NULL;
-  uint32_t bytes = 0;
-  int r = check_type(cli);
-  if (r == CFN_OK) r = read_body(cli, 1, &body, &bytes);
-  if (r == CFN_OK) r = check_json(cli, body, bytes);
-  cfn_bus_t *bus = NULL;
-  if (r == CFN_OK) r = cfn_cli_open(cli, CFN_CREATE_AGENT, &bus);
+  uint8_t *body;
+  uint32_t bytes;
+  cfn_bus_t *bus;
+  int r = prepare(cli, 1, &body, &bytes, &bus);
   cfn_receipt_t receipt = {0};
   if (r == CFN_OK) {
     cfn_outgoing_t m = outgoing(cli, body, bytes);
@@ -245,13 +254,10 @@ int cfn_verb_ack(cfn_cli_t *cli) {
 
 int cfn_verb_request(cfn_cli_t *cli) {
   if (cli->argc < 1) return cfn_cli_usage(cli, "whom? cfnshm request TO [BODY | -]");
-  uint8_t *body = NULL;
-  uint32_t bytes = 0;
-  int r = check_type(cli);
-  if (r == CFN_OK) r = read_body(cli, 1, &body, &bytes);
-  if (r == CFN_OK) r = check_json(cli, body, bytes);
-  cfn_bus_t *bus = NULL;
-  if (r == CFN_OK) r = cfn_cli_open(cli, CFN_CREATE_AGENT, &bus);
+  uint8_t *body;
+  uint32_t bytes;
+  cfn_bus_t *bus;
+  int r = prepare(cli, 1, &body, &bytes, &bus);
   uint8_t *out = malloc(OUT_BYTES);
   bool failure = false;
   if (r == CFN_OK && !out) r = cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for an answer");
@@ -290,13 +296,10 @@ int cfn_verb_reply(cfn_cli_t *cli) {
   bool request = sscanf(token, "request:%u:%llu:%llu", &att, &inc, &correlation) == 3;
   if (!request && sscanf(token, "message:%llu:%n", &correlation, &name_at) != 1)
     return cfn_cli_usage(cli, "REPLY_TO is what recv gave: \"reply_to\" of --json, CFN_REPLY of --shell");
-  uint8_t *body = NULL;
-  uint32_t bytes = 0;
-  cfn_bus_t *bus = NULL;
-  int r = check_type(cli);
-  if (r == CFN_OK) r = read_body(cli, 1, &body, &bytes);
-  if (r == CFN_OK) r = check_json(cli, body, bytes);
-  if (r == CFN_OK) r = cfn_cli_open(cli, CFN_CREATE_AGENT, &bus);
+  uint8_t *body;
+  uint32_t bytes;
+  cfn_bus_t *bus;
+  int r = prepare(cli, 1, &body, &bytes, &bus);
   if (r == CFN_OK) {
     cfn_outgoing_t m = outgoing(cli, body, bytes);
     m.correlation = correlation;
@@ -332,13 +335,10 @@ static void show_broadcast(cfn_bus_t *bus, const cfn_address_t *to, const int *r
 }
 
 int cfn_verb_broadcast(cfn_cli_t *cli) {
-  uint8_t *body = NULL;
-  uint32_t bytes = 0;
-  int r = check_type(cli);
-  if (r == CFN_OK) r = read_body(cli, 0, &body, &bytes);
-  if (r == CFN_OK) r = check_json(cli, body, bytes);
-  cfn_bus_t *bus = NULL;
-  if (r == CFN_OK) r = cfn_cli_open(cli, CFN_CREATE_AGENT, &bus);
+  uint8_t *body;
+  uint32_t bytes;
+  cfn_bus_t *bus;
+  int r = prepare(cli, 0, &body, &bytes, &bus);
   if (r < 0) {
     free(body);
     return cfn_cli_fail(cli, r);

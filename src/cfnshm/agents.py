@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from . import _core, profile
 from ._core import INTERRUPTED, STALE, c_text, check, deadline_of, ffi, lib, text
-from .errors import InvalidArgument, Timeout
+from .errors import InvalidArgument, Timeout, UnknownAgent
 from .handle import Handle
 from .message import LANE_NAMES
 from .profile import TEXTS
@@ -228,5 +229,12 @@ class Agents(Handle):
         """Is there an agent of that name?"""
         return self._look(agent) is not None
 
-    def _names(self) -> list[str]:
-        return [info.name for info, _ in self._agents()]
+    def _find(self, agent: str) -> tuple[int, int]:
+        """See `Handle._find`; the error comes with the names that are near."""
+        try:
+            return super()._find(agent)
+        except UnknownAgent as error:
+            near = difflib.get_close_matches(agent, [info.name for info, _ in self._agents()], 3)
+            if near:
+                error.args = (f"{error}. Did you mean {' or '.join(map(repr, near))}?",)
+            raise

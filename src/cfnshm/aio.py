@@ -270,8 +270,7 @@ class AsyncBus:
         priority: str = "normal",
         timeout: float | None = None,
     ) -> list[Receipt]:
-        """See `Bus.send_many`. A task that is cancelled stops after the frame that is on its way; then
-        nothing tells how many were sent: use `recv`'s side or receipts to find out."""
+        """See `Bus.send_many`. A cancelled task sends nothing more; what it had sent by then is not told."""
         left = [(to, body) for body in messages] if to is not None else [_pair(item) for item in messages]
         left.sort(key=_receiver_of([receiver for receiver, _ in left]))
         receipts: list[Receipt] = []

@@ -256,11 +256,6 @@ class Bus(Requests):
             "counters": {name: info.counter[i] for i, name in enumerate(COUNTERS)},
         }
 
-    def _message_id(self, sequence: int) -> str:
-        if not self._id_prefix:
-            self._id_prefix = f"{self._attachment}.{lib.cfn_bus_attachment_inc(self._handle)}."
-        return self._id_prefix + str(sequence)
-
     def reap(self) -> int:
         """Recycles what dead processes left; returns how many. Waits and shortages do it by
         themselves."""

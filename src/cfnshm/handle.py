@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from . import _core
 from ._core import c_text, fail, ffi, lib
-from .errors import UnknownAgent
 
 _UNKNOWN_AGENT = _core.CODES["UNKNOWN_AGENT"]
 
@@ -40,23 +38,14 @@ class Handle(_core.HandleBase):
         return found
 
     def _find(self, agent: str) -> tuple[int, int]:
-        """The same; raises UnknownAgent with the names that are near."""
-        found = self._look(agent)
-        if found is None:
-            try:
-                fail(_UNKNOWN_AGENT)
-            except UnknownAgent as error:
-                near = difflib.get_close_matches(agent, self._names(), 3)
-                if near:
-                    error.args = (f"{error}. Did you mean {' or '.join(map(repr, near))}?",)
-                raise
-        return found
+        """The same; raises UnknownAgent."""
+        return self._look(agent) or fail(_UNKNOWN_AGENT)
 
-    def _names(self) -> list[str]:  # of all agents
-        raise NotImplementedError
-
-    def _message_id(self, sequence: int) -> str:  # of a message that this handle sent
-        raise NotImplementedError
+    def _message_id(self, sequence: int) -> str:
+        """Of a message that this handle sent."""
+        if not self._id_prefix:
+            self._id_prefix = f"{self._attachment}.{lib.cfn_bus_attachment_inc(self._handle)}."
+        return self._id_prefix + str(sequence)
 
     def _address(self, agent: str) -> Any:
         index, mid = self._peers.get(agent) or self._find(agent)

@@ -2,7 +2,7 @@
 
 `check(code)` turns a result into an exception; everything else is passed through.
 
-The hot verbs have twins in the same shared object that do without cffi's crossing (csrc/python/hot.c);
+The hot verbs have twins in the same shared object that do without cffi's crossing (csrc/python);
 `CFNSHM_BINDING=cffi` switches them off. `BINDING` says which are used.
 """
 

@@ -1,0 +1,83 @@
+/* The hot verbs for Python, without cffi's crossing: a second module (`cfnshm._core._hot`) in the shared
+ * object of the cffi module, over the same C functions, in the stable ABI.
+ *
+ * Every verb here is the twin of a Python function that does the same through cffi. A twin does the plain
+ * case (arguments of the usual types, room in the lane, a message that is there) and hands anything else to
+ * its original, which also raises the errors. CFNSHM_BINDING=cffi switches the twins off; one test suite
+ * runs against both.
+ *
+ * The GIL is held over a try, which takes less than giving it back and taking it again (and far less when a
+ * busy thread has it), and released to wait and to copy much. */
+#ifndef CFN_PYTHON_HOT_H
+#define CFN_PYTHON_HOT_H
+
+#define Py_LIMITED_API 0x030B0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/os.h"
+#include "cfnshm.h"
+
+#define MUCH 65536u                /* bytes worth giving the GIL back for */
+#define ROOM (sizeof(cfn_wire_t) + 64 + 256 + 16384) /* as in inbox.py */
+#define BATCH_ROOM (1u << 18)
+
+/* ---- the objects ---- */
+
+/* Base of a Bus. `_peers` maps names to (index, word), `_handed` who to what it was handed. */
+typedef struct hot_handle {
+  PyObject_HEAD
+  cfn_bus_t *bus; /* lives as long as `owner`, NULL without it */
+  PyObject *peers, *handed, *owner;
+  uint8_t *room; /* of a batch, while no thread has taken it */
+} hot_handle_t;
+
+typedef struct hot_message {
+  PyObject_HEAD
+  PyObject *bus, *wire, *raw, *body, *head, *to, *exporter;
+} hot_message_t;
+
+typedef struct hot_receipt {
+  PyObject_HEAD
+  PyObject *bus, *data, *to;
+} hot_receipt_t;
+
+/* What the module keeps: one set, the main interpreter's. */
+extern struct hot {
+  PyTypeObject *handle_base, *message_base, *receipt_base; /* made here */
+  PyTypeObject *message_type, *receipt_type, *batch_type;  /* given by setup(), like what is called back: */
+  PyObject *encode, *decode, *fail, *external;
+  PyObject *original_send, *original_send_group, *original_recv, *original_recv_as, *original_recv_many;
+  PyObject *word_type, *word_priority, *word_timeout, *word_copy, *word_lane[CFN_LANES];
+} hot;
+
+/* ---- arguments: false if the original must look at them ---- */
+
+bool hot_deadline(PyObject *timeout, uint64_t *deadline);
+bool hot_lane(PyObject *priority, unsigned *lane);
+bool hot_address(const hot_handle_t *self, PyObject *to, cfn_address_t *address);
+bool hot_same(PyObject *word, PyObject *name);
+
+/* Calls the original with the arguments as they came. */
+PyObject *hot_original(PyObject *original, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
+/* NULL, with the exception of a code of the core. */
+PyObject *hot_raise(int64_t code);
+
+/* ---- the twins ---- */
+
+PyObject *hot_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
+PyObject *hot_send_group(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
+PyObject *hot_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
+PyObject *hot_recv_as(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
+PyObject *hot_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
+PyObject *hot_this_thread(PyObject *module, PyObject *nothing);
+PyObject *hot_bodies(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *hot_message_raw(PyObject *self, void *original);
+PyObject *hot_message_body(PyObject *self, void *original);
+
+#endif

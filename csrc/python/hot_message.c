@@ -1,0 +1,78 @@
+/* What messages and batches give of their wire bytes. */
+#include "python/hot.h"
+
+/* bodies(wire, offsets): the bodies' bytes of a batch */
+PyObject *hot_bodies(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+  (void)module;
+  char *wire, *offsets;
+  Py_ssize_t wire_bytes, offset_bytes;
+  if (n != 2 || PyBytes_AsStringAndSize(args[0], &wire, &wire_bytes) < 0 ||
+      PyBytes_AsStringAndSize(args[1], &offsets, &offset_bytes) < 0) {
+    if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "bodies(wire, offsets)");
+    return NULL;
+  }
+  Py_ssize_t count = offset_bytes / 4;
+  PyObject *all = PyList_New(count);
+  for (Py_ssize_t i = 0; all && i < count; i++) {
+    uint32_t at;
+    cfn_wire_t w = {0};
+    memcpy(&at, offsets + 4 * i, sizeof at);
+    bool good = (Py_ssize_t)(at + sizeof w) <= wire_bytes;
+    if (good) memcpy(&w, wire + at, sizeof w);
+    bool elsewhere = w.wire_flags & CFN_WIRE_EXTERNAL; /* its body is not among these bytes */
+    good = good && w.total_bytes <= (size_t)wire_bytes - at && (elsewhere || w.body_bytes <= w.total_bytes);
+    PyObject *body = NULL;
+    if (!good) PyErr_SetString(PyExc_ValueError, "these are no wire bytes of a batch");
+    else if (elsewhere) body = Py_NewRef(Py_None);
+    else body = PyBytes_FromStringAndSize(wire + at + w.total_bytes - w.body_bytes, w.body_bytes);
+    if (!body) Py_CLEAR(all);
+    else PyList_SetItem(all, i, body);
+  }
+  return all;
+}
+
+/* The header of its wire bytes, if that is what they are. */
+static const cfn_wire_t *wire_of(const hot_message_t *self, Py_ssize_t *n) {
+  char *wire;
+  if (!self->wire || !PyBytes_CheckExact(self->wire)) return NULL;
+  PyBytes_AsStringAndSize(self->wire, &wire, n);
+  const cfn_wire_t *w = (const void *)wire;
+  if (*n < (Py_ssize_t)sizeof *w) return NULL;
+  return w->wire_flags & CFN_WIRE_EXTERNAL || w->body_bytes <= (size_t)*n - sizeof *w ? w : NULL;
+}
+
+PyObject *hot_message_raw(PyObject *object, void *original) {
+  hot_message_t *self = (hot_message_t *)object;
+  if (self->raw && self->raw != Py_None) return Py_NewRef(self->raw);
+  Py_ssize_t n;
+  const cfn_wire_t *w = wire_of(self, &n);
+  if (!w || w->wire_flags & CFN_WIRE_EXTERNAL) return PyObject_CallFunctionObjArgs(original, object, NULL);
+  const char *wire = (const char *)w;
+  PyObject *raw = PyBytes_FromStringAndSize(wire + n - w->body_bytes, w->body_bytes);
+  PyObject *old = self->raw;
+  self->raw = Py_XNewRef(raw);
+  Py_XDECREF(old);
+  return raw;
+}
+
+PyObject *hot_message_body(PyObject *object, void *original) {
+  hot_message_t *self = (hot_message_t *)object;
+  Py_ssize_t n;
+  const cfn_wire_t *w = wire_of(self, &n);
+  if (!w || self->body) return PyObject_CallFunctionObjArgs(original, object, NULL);
+  unsigned codec = w->codec;
+  PyObject *raw = PyObject_GetAttrString(object, "raw"), *body = NULL;
+  if (!raw) return NULL;
+  if (codec == CFN_CODEC_RAW) {
+    body = Py_NewRef(raw);
+  } else {
+    PyObject *number = PyLong_FromLong(codec);
+    body = number ? PyObject_CallFunctionObjArgs(hot.decode, number, raw, NULL) : NULL;
+    Py_XDECREF(number);
+  }
+  Py_DECREF(raw);
+  PyObject *old = self->body; /* another thread's, who asked meanwhile */
+  self->body = Py_XNewRef(body);
+  Py_XDECREF(old);
+  return body;
+}

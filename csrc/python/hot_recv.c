@@ -1,0 +1,200 @@
+/* Twins of what receives and acks. */
+#include "python/hot.h"
+
+/* The message of some wire bytes, which are noted as handed to `who`. What cannot be given to the caller
+ * goes back: he must not be taken to have it. */
+static PyObject *hand_out(PyObject *object, PyObject *who, const uint8_t *room, int64_t n, PyObject *copy) {
+  hot_handle_t *self = (hot_handle_t *)object;
+  const cfn_wire_t *w = (const void *)room;
+  PyObject *wire = PyBytes_FromStringAndSize((const char *)room, (Py_ssize_t)n);
+  PyObject *message = NULL, *noted = wire;
+  if (!wire) {
+  } else if (w->wire_flags & CFN_WIRE_EXTERNAL) {
+    message = noted = PyObject_CallFunctionObjArgs(hot.external, object, wire, copy, NULL);
+  } else if ((message = PyType_GenericAlloc(hot.message_type, 0)) != NULL) {
+    ((hot_message_t *)message)->bus = Py_NewRef(object);
+    ((hot_message_t *)message)->wire = Py_NewRef(wire);
+  }
+  if (message && PyDict_SetItem(self->handed, who, noted) < 0) Py_CLEAR(message);
+  if (!message && w->token) cfn_bus_put_back(self->bus, w->token);
+  Py_XDECREF(wire);
+  return message;
+}
+
+/* What was handed to `who` before, if one crossing can ack it: false if the original must. */
+static bool token_before(const hot_handle_t *self, PyObject *who, uint64_t *token) {
+  *token = 0;
+  if (!self->bus || !self->handed) return false;
+  PyObject *before = PyDict_GetItemWithError(self->handed, who);
+  if (!before) {
+    bool good = !PyErr_Occurred();
+    if (!good) PyErr_Clear();
+    return good;
+  }
+  if (!PyBytes_CheckExact(before) || PyBytes_Size(before) < (Py_ssize_t)sizeof *token) return false;
+  memcpy(token, PyBytes_AsString(before), sizeof *token);
+  return true;
+}
+
+static void forget_before(const hot_handle_t *self, PyObject *who) {
+  if (PyDict_DelItem(self->handed, who) < 0) PyErr_Clear(); /* nothing was handed out */
+}
+
+static PyObject *receive(PyObject *object, PyObject *who, uint64_t token, uint64_t deadline, PyObject *copy) {
+  hot_handle_t *self = (hot_handle_t *)object;
+  _Alignas(cfn_wire_t) uint8_t room[ROOM];
+  int flags = copy == Py_True ? 0 : CFN_RECV_VIEW;
+  int64_t n = cfn_bus_recv(self->bus, &token, token != 0, CFN_ALL_LANES, flags, CFN_TRY, room, ROOM);
+  if (n > 0) return hand_out(object, who, room, n, copy);
+  forget_before(self, who);     /* it is acked */
+  if (n != CFN_AGAIN) token = 0; /* (or will be: another thread was inside) */
+  for (bool first = true; n == CFN_INTERRUPTED || (first && (n == CFN_EMPTY || n == CFN_AGAIN)); first = false) {
+    if (!token && PyErr_CheckSignals() < 0) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    n = cfn_bus_recv(self->bus, &token, token != 0, CFN_ALL_LANES, flags, deadline, room, ROOM);
+    Py_END_ALLOW_THREADS
+    token = 0;
+  }
+  if (n < 0) return hot_raise(n);
+  return hand_out(object, who, room, n, copy);
+}
+
+/* Who this thread is: a number that no other thread has, also none that comes after it. (The thread's
+ * identifier is used again, and with it the last message of a finished thread would be acked.) Negative:
+ * iterators and tasks count upward. */
+static PyObject *this_thread(void) {
+  static atomic_llong threads;
+  static _Thread_local long long me;
+  if (!me) me = -1 - atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed);
+  return PyLong_FromLongLong(me);
+}
+
+PyObject *hot_this_thread(PyObject *module, PyObject *nothing) {
+  (void)module;
+  (void)nothing;
+  return this_thread();
+}
+
+PyObject *hot_recv(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *names) {
+  uint64_t deadline = CFN_FOREVER, token;
+  PyObject *copy = Py_True;
+  bool plain = n <= 1 && (n == 0 || hot_deadline(args[0], &deadline));
+  Py_ssize_t named = names ? PyTuple_Size(names) : 0;
+  for (Py_ssize_t i = 0; plain && i < named; i++) {
+    PyObject *name = PyTuple_GetItem(names, i), *value = args[n + i];
+    if (n == 0 && hot_same(name, hot.word_timeout)) {
+      plain = hot_deadline(value, &deadline);
+    } else if (hot_same(name, hot.word_copy) && PyBool_Check(value)) {
+      copy = value;
+    } else {
+      plain = false;
+    }
+  }
+  PyObject *who = this_thread();
+  if (!who) return NULL;
+  PyObject *result = plain && token_before((hot_handle_t *)object, who, &token)
+                         ? receive(object, who, token, deadline, copy)
+                         : hot_original(hot.original_recv, object, args, n, names);
+  Py_DECREF(who);
+  return result;
+}
+
+/* _recv(who, timeout, copy) */
+PyObject *hot_recv_as(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *names) {
+  uint64_t deadline, token;
+  if (n == 3 && !names && hot_deadline(args[1], &deadline) && PyBool_Check(args[2]) &&
+      token_before((hot_handle_t *)object, args[0], &token))
+    return receive(object, args[0], token, deadline, args[2]);
+  return hot_original(hot.original_recv_as, object, args, n, names);
+}
+
+/* Acks what `who` was handed before, a batch or a message in wire bytes. 1 done, 0 the original must, -1. */
+static int ack_before(hot_handle_t *self, PyObject *who) {
+  PyObject *before = PyDict_GetItemWithError(self->handed, who);
+  if (!before) return PyErr_Occurred() ? -1 : 1;
+  if (Py_TYPE(before) != hot.batch_type) return 0;
+  int done = -1;
+  PyObject *wire = PyObject_GetAttrString(before, "_wire"), *offsets = PyObject_GetAttrString(before, "_offsets");
+  PyObject *acked = PyObject_GetAttrString(before, "acked");
+  if (wire && offsets && acked && PyBytes_CheckExact(wire) && PyBytes_CheckExact(offsets)) {
+    done = 0;
+    if (acked == Py_True) {
+      done = 1;
+    } else if (cfn_bus_ack_batch(self->bus, PyBytes_AsString(wire), (const uint32_t *)(void *)PyBytes_AsString(offsets),
+                                 (uint32_t)(PyBytes_Size(offsets) / 4)) == CFN_OK) {
+      done = PyObject_SetAttrString(before, "acked", Py_True) == 0 ? 1 : -1;
+    }
+  }
+  Py_XDECREF(wire);
+  Py_XDECREF(offsets);
+  Py_XDECREF(acked);
+  if (done == 1) forget_before(self, who);
+  return done;
+}
+
+/* _recv_many(who, n, timeout) */
+PyObject *hot_recv_many(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *names) {
+  hot_handle_t *self = (hot_handle_t *)object;
+  uint64_t deadline;
+  long most = 0;
+  bool plain = n == 3 && !names && self->bus && self->handed && PyLong_CheckExact(args[1]) &&
+               hot_deadline(args[2], &deadline);
+  if (plain) most = PyLong_AsLong(args[1]);
+  if (PyErr_Occurred()) PyErr_Clear(); /* a number beyond all: the original says so */
+  int before = plain && most >= 1 && most <= 65536 ? ack_before(self, args[0]) : 0;
+  if (before < 0) return NULL;
+  if (before == 0) return hot_original(hot.original_recv_many, object, args, n, names);
+  uint8_t *room = self->room;
+  self->room = NULL; /* taken: another thread makes its own */
+  if (!room) room = malloc(BATCH_ROOM);
+  uint32_t *offsets = malloc((size_t)most * sizeof *offsets);
+  PyObject *batch = NULL, *wire = NULL, *places = NULL, *count = NULL, *large = NULL;
+  int64_t got = 0;
+  if (!room || !offsets) {
+    PyErr_NoMemory();
+    goto end;
+  }
+  size_t used;
+  got = cfn_bus_recv_many(self->bus, NULL, 0, CFN_ALL_LANES, (uint32_t)most, CFN_TRY, room, BATCH_ROOM,
+                                  offsets, &used);
+  for (bool first = true; got == CFN_INTERRUPTED || (first && (got == CFN_EMPTY || got == CFN_AGAIN));
+       first = false) {
+    if (PyErr_CheckSignals() < 0) goto end;
+    Py_BEGIN_ALLOW_THREADS
+    got = cfn_bus_recv_many(self->bus, NULL, 0, CFN_ALL_LANES, (uint32_t)most, deadline, room, BATCH_ROOM,
+                            offsets, &used);
+    Py_END_ALLOW_THREADS
+  }
+  if (got < 0) {
+    hot_raise(got);
+    goto end;
+  }
+  const cfn_wire_t *last = (const void *)(room + offsets[got - 1]);
+  if (last->wire_flags & CFN_WIRE_EXTERNAL) {
+    PyObject *one = PyBytes_FromStringAndSize((const char *)last, last->total_bytes);
+    large = one ? PyObject_CallFunctionObjArgs(hot.external, object, one, Py_True, NULL) : NULL;
+    Py_XDECREF(one);
+    if (!large) goto end;
+  }
+  wire = PyBytes_FromStringAndSize((char *)room, (Py_ssize_t)used);
+  places = PyBytes_FromStringAndSize((char *)offsets, (Py_ssize_t)((size_t)got * sizeof *offsets));
+  count = PyLong_FromLongLong(got);
+  if (wire && places && count)
+    batch = PyObject_CallFunctionObjArgs((PyObject *)hot.batch_type, object, wire, places, count,
+                                         large ? large : Py_None, NULL);
+  if (batch && PyDict_SetItem(self->handed, args[0], batch) < 0) Py_CLEAR(batch);
+end:
+  if (!batch) /* nobody has them: from the last to the first, so that they come again in order */
+    for (int64_t i = got; i-- > 0;) {
+      const cfn_wire_t *w = (const void *)(room + offsets[i]);
+      if (w->token) cfn_bus_put_back(self->bus, w->token);
+    }
+  Py_XDECREF(wire);
+  Py_XDECREF(places);
+  Py_XDECREF(count);
+  Py_XDECREF(large);
+  free(offsets);
+  if (self->room) free(room);
+  else self->room = room;
+  return batch;
+}

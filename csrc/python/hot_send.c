@@ -1,0 +1,176 @@
+/* Twins of what sends. */
+#include "python/hot.h"
+
+typedef struct body {
+  const char *bytes;
+  Py_ssize_t n;
+  unsigned codec;
+  PyObject *made; /* what must be given back */
+} body_t;
+
+/* 1 it is there, 0 the original must see to it, -1 an exception (also Ctrl-C: it is not ours to clear). */
+static int body_of(PyObject *value, body_t *body) {
+  body->made = NULL;
+  if (PyBytes_CheckExact(value)) {
+    body->codec = CFN_CODEC_RAW;
+    return PyBytes_AsStringAndSize(value, (char **)(uintptr_t)&body->bytes, &body->n) == 0;
+  }
+  if (PyUnicode_CheckExact(value)) {
+    body->codec = CFN_CODEC_TEXT;
+    body->bytes = PyUnicode_AsUTF8AndSize(value, &body->n);
+    if (!body->bytes) PyErr_Clear(); /* lone surrogates: the original knows what to do */
+    return body->bytes != NULL;
+  }
+  PyObject *pair = PyObject_CallFunctionObjArgs(hot.encode, value, NULL);
+  if (!pair) return -1;
+  PyObject *raw = PyTuple_GetItem(pair, 1);
+  if (!raw || !PyBytes_CheckExact(raw)) { /* a view of the caller's buffer */
+    Py_DECREF(pair);
+    return raw ? 0 : -1;
+  }
+  body->codec = (unsigned)PyLong_AsUnsignedLong(PyTuple_GetItem(pair, 0));
+  body->made = pair;
+  return PyBytes_AsStringAndSize(raw, (char **)(uintptr_t)&body->bytes, &body->n) == 0 ? 1 : -1;
+}
+
+static PyObject *receipt_of(PyObject *self, PyObject *to, const cfn_receipt_t *receipt) {
+  hot_receipt_t *made = (hot_receipt_t *)PyType_GenericAlloc(hot.receipt_type, 0);
+  if (!made) return NULL;
+  made->bus = Py_NewRef(self);
+  made->to = Py_NewRef(to);
+  made->data = PyBytes_FromStringAndSize((const char *)receipt, sizeof *receipt);
+  if (!made->data) Py_CLEAR(made);
+  return (PyObject *)made;
+}
+
+PyObject *hot_send(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *names) {
+  hot_handle_t *self = (hot_handle_t *)object;
+  uint64_t deadline = CFN_FOREVER;
+  unsigned lane = CFN_LANE_NORMAL;
+  const char *type = "";
+  Py_ssize_t type_bytes = 0;
+  body_t body = {0};
+  cfn_address_t to;
+  bool plain = n == 2 && self->bus && hot_address(self, args[0], &to);
+  Py_ssize_t named = names ? PyTuple_Size(names) : 0;
+  for (Py_ssize_t i = 0; plain && i < named; i++) {
+    PyObject *name = PyTuple_GetItem(names, i), *value = args[n + i];
+    if (hot_same(name, hot.word_type)) {
+      type = PyUnicode_CheckExact(value) ? PyUnicode_AsUTF8AndSize(value, &type_bytes) : NULL;
+      plain = type && type_bytes <= CFN_TYPE_BYTES_MAX;
+    } else if (hot_same(name, hot.word_priority)) {
+      plain = hot_lane(value, &lane);
+    } else if (hot_same(name, hot.word_timeout)) {
+      plain = hot_deadline(value, &deadline);
+    } else {
+      plain = false;
+    }
+  }
+  if (PyErr_Occurred()) PyErr_Clear();
+  int there = plain ? body_of(args[1], &body) : 0;
+  if (there < 0) return NULL;
+  if (there == 0) return hot_original(hot.original_send, object, args, n, names);
+  int r = CFN_INTERRUPTED;
+  cfn_receipt_t receipt;
+  if (body.n < MUCH)
+    r = cfn_bus_send_one(self->bus, to.index, to.mid, lane, body.codec, body.bytes, (uint32_t)body.n, type,
+                         (uint32_t)type_bytes, 0, CFN_TRY, &receipt);
+  else if (body.n > UINT32_MAX)
+    r = CFN_STALE; /* the original says that it is too large */
+  bool first = true;
+  while (r == CFN_INTERRUPTED || (first && (r == CFN_FULL || r == CFN_NO_SPACE || r == CFN_AGAIN))) {
+    first = false;
+    if (PyErr_CheckSignals() < 0) break;
+    Py_BEGIN_ALLOW_THREADS
+    r = cfn_bus_send_one(self->bus, to.index, to.mid, lane, body.codec, body.bytes, (uint32_t)body.n, type,
+                         (uint32_t)type_bytes, 0, deadline, &receipt);
+    Py_END_ALLOW_THREADS
+  }
+  PyObject *result = NULL;
+  if (PyErr_Occurred()) { /* Ctrl-C */
+  } else if (r == CFN_OK) {
+    result = receipt_of(object, args[0], &receipt);
+  } else if (r == CFN_STALE) {
+    result = hot_original(hot.original_send, object, args, n, names);
+  } else {
+    hot_raise(r);
+  }
+  Py_XDECREF(body.made);
+  return result;
+}
+
+static PyObject *sum_of(PyObject *a, Py_ssize_t b) {
+  PyObject *number = PyLong_FromSsize_t(b);
+  PyObject *sum = number ? PyNumber_Add(a, number) : NULL;
+  Py_XDECREF(number);
+  return sum;
+}
+
+/* _send_group(to, bodies, type, lane, deadline, receipts, sent) -> sent: the bodies are a list of its own */
+PyObject *hot_send_group(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *names) {
+  hot_handle_t *self = (hot_handle_t *)object;
+  cfn_address_t to;
+  Py_ssize_t type_bytes = 0;
+  cfn_outgoing_t *batch = NULL;
+  bool plain = n == 7 && !names && self->bus && hot_address(self, args[0], &to) && PyList_CheckExact(args[1]) &&
+               PyUnicode_CheckExact(args[2]);
+  const char *type = plain ? PyUnicode_AsUTF8AndSize(args[2], &type_bytes) : NULL;
+  plain = type && type_bytes <= CFN_TYPE_BYTES_MAX;
+  if (PyErr_Occurred()) PyErr_Clear();
+  Py_ssize_t count = plain ? PyList_Size(args[1]) : 0;
+  if (plain) batch = malloc((size_t)(count ? count : 1) * sizeof *batch);
+  plain = batch != NULL;
+  for (Py_ssize_t i = 0; plain && i < count; i++) {
+    PyObject *body = PyList_GetItem(args[1], i);
+    char *bytes;
+    Py_ssize_t size;
+    plain = PyBytes_CheckExact(body) && PyBytes_AsStringAndSize(body, &bytes, &size) == 0 && size <= UINT32_MAX;
+    if (plain)
+      batch[i] = (cfn_outgoing_t){.body = bytes, .type = type, .body_bytes = (uint32_t)size,
+                                  .type_bytes = (uint8_t)type_bytes, .codec = CFN_CODEC_RAW};
+  }
+  if (!plain) {
+    free(batch);
+    return hot_original(hot.original_send_group, object, args, n, names);
+  }
+  unsigned lane = (unsigned)PyLong_AsUnsignedLong(args[3]);
+  uint64_t deadline = PyLong_AsUnsignedLongLong(args[4]);
+  Py_ssize_t at = 0;
+  int why = CFN_OK;
+  bool first = true, failed = PyErr_Occurred() != NULL;
+  while (at < count && !failed) {
+    cfn_receipt_t receipt;
+    uint32_t sent = 0;
+    if (first) {
+      why = cfn_bus_send_frame(self->bus, &to, lane, batch + at, (uint32_t)(count - at), CFN_TRY, &receipt, &sent);
+    } else {
+      Py_BEGIN_ALLOW_THREADS
+      why = cfn_bus_send_frame(self->bus, &to, lane, batch + at, (uint32_t)(count - at), deadline, &receipt, &sent);
+      Py_END_ALLOW_THREADS
+    }
+    if (why == CFN_OK) {
+      first = true;
+      at += sent;
+      PyObject *told = receipt_of(object, args[0], &receipt);
+      failed = !told || PyList_Append(args[5], told) < 0;
+      Py_XDECREF(told);
+    } else if (why == CFN_INTERRUPTED || (first && (why == CFN_FULL || why == CFN_NO_SPACE || why == CFN_AGAIN))) {
+      first = false;
+      failed = PyErr_CheckSignals() < 0;
+    } else {
+      break;
+    }
+  }
+  free(batch);
+  if (failed) return NULL;
+  if (why == CFN_STALE) { /* unregistered meanwhile: the original looks the agent up again, for the rest */
+    PyObject *rest = PyList_GetSlice(args[1], at, count);
+    PyObject *sent = rest ? sum_of(args[6], at) : NULL;
+    PyObject *with[] = {args[0], rest, args[2], args[3], args[4], args[5], sent};
+    PyObject *result = sent ? hot_original(hot.original_send_group, object, with, 7, NULL) : NULL;
+    Py_XDECREF(rest);
+    Py_XDECREF(sent);
+    return result;
+  }
+  return why < 0 ? hot_raise(why) : sum_of(args[6], count);
+}
