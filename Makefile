@@ -42,7 +42,7 @@ verify: $(STAMP)
 	build/c/plain-gcc-O2/test_step --all
 	for opt in -O0 -O3; do $(MAKE) -s -C csrc OPT=$$opt all && build/c/plain-gcc$$opt/test_step --all || exit 1; done
 	build/c/plain-gcc-O2/cfnsim --seconds $(SIM_SECONDS)
-	$(PYTHON) csrc/sim/mutants.py --seconds 20 --table csrc/sim/mutants.md
+	$(PYTHON) csrc/mutants/run.py --slow --table csrc/mutants/table.md
 	$(PYTHON) csrc/models/run.py --profile full
 
 test-c:

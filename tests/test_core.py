@@ -105,10 +105,10 @@ def test_the_core_under_a_simulated_kernel():
 
 @pytest.mark.timeout(300)
 def test_the_simulator_finds_faults():
-    """A few of the mutants of csrc/sim/mutants.py; `make verify` runs them all."""
+    """A few of the mutants of csrc/mutants; `make verify` runs them all."""
     need("gcc")
     for name in ("no bell after the commit", "R4 without its CAS", "publish without the authority"):
-        out = run(sys.executable, CSRC / "sim" / "mutants.py", "--seconds", "6", "--only", name)
+        out = run(sys.executable, CSRC / "mutants" / "run.py", "--named", "--seconds", "6", "--only", name)
         assert "1 mutants, 0 survive" in out
 
 

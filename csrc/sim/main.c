@@ -2,7 +2,7 @@
  *
  * Without arguments: every scenario, exhaustively within its small limits, then by random seeds, then with
  * weak memory, for about a minute. --seconds S shares S seconds among the scenarios and raises the limits
- * until the time is over. */
+ * until the time is over; --weak alone runs only with weak memory. */
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,10 +86,14 @@ int main(int argc, char **argv) {
       show(weak ? "weak" : "random", s, limits, r);
       continue;
     }
+    uint64_t n = seeds ? seeds : UINT64_MAX;
+    if (weak) {
+      show("weak", s, limits, sim_seeds(s, seed, n, true, 3 * each));
+      continue;
+    }
     sim_limits_t l = limited ? limits : s->small;
     show("exhaustive", s, l, sim_exhaust(s, l, each));
     if (limited) continue;
-    uint64_t n = seeds ? seeds : UINT64_MAX;
     show("random", s, l, sim_seeds(s, seed, n, false, each));
     show("weak", s, l, sim_seeds(s, seed, n, true, each));
   }

@@ -1,25 +1,9 @@
-"""Breaks the core on purpose, one line at a time, and shows which check goes red.
-
-    python3 csrc/sim/mutants.py [--seconds S] [--only NAME] [--table FILE]
-
-Each mutant is one edit of one file: a re-check taken out, an order weakened, a wake left away. It is built
-in a copy and run under cfnsim, in the scenarios named with it (all, if none are). Exit status 1 if a mutant
-survives that is not explained. The table is committed as csrc/sim/mutants.md.
-"""
+"""Mutants chosen by hand: the protocol's rules, each broken where it stands, with the scenarios of cfnsim
+that must find it."""
 
 from __future__ import annotations
 
-import argparse
-import re
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
 from dataclasses import dataclass
-from pathlib import Path
-
-CSRC = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -32,7 +16,7 @@ class Mutant:
     survives: str = ""  # why no check can or need go red
 
 
-MUTANTS = [
+NAMED = [
     Mutant("publish without the authority", "msg/ring.c",
            "if (cfn_load_acquire(authority) != expect) return CFN_STALE;\n      /* COMMIT", "/* COMMIT",
            "remove remove-killed"),
@@ -142,74 +126,3 @@ WEAK = [
            "if (ahead > 0) { /* R5", "full steal",
            "an old word fails its swap; what is missed is found by the next move (argued, not shown)"),
 ]  # fmt: skip
-
-
-def build(work: Path) -> str:
-    done = subprocess.run(
-        ["make", "-s", "-C", str(work / "csrc"), "../build/cfnsim", "OUT=../build", "CFLAGS=-Wno-error -w"],
-        capture_output=True, text=True,
-    )  # fmt: skip
-    return "" if done.returncode == 0 else done.stdout + done.stderr
-
-
-def red(work: Path, mutant: Mutant, seconds: float) -> str:
-    """What went red: "scenario: finding", or "" if nothing did."""
-    for scenario in mutant.scenarios.split():
-        try:
-            done = subprocess.run(
-                [work / "build" / "cfnsim", "--scenario", scenario, "--seconds", str(seconds)],
-                capture_output=True, text=True, timeout=10 * seconds + 60,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return f"{scenario}: an endless loop"
-        if done.returncode == 1:
-            found = re.search(r"failed at point \d+: (.*)", done.stderr)
-            return f"{scenario}: {found[1] if found else 'failed'}"
-        if done.returncode:
-            return f"{scenario}: ended by signal {-done.returncode}"
-    return ""
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=12, help="for each scenario (default 12)")
-    parser.add_argument("--only", default="", help="mutants whose name contains this")
-    parser.add_argument("--table", metavar="FILE", help="write the table there")
-    arguments = parser.parse_args()
-    rows, bad = [], 0
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        shutil.copytree(CSRC, work / "csrc")
-        problem = build(work)
-        if problem:
-            sys.exit(problem)
-        for mutant in MUTANTS + WEAK:
-            if arguments.only not in mutant.name or not mutant.old:
-                continue
-            path = work / "csrc" / mutant.file
-            text = path.read_text()
-            if text.count(mutant.old) != 1:
-                sys.exit(f"{mutant.name}: {mutant.file} has its text {text.count(mutant.old)} times; look at it again")
-            path.write_text(text.replace(mutant.old, mutant.new))
-            begun = time.monotonic()
-            problem = build(work)
-            found = f"does not build: {problem[:200]}" if problem else red(work, mutant, arguments.seconds)
-            path.write_text(text)
-            if not found:
-                bad += not mutant.survives
-                found = f"survives: {mutant.survives}" if mutant.survives else "SURVIVES"
-            rows.append((mutant.name, mutant.file, found))
-            print(f"{mutant.name:55} {found}  ({time.monotonic() - begun:.0f} s)", flush=True)
-    if arguments.table:
-        lines = ["| mutant | file | what goes red |", "|---|---|---|"]
-        lines += [f"| {name} | `{file}` | {found} |" for name, file, found in rows]
-        Path(arguments.table).write_text(
-            "# Mutants of the core under cfnsim\n\nMade by `python3 csrc/sim/mutants.py --table "
-            "csrc/sim/mutants.md`.\n\n" + "\n".join(lines) + "\n"
-        )
-    print(f"{len(rows)} mutants, {bad} survive without a reason")
-    return 1 if bad else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""Breaks the core on purpose, one place at a time, and shows which check goes red.
+
+    run.py --list                    all mutants
+    run.py --named                   those chosen by hand (named.py), in the scenarios named with them
+    run.py --made                    those made by rule (made.py)
+    run.py --only TEXT               of either, those whose name contains TEXT
+
+Each mutant is built in a copy and run against the checks of `make test`, the cheap ones first, until one goes
+red. --table FILE keeps the table: rows of other mutants in it stay, and with --resume mutants that have a
+row are passed over (--resume=survivors: only those that something found). Exit status 1 if a mutant survives that
+explained.py has no reason for. The table is committed as csrc/mutants/table.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from explained import EXPLAINED
+from made import Made, mutants
+from named import NAMED, WEAK, Mutant
+
+CSRC = Path(__file__).resolve().parent.parent
+QUICK = ["test_messages", "test_states", "test_mended", "test_attach", "test_hostile", "test_threads", "test_liveness",
+         "test_frame_stolen"]  # fmt: skip
+SLOW = [["test_step_pairs", "--seconds", "16"], ["test_step", "--seconds", "45"], ["test_step_life", "--seconds", "30"]]
+
+
+# Orders that the core does not use.
+FLAGS = "-w '-Dcfn_cas_relaxed(w,e,d)=sim_cas(w,8,e,d,SIM_RELAXED)' '-Dcfn_cas32_relaxed(w,e,d)=sim_cas(w,4,e,d,SIM_RELAXED)'"
+
+
+def build(work: Path, targets: list[str]) -> str:
+    out = work / "build"
+    done = subprocess.run(
+        ["make", "-s", "-j2", "-C", work / "csrc", f"OUT={out}", "OPT=-O1", "LTO=", f"CFLAGS={FLAGS}",
+         *(str(out / name) for name in targets)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    return "" if done.returncode == 0 else done.stdout + done.stderr
+
+
+def fails(command: list[object], limit: float) -> str:
+    """What a check said when it went red, or ""."""
+    try:
+        done = subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return "does not end"
+    if done.returncode in (0, 77):
+        return ""
+    told = done.stderr + done.stdout
+    for pattern in (r"failed at point \d+: (.*)", r"(?:failed: |\] )(.*(?:is|failed).*)", r"ended by (signal \d+)"):
+        if found := re.search(pattern, told):
+            return found[1].strip()
+    return f"ended by signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
+
+
+def red_named(work: Path, mutant: Mutant, seconds: float) -> str:
+    for scenario in mutant.scenarios.split():
+        command = [work / "build" / "cfnsim", "--scenario", scenario, "--seconds", seconds]
+        if why := fails(command, 10 * seconds + 60):
+            return f"cfnsim {scenario}: {why}"
+    return ""
+
+
+def red_made(work: Path, mutant: Made, quick: list[str], seconds: float, slow: bool) -> str:
+    if mutant.weak:  # the processor here does not reorder enough to show it: the simulator does
+        why = fails([work / "build" / "cfnsim", "--weak", "--seconds", seconds], 10 * seconds + 60)
+        return f"cfnsim --weak: {why}" if why else ""
+    for name in quick:
+        if why := fails([work / "build" / name], 60):
+            return f"{name}: {why}"
+    if why := fails([work / "build" / "cfnsim", "--seconds", seconds], 10 * seconds + 60):
+        return f"cfnsim: {why}"
+    if slow and not build(work, [command[0] for command in SLOW if (CSRC / "tests" / f"{command[0]}.c").exists()]):
+        for command in SLOW:
+            if (work / "build" / command[0]).exists() and (why := fails([work / "build" / command[0], *command[1:]], 400)):
+                return f"{command[0]}: {why}"
+    return ""
+
+
+def changed(mutant: Mutant | Made, text: str) -> str:
+    if isinstance(mutant, Made):
+        return text[: mutant.start] + mutant.new + text[mutant.end :]
+    if text.count(mutant.old) != 1:
+        sys.exit(f"{mutant.name}: {mutant.file} has its text {text.count(mutant.old)} times; look at it again")
+    return text.replace(mutant.old, mutant.new)
+
+
+# ---- the table ----
+
+def what(mutant: Mutant | Made) -> str:
+    return f"`{mutant.old[:90]}`".replace("|", "\\|") if isinstance(mutant, Made) else mutant.file
+
+
+def load(path: Path) -> dict[str, tuple[str, str]]:
+    rows = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        cells = [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if len(cells) == 3 and cells[0] not in ("mutant", "---"):
+            rows[cells[0]] = (cells[1], cells[2])
+    return rows
+
+
+def save(path: Path, rows: dict[str, tuple[str, str]], order: list[Mutant | Made]) -> None:
+    names = [m.name for m in order if m.name in rows]
+    found = [n for n in names if not rows[n][1].startswith(("survives", "SURVIVES"))]
+    rules = Counter(m.rule for m in order if isinstance(m, Made) and m.name in rows)
+    red = Counter(m.rule for m in order if isinstance(m, Made) and m.name in found)
+    lines = [
+        "# Mutants of the core, and what goes red", "",
+        "Made by `python3 csrc/mutants/run.py --table csrc/mutants/table.md`. `store`: a compare-and-set that is a "
+        "plain store; `falls`: a cursor that may fall; `no check`: a re-check passed over; `no store`, `no wake`, `no "
+        "mark`: left out; `order`: relaxed, which only the simulator's weak memory shows. Survivors say why, or "
+        "SURVIVES.", "",
+        f"{len(names)} mutants, {len(found)} found: "
+        + ", ".join(f"{rule} {red[rule]} of {n}" for rule, n in sorted(rules.items()))
+        + f"; by hand {sum(n in found for n in (m.name for m in order if isinstance(m, Mutant)))} of "
+        f"{sum(isinstance(m, Mutant) and m.name in rows for m in order)}.", "",
+        "| mutant | what | red |", "|---|---|---|",
+        *(f"| {n} | {rows[n][0]} | {rows[n][1]} |" for n in names),
+    ]  # fmt: skip
+    path.write_text("\n".join(lines) + "\n")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="print all and run none")
+    parser.add_argument("--named", action="store_true", help="only those chosen by hand")
+    parser.add_argument("--made", action="store_true", help="only those made by rule")
+    parser.add_argument("--only", default="", help="mutants whose name contains this")
+    parser.add_argument("--skip", default="", help="not those whose name contains this")
+    parser.add_argument("--seconds", type=float, default=20, help="of cfnsim for each mutant or scenario (default 20)")
+    parser.add_argument("--slow", action="store_true", help="survivors are single-stepped, too")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="keep the table there")
+    parser.add_argument("--resume", nargs="?", const="all", choices=["all", "survivors"], help="pass over known rows")
+    arguments = parser.parse_args()
+    everything: list[Mutant | Made] = [*NAMED, *WEAK, *mutants(CSRC)]
+    chosen = [
+        m for m in everything
+        if arguments.only in m.name and not (arguments.skip and arguments.skip in m.name)
+        and not (arguments.named and isinstance(m, Made)) and not (arguments.made and isinstance(m, Mutant))
+    ]  # fmt: skip
+    if arguments.list:
+        for m in chosen:
+            print(f"{m.name:60} {m.file}:{m.line}  {m.old[:70]}" if isinstance(m, Made) else m.name)
+        print(f"{len(chosen)} mutants")
+        return 0
+    rows = load(arguments.table) if arguments.table else {}
+    names = {m.name for m in everything}
+    rows = {n: row for n, row in rows.items() if n in names}
+    quick = [n for n in QUICK if (CSRC / "tests" / f"{n}.c").exists()]
+    ran = bad = 0
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        shutil.copytree(CSRC, work / "csrc")
+        targets = ["cfnsim", *(quick if any(isinstance(m, Made) and not m.weak for m in chosen) else [])]
+        if problem := build(work, targets):
+            sys.exit(problem)
+        for mutant in chosen:
+            known = rows.get(mutant.name, ("", ""))[1]
+            if known and arguments.resume == "all":
+                continue
+            if known and arguments.resume == "survivors" and not known.lower().startswith("survives"):
+                continue
+            path = work / "csrc" / mutant.file
+            text = path.read_text()
+            path.write_text(changed(mutant, text))
+            begun = time.monotonic()
+            if problem := build(work, ["cfnsim"] if getattr(mutant, "weak", True) else targets):
+                found = f"does not build: {problem.strip().splitlines()[0][:80]}"
+            elif isinstance(mutant, Made):
+                found = red_made(work, mutant, quick, arguments.seconds, arguments.slow)
+            else:
+                found = red_named(work, mutant, arguments.seconds)
+            path.write_text(text)
+            ran += 1
+            if not found:
+                reason = mutant.survives if isinstance(mutant, Mutant) else EXPLAINED.get(mutant.name, "")
+                bad += not reason
+                found = f"survives: {reason}" if reason else "SURVIVES"
+            rows[mutant.name] = (what(mutant), found.replace("|", "\\|")[:160])
+            print(f"{mutant.name:60} {found[:110]}  ({time.monotonic() - begun:.0f} s)", flush=True)
+            if arguments.table:
+                save(arguments.table, rows, everything)
+    print(f"{ran} mutants, {bad} survive without a reason")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
