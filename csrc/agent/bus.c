@@ -254,13 +254,14 @@ static int tick(cfn_bus_t *bus, const cfn_address_t *counterpart) {
   if (r < 0) return r;
   r = cfn_life_refresh(bus->region, bus->actor.me);
   if (r == CFN_AGENT_FENCED) cfn_fail(r, 0, 0, "another process has this attachment now");
+  else if (r != CFN_FORKED) r = CFN_OK; /* out of locks or memory: the next tick tries again; that we run speaks for us */
   bus->round_robin = (bus->round_robin + 1) % bus->region->geo.config.attachments;
   if (r >= 0 && bus->round_robin != bus->actor.me &&
       cfn_reap_if_dead(&bus->actor, bus->round_robin))
     cfn_registry_finish_removals(&bus->actor);
   if (r >= 0 && counterpart) r = cfn_bus_judge(bus, counterpart);
   cfn_bus_leave(bus);
-  return r < 0 && r != CFN_OS ? r : CFN_OK;
+  return r;
 }
 
 #define SPIN_MOST 64u

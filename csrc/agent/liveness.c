@@ -43,7 +43,8 @@ static void file_name(uint32_t i, char out[32]) {
 static int open_file(cfn_region_t *r, uint32_t i) {
   char name[32];
   file_name(i, name);
-  return openat(cfn_region_dir(r), name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+  int dir = cfn_region_dir(r);
+  return dir < 0 ? -1 : openat(dir, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 }
 
 static int open_file_of_ours(cfn_region_t *r, uint32_t i) {

@@ -221,9 +221,10 @@ int cfn_os_fifo_open(int dir_fd, const char *name) {
     int fd = openat(dir_fd, name, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
     if (fd >= 0) {
       struct stat st;
-      if (fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode)) return fd;
+      int e = fstat(fd, &st) == 0 ? EINVAL : errno;
+      if (e == EINVAL && S_ISFIFO(st.st_mode)) return fd;
       close(fd);
-      return -EINVAL;
+      return -e;
     }
     if (errno != ENOENT) return -errno;
     if (mkfifoat(dir_fd, name, 0600) != 0 && errno != EEXIST) return -errno;

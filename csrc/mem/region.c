@@ -175,9 +175,11 @@ static int open_dir(const char *path, bool create) {
   return fd;
 }
 
-static bool dir_marked(int dir_fd) {
+/* 1 the bus in it has ended, 0 not, < 0 that cannot be told: nothing may be removed for that. */
+static int dir_marked(int dir_fd, const char *path) {
   struct stat st;
-  return fstat(dir_fd, &st) != 0 || st.st_nlink == 0 || (st.st_mode & S_ISVTX);
+  if (fstat(dir_fd, &st) != 0) return cfn_fail_os("cannot look at %s", path);
+  return st.st_nlink == 0 || (st.st_mode & S_ISVTX);
 }
 
 /* Empties a marked directory and removes the path. Safe to run late, twice and by many: see the
@@ -296,7 +298,9 @@ static int create_region(int dir_fd, const char *path, const char *name, const c
   if (link_name[0]) unlinkat(dir_fd, link_name, 0);
   close(fd);
   /* The directory was marked as ended while we worked: nobody attaches here, clean and start anew. */
-  if (r == 1 && dir_marked(dir_fd)) {
+  int marked = r == 1 ? dir_marked(dir_fd, path) : 0;
+  if (marked < 0) return marked;
+  if (marked) {
     dir_clean(dir_fd, path);
     r = 0;
   }
@@ -386,21 +390,27 @@ int cfn_region_dir(const cfn_region_t *region) {
   if (dir_is(region, region->dir_fd)) return region->dir_fd;
   cfn_region_t *r = (cfn_region_t *)(uintptr_t)region;
   table_enter();
+  int why = 0;
   if (!dir_is(r, r->dir_fd)) { /* closed under us; the number may be another's now: leave it alone */
     int fd = open(r->path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    why = errno;
     if (fd >= 0 && !dir_is(r, fd)) { /* a later bus of this name */
       close(fd);
       fd = -1;
+      why = ENOENT;
     }
     r->dir_fd = fd;
   }
   int fd = r->dir_fd;
   pthread_mutex_unlock(&table_lock);
+  if (fd < 0) errno = why;
   return fd;
 }
 
 static int map_region(int fd, int dir_fd, const struct stat *st, const cfn_super_shm_t *super,
                       const cfn_geometry_t *g, const char *path, cfn_region_t **out) {
+  struct stat dir;
+  if (fstat(dir_fd, &dir) != 0) return cfn_fail_os("cannot look at %s", path);
   table_enter();
   cfn_region_t *r = table;
   while (r && !(r->dev == st->st_dev && r->ino == st->st_ino && r->super.nonce == super->nonce))
@@ -429,11 +439,8 @@ static int map_region(int fd, int dir_fd, const struct stat *st, const cfn_super
     table = r;
   }
   if (r->dir_fd < 0) {
-    struct stat dir;
-    if (fstat(dir_fd, &dir) == 0) {
-      r->dir_dev = dir.st_dev;
-      r->dir_ino = dir.st_ino;
-    }
+    r->dir_dev = dir.st_dev;
+    r->dir_ino = dir.st_ino;
     r->dir_fd = dir_fd;
     dir_fd = -1;
   }
@@ -521,16 +528,24 @@ int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, i
     int dir_fd = open_dir(path, create);
     if (dir_fd == CFN_NO_BUS && create) continue; /* removed between mkdir and open */
     if (dir_fd < 0) return dir_fd;
-    if (dir_marked(dir_fd)) {
-      dir_clean(dir_fd, path);
+    int marked = dir_marked(dir_fd, path);
+    if (marked) {
+      if (marked > 0) dir_clean(dir_fd, path);
       close(dir_fd);
+      if (marked < 0) return marked;
       continue;
     }
     r = attach_region(&dir_fd, path, wish, *created, out);
     if (r == 1) {
       cfn_region_t *region = *out;
       bool stale = of_another_boot(region);
-      if (!stale && !dir_marked(region->dir_fd) && !cfn_region_retired(region)) return CFN_OK;
+      marked = dir_marked(region->dir_fd, path);
+      if (marked < 0) {
+        cfn_region_close(region);
+        *out = NULL;
+        return marked;
+      }
+      if (!stale && !marked && !cfn_region_retired(region)) return CFN_OK;
       if (stale) cfn_cas_seq(&cfn_state(region)->state, CFN_BUS_OK, CFN_BUS_RETIRED);
       /* Somebody ended it and may have died or stopped in the middle: finish, start anew. */
       int own = openat(region->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -42,7 +42,10 @@ static inline victim_report_t *report_new(void) {
   return page;
 }
 
-/* The child prepares itself (its own attachment!), stops, runs, stops, leaves. */
+/* The handle that a victim's operation opened itself. */
+__attribute__((unused)) static cfn_bus_t *victim_opened;
+
+/* The child prepares itself (its own attachment, or NULL!), stops, runs, stops, leaves. */
 static inline void victim_start(victim_t *v, cfn_bus_t *(*prepare)(victim_report_t *),
                                 int64_t (*run)(cfn_bus_t *, victim_report_t *)) {
   memset(v->report, 0, sizeof *v->report);
@@ -50,13 +53,14 @@ static inline void victim_start(victim_t *v, cfn_bus_t *(*prepare)(victim_report
   v->pid = t_fork();
   if (v->pid == 0) {
     cfn_bus_t *bus = prepare(v->report);
-    v->report->attachment = (int)cfn_bus_attachment(bus);
+    if (bus) v->report->attachment = (int)cfn_bus_attachment(bus);
     if (ptrace(PTRACE_TRACEME, 0, 0, 0) != 0) _exit(77);
     raise(SIGSTOP);
     v->report->result = run(bus, v->report);
     v->report->done = 1;
     raise(SIGSTOP);
-    t_close(bus);
+    if (bus) t_close(bus);
+    if (victim_opened) t_close(victim_opened);
     _exit(0);
   }
   int status;
