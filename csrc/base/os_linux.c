@@ -3,6 +3,7 @@
 #endif
 #include "base/os.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -15,10 +16,13 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
+
+#define PIDFS 0x50494446 /* magic number of the file system of pidfds (PID_FS_MAGIC) */
 
 static uint64_t clock_ns(clockid_t id) {
   struct timespec t;
@@ -77,16 +81,12 @@ static uint64_t start_time_of(const char *stat_path) {
 
 static int pidfd_of(uint64_t pid) { return (int)syscall(SYS_pidfd_open, (pid_t)pid, 0); }
 
-/* Before Linux 6.9 all pidfds share one anonymous inode, which identifies nobody. */
+/* Before Linux 6.9 all pidfds share one anonymous inode, which identifies nobody. (Their link text is no
+ * help: it is the old one also where they have inodes of their own.) */
 static uint64_t pidfd_inode(int fd) {
+  struct statfs fs;
   struct stat st;
-  char link[64], target[64];
-  if (fstat(fd, &st) != 0) return 0;
-  snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-  ssize_t n = readlink(link, target, sizeof target - 1);
-  if (n <= 0) return 0;
-  target[n] = 0;
-  return strncmp(target, "pidfd:", 6) == 0 ? (uint64_t)st.st_ino : 0;
+  return fstatfs(fd, &fs) == 0 && fs.f_type == PIDFS && fstat(fd, &st) == 0 ? (uint64_t)st.st_ino : 0;
 }
 
 void cfn_os_identity(cfn_identity_t *out) {
@@ -109,19 +109,39 @@ void cfn_os_identity(cfn_identity_t *out) {
   *out = own.identity;
 }
 
-static int maps_contain(uint64_t pid, uint64_t dev, uint64_t ino) {
-  char path[64], line[512];
-  snprintf(path, sizeof path, "/proc/%llu/maps", (unsigned long long)pid);
+/* Does a maps file name this inode? What cannot be read counts for the living. */
+static bool maps_name(const char *path, uint64_t dev, uint64_t ino) {
+  char line[512];
+  errno = 0;
   FILE *f = fopen(path, "re");
-  if (!f) return errno == ENOENT || errno == ESRCH ? 0 : 1; /* unreadable: assume the living */
-  int found = 0;
-  while (!found && fgets(line, sizeof line, f)) {
+  bool found = false;
+  while (f && !found && fgets(line, sizeof line, f)) {
     unsigned major_no, minor_no;
     unsigned long long inode;
     if (sscanf(line, "%*s %*s %*s %x:%x %llu", &major_no, &minor_no, &inode) == 3)
       found = inode == ino && makedev(major_no, minor_no) == (dev_t)dev;
   }
-  fclose(f);
+  bool unread = f ? ferror(f) : true;
+  int why = errno;
+  if (f) fclose(f);
+  return found || (unread && why != ENOENT && why != ESRCH);
+}
+
+static int maps_contain(uint64_t pid, uint64_t dev, uint64_t ino) {
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%llu/maps", (unsigned long long)pid);
+  if (maps_name(path, dev, ino)) return 1;
+  /* A first thread that has ended shows no memory while the others go on in it. */
+  snprintf(path, sizeof path, "/proc/%llu/task", (unsigned long long)pid);
+  DIR *tasks = opendir(path);
+  if (!tasks) return errno != ENOENT && errno != ESRCH;
+  bool found = false;
+  for (struct dirent *entry; !found && (entry = readdir(tasks));) {
+    char task[sizeof path + sizeof entry->d_name + 8];
+    snprintf(task, sizeof task, "%s/%s/maps", path, entry->d_name);
+    found = entry->d_name[0] != '.' && maps_name(task, dev, ino);
+  }
+  closedir(tasks);
   return found;
 }
 

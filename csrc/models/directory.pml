@@ -1,7 +1,7 @@
 /* directory.pml: the name directory, its one intent word, and the creation of records under it.
  *
  * MODELS   claim of a record (announce, FREE -> MINE, name, PEND), insert, remove and finish of csrc/agent/directory.c with a step
- *          for each word that is loaded or swapped; what insert and remove report; lookup; the freeing of a FAIL and of a removed
+ *          for each word that is loaded or swapped (a record's name is read with the word that leads to it: it changes only while MINE); what insert and remove report; lookup; the freeing of a FAIL and of a removed
  *          record; the reaper's help of the directory and its reap_creation; re-use of records and of a dead creator's attachment.
  *          Both names have the same place in the table, so that every probe begins at word 0.
  * ACTORS   creators 0 and 1 (attachments 0 and 1, N0 and N1 creations of name 0 each), remover (attachment 2, removes one OPEN
@@ -163,8 +163,7 @@ inline finish() {
   skip;                                                         /* never reached: entered at FIN */
 FIN:
   rec = I_REC(it)-1;
-  STEP( was = mid[rec] );
-  STEP( nm = name[rec] );
+  STEP( was = mid[rec]; nm = name[rec] );                       /* names change only while MINE */
 #ifdef MUTANT_LOOK_EARLY
   STEP( if :: intent != it -> goto FINISHED :: else fi );
 #endif
@@ -175,9 +174,8 @@ PROBE:
         :: D_VAL(d) == 0 -> if :: room == NIL -> room = n; rw = d :: else fi; d = 0; goto LAST
         :: D_VAL(d) == TOMB -> if :: room == NIL -> room = n; rw = d :: else fi; d = 0; n++; goto PROBE
         :: D_VAL(d) == rec+1 -> at = n; aw = d; d = 0; n++; goto PROBE
-        :: else
+        :: else -> taken = taken || name[D_VAL(d)-1] == nm; d = 0; n++; goto PROBE
         fi );
-  STEP( if :: name[D_VAL(d)-1] == nm -> taken = true :: else fi; d = 0; n++; goto PROBE );
 LAST:
   n = 0; nm = 0;
 #if !defined(MUTANT_NO_LAST_LOOK) && !defined(MUTANT_LOOK_EARLY)

@@ -15,6 +15,7 @@ explained.py has no reason for. The table is committed as csrc/mutants/table.md.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -159,7 +160,9 @@ def main() -> int:
     rows = {n: row for n, row in rows.items() if n in names}
     quick = [n for n in QUICK if (CSRC / "tests" / f"{n}.c").exists()]
     ran = bad = 0
-    with tempfile.TemporaryDirectory() as folder:
+    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(dir=shm) as buses:
+        os.environ["CFNSHM_DIR"] = buses  # what a killed check leaves goes with it
         work = Path(folder)
         shutil.copytree(CSRC, work / "csrc")
         targets = ["cfnsim", *(quick if any(isinstance(m, Made) and not m.weak for m in chosen) else [])]

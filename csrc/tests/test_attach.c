@@ -1,4 +1,4 @@
-/* Making a bus, attaching to it, and who counts as alive. */
+/* Making a bus and attaching to it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -288,96 +288,7 @@ static void forked(void) {
   t_destroy();
 }
 
-/* ---- who is alive ---- */
-
-typedef struct other {
-  pid_t pid;
-  uint32_t slot;
-  int ask, tell;
-} other_t;
-static int32_t order(other_t *o, char what) {
-  int32_t answer;
-  CHECK_INT(write(o->ask, &what, 1), 1);
-  CHECK_INT(read(o->tell, &answer, 4), 4);
-  return answer;
-}
-/* A process that attaches and then does as it is told: c closes the lock descriptors, r refreshes. */
-static other_t other_start(void) {
-  int ask[2], tell[2];
-  CHECK_INT(pipe(ask), 0);
-  CHECK_INT(pipe(tell), 0);
-  other_t o = {.ask = ask[1], .tell = tell[0]};
-  o.pid = t_fork();
-  if (o.pid == 0) {
-    cfn_bus_t *bus = t_attach(NULL);
-    cfn_region_t *r = cfn_bus_region(bus);
-    int32_t answer = (int32_t)cfn_bus_attachment(bus);
-    char what;
-    do {
-      CHECK_INT(write(tell[1], &answer, 4), 4);
-      if (read(ask[0], &what, 1) != 1) _exit(0);
-      answer = 0;
-      for (unsigned f = 0; what == 'c' && f < CFN_LIVE_FILES; f++)
-        if (r->live_fd[f] >= 0) answer = close_range((unsigned)r->live_fd[f], (unsigned)r->live_fd[f], 0);
-      if (what == 'r') answer = cfn_life_refresh(r, cfn_bus_attachment(bus));
-    } while (1);
-  }
-  close(ask[0]);
-  close(tell[1]);
-  int32_t slot;
-  CHECK_INT(read(o.tell, &slot, 4), 4);
-  o.slot = (uint32_t)slot;
-  return o;
-}
-static void other_end(other_t *o) {
-  t_kill(o->pid, false);
-  close(o->ask);
-  close(o->tell);
-}
-
-static void alive_or_dead(void) {
-  cfn_bus_t *a = t_open("a", NULL);
-  cfn_region_t *r = cfn_bus_region(a);
-  bool free_byte;
-  t_case("a zombie is dead");
-  other_t o = other_start();
-  CHECK_INT(cfn_life_of(r, o.slot, NULL, &free_byte), CFN_LIFE_ALIVE);
-  CHECK_INT(cfn_bus_reap(a), 0);
-  t_kill(o.pid, true);
-  CHECK_INT(kill(o.pid, 0), 0); /* a pid check says it lives */
-  CHECK_INT(cfn_life_of(r, o.slot, NULL, &free_byte), CFN_LIFE_DEAD);
-  CHECK_INT(cfn_bus_reap(a), 1);
-  waitpid(o.pid, NULL, 0);
-  close(o.ask);
-  close(o.tell);
-
-  t_case("a stopped process is alive");
-  o = other_start();
-  siginfo_t info;
-  CHECK_INT(kill(o.pid, SIGSTOP), 0);
-  CHECK_INT(waitid(P_PID, (id_t)o.pid, &info, WSTOPPED), 0);
-  CHECK_INT(cfn_life_of(r, o.slot, NULL, &free_byte), CFN_LIFE_ALIVE);
-  CHECK_INT(free_byte, 0);
-  CHECK_INT(cfn_bus_reap(a), 0);
-  CHECK_INT(kill(o.pid, SIGCONT), 0);
-
-  t_case("robbed of its lock descriptors it is alive, and takes its byte back");
-  CHECK_INT(order(&o, 'c'), 0);
-  CHECK_INT(cfn_life_of(r, o.slot, NULL, &free_byte), CFN_LIFE_ALIVE);
-  CHECK_INT(free_byte, 1);
-  CHECK_INT(cfn_bus_reap(a), 0);
-  CHECK_INT(order(&o, 'r'), 0);
-  CHECK_INT(cfn_life_of(r, o.slot, NULL, &free_byte), CFN_LIFE_ALIVE);
-  CHECK_INT(free_byte, 0);
-  t_case("... and dead when it dies");
-  CHECK_INT(order(&o, 'c'), 0);
-  other_end(&o);
-  CHECK_INT(cfn_life_of(r, o.slot, NULL, &free_byte), CFN_LIFE_DEAD);
-  CHECK_INT(cfn_bus_reap(a), 1);
-  t_check_region(a, true);
-  t_close(a);
-  t_destroy();
-}
+/* ---- many ---- */
 
 static void many_attachments(void) {
   t_case("600 times attached");
@@ -431,7 +342,6 @@ int main(void) {
   over_capacity();
   destroyed();
   forked();
-  alive_or_dead();
   many_attachments();
   t_passed("test_attach");
   return 0;

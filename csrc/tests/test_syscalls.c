@@ -124,6 +124,9 @@ static bool on(void) {
 /* The kernel does not say this of that call, and the C library ends a process that it is told so. */
 static bool absurd(long call, int error) {
   if (call == SYS_futex) return error != EINTR;
+#ifdef __SANITIZE_ADDRESS__ /* its allocator ends the process */
+  if (call == SYS_mmap || call == SYS_munmap || call == SYS_madvise || call == SYS_mprotect) return true;
+#endif
   return call == SYS_rt_sigprocmask || call == SYS_getpid || call == SYS_gettid || call == SYS_tgkill ||
          call == SYS_geteuid; /* these never fail */
 }
