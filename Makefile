@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 SIM_SECONDS ?= 60
+MINUTES ?= 10
+AGENTS ?= 200
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := $(shell find csrc src -name '*.c' -o -name '*.h' -o -name '*.py' -o -name '*.sh' 2>/dev/null)
@@ -15,6 +17,8 @@ help:
 	@echo "make test-c     the C tests alone;  make test-asan, make test-tsan: under sanitizers"
 	@echo "make models     the SPIN models at small bounds"
 	@echo "make sim        the core under a simulated kernel, SIM_SECONDS=60"
+	@echo "make soak       $(AGENTS) processes stopped, killed and started again for MINUTES=$(MINUTES), with ledgers"
+	@echo "make wakes      wake-ups on one processor without the safety tick, for MINUTES=$(MINUTES)"
 	@echo "make lint       ruff, mypy, compiler warnings of gcc and clang"
 	@echo "make install    the package into $(VENV)"
 	@echo "make wheel      a wheel in dist/"
@@ -40,6 +44,7 @@ bench: $(STAMP)
 verify: $(STAMP)
 	$(MAKE) -s -C csrc all
 	build/c/plain-gcc-O2/test_step --all
+	build/c/plain-gcc-O2/test_step_life --all
 	for opt in -O0 -O3; do $(MAKE) -s -C csrc OPT=$$opt all && build/c/plain-gcc$$opt/test_step --all || exit 1; done
 	build/c/plain-gcc-O2/cfnsim --seconds $(SIM_SECONDS)
 	$(PYTHON) csrc/mutants/run.py --slow --table csrc/mutants/table.md
@@ -59,6 +64,18 @@ sim:
 	$(MAKE) -s -C csrc ../build/c/plain-gcc-O2/cfnsim
 	build/c/plain-gcc-O2/cfnsim --seconds $(SIM_SECONDS)
 
+# The ledgers go when they hold no complaint.
+soak:
+	@$(MAKE) -s -C csrc ../build/c/plain-gcc-O2/tool_soak
+	@echo "make soak MINUTES=$(MINUTES) AGENTS=$(AGENTS), commit $$(git rev-parse --short HEAD 2>/dev/null || echo unknown), Linux $$(uname -r), $$(nproc) processors"
+	@folder=$$(mktemp -d) && build/c/plain-gcc-O2/tool_soak run --agents $(AGENTS) --minutes $(MINUTES) --dir $$folder/ledgers \
+	  && rm -rf $$folder || { echo "the ledgers are kept in $$folder/ledgers"; exit 1; }
+
+wakes:
+	@$(MAKE) -s -C csrc OUT=../build/c/notick CFLAGS=-DCFN_NO_TICK ../build/c/notick/tool_wakes
+	@echo "make wakes MINUTES=$(MINUTES), commit $$(git rev-parse --short HEAD 2>/dev/null || echo unknown), Linux $$(uname -r), $$(nproc) processors"
+	@build/c/notick/tool_wakes --minutes $(MINUTES)
+
 lint: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[lint]'
 	$(BIN)/ruff check src tests benchmarks examples setup.py csrc/models
@@ -73,4 +90,4 @@ wheel: $(STAMP)
 clean:
 	rm -rf build dist $(VENV) src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test bench verify test-c test-asan test-tsan models sim lint wheel clean
+.PHONY: help install demo test bench verify test-c test-asan test-tsan models sim soak wakes lint wheel clean

@@ -1,11 +1,12 @@
 /* directory.pml: the name directory, its one intent word, and the creation of records under it.
  *
  * MODELS   claim of a record (announce, FREE -> MINE, name, PEND), insert, remove and finish of csrc/agent/directory.c with a step
- *          for each word that is loaded or swapped (a record's name is read with the word that leads to it: it changes only while MINE); what insert and remove report; lookup; the freeing of a FAIL and of a removed
- *          record; the reaper's help of the directory and its reap_creation; re-use of records and of a dead creator's attachment.
- *          Both names have the same place in the table, so that every probe begins at word 0.
+ *          for each word that is loaded or swapped (a record's name is read with the word that leads to it); what insert and remove
+ *          report; lookup; the freeing of a FAIL and of a removed record; the reaper's help of the directory and its
+ *          reap_creation; re-use of records and of a dead creator's attachment.  Both names have the same place in the table: every
+ *          probe begins at word 0.
  * ACTORS   creators 0 and 1 (attachments 0 and 1, N0 and N1 creations of name 0 each), remover (attachment 2, removes one OPEN
- *          record that it found at any time before; none with REM=0), NREAP reapers (the second may leave after any pass), a new
+ *          record that it found at any time before; none with REM=0, two with REM=2: steal), NREAP reapers (the second may leave after any pass), a new
  *          process in attachment 0 (REUSE), a lookup of name 0 (FINDER).
  * DIES     creators (D0, D1) and remover (D2) at every step, also within finish; everybody may be stopped for any time.
  * PROPERTY 1. At most one record of a name is OPEN.
@@ -74,7 +75,7 @@
 #ifndef FINDER
 #define FINDER 0
 #endif
-#define NA 3
+#define NA 4
 
 /* mailbox word {ver | st | who}; who = creating attachment while MINE, PEND, FAIL */
 #define MB_FAIL     5
@@ -273,7 +274,7 @@ proctype remover(byte att; bool mortal)
 #if NREC > 2
   :: atomic { R_ST(mid[2]) == MB_OPEN -> i = 2; w = mid[2] }
 #endif
-  :: atomic { busy == 1 -> goto DIE }
+  :: atomic { busy <= REM -> goto DIE }
   fi;
 REMOVE:
 #ifdef MUTANT_REMOVE_EARLY
@@ -283,7 +284,7 @@ REMOVE:
 #if !defined(MUTANT_REMOVE_EARLY) && !defined(MUTANT_REMOVE_BLIND)
   STEP( if :: mid[i] != w -> goto DIE :: else fi );             /* says STALE: nothing was done */
 #endif
-  STEP( if :: intent == it -> it = INT(I_VER(it)+1, 1, i+1); intent = it :: else -> it = 0; goto REMOVE fi );
+  STEP( if :: intent == it -> assert(mid[i] == w); it = INT(I_VER(it)+1, 1, i+1); intent = it :: else -> it = 0; goto REMOVE fi );
   mine = it; ret = 2; goto FIN;
 AGAIN:
 #ifdef MUTANT_ONE_FINISH
@@ -389,7 +390,7 @@ DIE:
 
 init { byte z;
   atomic {
-    id[0] = ID(1,LIVE); id[1] = ID(1,LIVE); id[2] = ID(1,LIVE);
+    id[0] = ID(1,LIVE); id[1] = ID(1,LIVE); id[2] = ID(1,LIVE); id[3] = ID(1,LIVE);
 #if PRE == 1
     mid[0] = REC(3,MB_OPEN,0); name[0] = 1; dir[0] = DIR(1,1);
 #endif
@@ -399,6 +400,9 @@ init { byte z;
     run creator(0, N0, D0); run creator(1, N1, D1);
 #if REM
     run remover(2, D2);
+#endif
+#if REM > 1
+    run remover(3, false);
 #endif
 #if FINDER
     run finder();
