@@ -72,9 +72,9 @@ soak:
 	  && rm -rf $$folder || { echo "the ledgers are kept in $$folder/ledgers"; exit 1; }
 
 wakes:
-	@$(MAKE) -s -C csrc OUT=../build/c/notick CFLAGS=-DCFN_NO_TICK ../build/c/notick/tool_wakes
+	@$(MAKE) -s -C csrc OUT=../build/c/plain-gcc-O2-CFN_NO_TICK CFLAGS=-DCFN_NO_TICK ../build/c/plain-gcc-O2-CFN_NO_TICK/tool_wakes
 	@echo "make wakes MINUTES=$(MINUTES), commit $$(git rev-parse --short HEAD 2>/dev/null || echo unknown), Linux $$(uname -r), $$(nproc) processors"
-	@build/c/notick/tool_wakes --minutes $(MINUTES)
+	@build/c/plain-gcc-O2-CFN_NO_TICK/tool_wakes --minutes $(MINUTES)
 
 lint: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[lint]'

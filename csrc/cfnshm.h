@@ -87,6 +87,7 @@ typedef struct cfn_agent_info {
   uint64_t waiting_since_wall_ns;
   uint32_t index;
   uint32_t waiting_index;
+  char waiting_for[CFN_NAME_BYTES]; /* the agent that is waited for, or empty */
   uint8_t life; /* CFN_LIFE_* */
   uint8_t waiting; /* CFN_WAIT_*, of its owner */
   uint8_t readable; /* all texts were whole */
@@ -232,6 +233,18 @@ typedef struct cfn_bus_info {
 int cfn_bus_info(cfn_bus_t *bus, cfn_bus_info_t *out);
 /* Recycles what dead processes left; returns how many were reaped. */
 int cfn_bus_reap(cfn_bus_t *bus);
+
+typedef struct cfn_repair {
+  uint32_t reaped;       /* dead processes whose things were recycled */
+  uint32_t chunks_freed; /* nobody's, and announced by nobody */
+  uint32_t hints_mended; /* free chunks that would not have been found */
+  uint32_t unproven;     /* chunks that look lost and may be somebody's: left alone */
+} cfn_repair_t;
+/* Reaps, and beyond that gives back what is proven to be nobody's. */
+int cfn_bus_repair(cfn_bus_t *bus, cfn_repair_t *out);
+/* Does a living process hold a life byte of this bus, which need not be readable? 1 (`*pid` is one), 0, or an
+ * error. */
+int cfn_bus_in_use(const char *dir, const char *name, uint64_t *pid);
 
 typedef void (*cfn_check_report_t)(void *context, const char *severity, const char *finding);
 /* Verifies every invariant of the region. Returns the number of findings of severity "error";

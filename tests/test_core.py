@@ -26,8 +26,8 @@ def need(tool: str) -> None:
     pytest.skip(f"{tool} is not installed")
 
 
-def build(target: str, variant: str = "plain", cc: str = "gcc") -> Path:
-    out = BUILD / f"{variant}-{cc}-O2"
+def build(target: str, variant: str = "plain", cc: str = "gcc", flags: str = "") -> Path:
+    out = BUILD / f"{variant}-{cc}-O2{flags.replace('=', '').replace('-D', '-')}"
     done = subprocess.run(
         [
             "make",
@@ -38,6 +38,7 @@ def build(target: str, variant: str = "plain", cc: str = "gcc") -> Path:
             f"VARIANT={variant}",
             f"CC={cc}",
             f"OUT={out}",
+            f"CFLAGS={flags}",
             f"{out}/{target}",
         ],
         capture_output=True,
@@ -125,3 +126,23 @@ def test_eight_senders_of_100_000_messages_each():
     need("gcc")
     out = run(build("tool_bench"), "many", "--senders", "8", "--messages", "100000", "--bytes", "64")
     assert "800000 messages, exactly once, in order" in out
+
+
+@pytest.mark.timeout(300)
+def test_soak(tmp_path):
+    """Processes stopped, killed and started again over full inboxes, ledgers on disk; `make soak` for long."""
+    need("gcc")
+    out = run(
+        build("tool_soak"), "run", "--agents", "40", "--minutes", "0.2", "--kills", "30", "--dir", tmp_path / "ledgers"
+    )
+    assert "exactly once, in order, nothing lost" in out
+
+
+@pytest.mark.timeout(300)
+def test_wakes():
+    """Both sides asleep on one processor, stopped and continued, without the tick that would hide a lost wake-up;
+    `make wakes` for long."""
+    need("gcc")
+    out = run(build("tool_wakes", flags="-DCFN_NO_TICK"), "--minutes", "0.1")
+    assert "none lost" in out
+    assert "no safety tick" in out

@@ -123,6 +123,12 @@ static int fail_forked(void) {
                   "(Bus(name, agent=...)), handles do not survive a fork");
 }
 
+int cfn_bus_lost(const cfn_bus_t *bus) {
+  return cfn_fail(CFN_CORRUPT, 0, 0,
+                  "the file of bus '%s' was cut short under this process, and what was in it is lost; end the "
+                  "bus's agents, cfnshm destroy %s, and start again", bus->region->name, bus->region->name);
+}
+
 /* With the lock held; leaves it where the handle is of no use any more. */
 static int entered(cfn_bus_t *bus) {
   int r = CFN_OK;
@@ -132,9 +138,13 @@ static int entered(cfn_bus_t *bus) {
     r = cfn_fail(CFN_RETIRED, 0, 0, "bus '%s' was destroyed; opening it again makes a new one",
                  bus->region->name);
   } else if (cfn_load_acquire(&bus->actor.slot->id) != bus->id_word) {
-    r = cfn_fail(CFN_AGENT_FENCED, 0, 0,
-                 "this process was judged dead and its attachment recycled (was it restored from a "
-                 "checkpoint, or were its descriptors closed?); open the bus again");
+    if (cfn_region_lost(bus->region)) { /* it reads as zeroes */
+      r = cfn_bus_lost(bus);
+    } else {
+      r = cfn_fail(CFN_AGENT_FENCED, 0, 0,
+                   "this process was judged dead and its attachment recycled (was it restored from a "
+                   "checkpoint, or were its descriptors closed?); open the bus again");
+    }
   }
   if (r < 0) pthread_mutex_unlock(&bus->lock);
   return r;

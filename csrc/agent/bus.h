@@ -46,6 +46,8 @@ struct cfn_bus {
 int cfn_bus_enter(cfn_bus_t *bus);
 /* The same without waiting for another thread: CFN_AGAIN while one is inside. */
 int cfn_bus_try_enter(cfn_bus_t *bus);
+/* Fails with what there is to say of a region that was cut short. */
+int cfn_bus_lost(const cfn_bus_t *bus);
 /* Keeps the region mapped without holding the lock, from a call that has entered (and leaves) on. */
 int cfn_bus_hold(cfn_bus_t *bus);
 void cfn_bus_unhold(cfn_bus_t *bus);

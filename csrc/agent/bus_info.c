@@ -12,6 +12,8 @@ static void owner_waits(const cfn_region_t *r, uint32_t att, uint32_t mailbox,
   out->waiting = (uint8_t)(waiting >> 56);
   out->waiting_index = (uint32_t)waiting;
   if (waiting) out->waiting_since_wall_ns = cfn_load_relaxed(&slot->waiting_since);
+  bool agent = out->waiting == CFN_WAIT_SPACE || out->waiting == CFN_WAIT_RECEIPT || out->waiting == CFN_WAIT_REPLY;
+  if (agent && out->waiting_index < r->geo.config.agents) cfn_record_name(r, out->waiting_index, out->waiting_for);
 }
 
 static void fill_agent(cfn_bus_t *bus, uint32_t i, cfn_agent_info_t *out) {

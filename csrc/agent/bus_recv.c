@@ -327,6 +327,7 @@ static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, ui
     if (r == CFN_OK) r = look(bus, v);
     if (r == CFN_EMPTY && cfn_inbox_fenced(&bus->inbox)) r = CFN_AGENT_FENCED;
     if (r == CFN_AGENT_FENCED) r = lost_inbox(bus);
+    if (r < 0 && cfn_region_lost(bus->region)) r = cfn_bus_lost(bus);
     if (r != CFN_EMPTY) {
       cfn_bus_leave(bus);
       return r;

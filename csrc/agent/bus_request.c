@@ -9,6 +9,8 @@
 #include "agent/directory.h"
 #include "base/os.h"
 
+#define MOST_VAIN 1000u
+
 static cfn_pending_t *find_pending(cfn_bus_t *bus, uint64_t correlation) {
   cfn_pending_t *p = bus->pending;
   while (p && p->correlation != correlation) p = p->next;
@@ -90,7 +92,8 @@ static bool replies_there(cfn_bus_t *bus) {
   cfn_ring_t q = cfn_ring_of_replies(bus->region, bus->actor.me);
   uint64_t h = cfn_load_seq(q.head);
   uint64_t w = cfn_load_seq(cfn_ring_slot(&q, h));
-  return cfn_slot_lap(w) != cfn_ring_lap(&q, h) || cfn_slot_ref(w);
+  int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, h));
+  return ahead > 0 || (ahead == 0 && cfn_slot_ref(w)); /* what drain_replies gets anywhere with */
 }
 
 /* With the doorbell descriptor in use: unreadable when nothing is there, see bus_recv.c. */
@@ -161,9 +164,11 @@ static int64_t answer(cfn_bus_t *bus, uint64_t correlation, void *out, size_t ro
 int64_t cfn_bus_request_wait(cfn_bus_t *bus, const cfn_address_t *to, uint64_t correlation,
                              uint64_t deadline, void *out, size_t room) {
   int verdict = CFN_OK;
+  unsigned vain = 0;
   for (bool spun = false;;) {
     int64_t r = cfn_bus_enter(bus);
     if (r < 0) return r;
+    uint64_t was = cfn_load_seq(&bus->actor.slot->reply_head);
     r = answer(bus, correlation, out, room);
     if (r == CFN_EMPTY && !spun && cfn_load_relaxed(&bus->spin) && deadline) {
       spun = true;
@@ -177,6 +182,13 @@ int64_t cfn_bus_request_wait(cfn_bus_t *bus, const cfn_address_t *to, uint64_t c
     uint32_t armed = 0;
     if (r == CFN_EMPTY) armed = cfn_event_arm(bell);
     bool there = r == CFN_EMPTY && replies_there(bus);
+    /* There, and nothing can be taken out; or it comes and comes, and our time is over. */
+    if (there && (cfn_load_seq(&bus->actor.slot->reply_head) == was || cfn_deadline_passed(deadline))) vain++;
+    if (vain > MOST_VAIN) {
+      cfn_bus_leave(bus);
+      return cfn_fail(CFN_CORRUPT, 0, 0, "the words of this process's reply ring are damaged (cfnshm doctor); open "
+                                         "the bus again");
+    }
     if (r != CFN_EMPTY || there || verdict < 0 || cfn_deadline_passed(deadline)) {
       bool late = r == CFN_EMPTY && !there && verdict == CFN_OK;
       char name[CFN_NAME_BYTES];

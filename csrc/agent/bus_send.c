@@ -147,6 +147,7 @@ static int post(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64
       cfn_os_yield();
       continue;
     }
+    if (r == CFN_OK && cfn_region_lost(bus->region)) r = cfn_bus_lost(bus); /* into zeroes of our own */
     if (r == CFN_OK && s->waited) pass_on(s);
     if (r == CFN_OK && bus->mailbox && s->to)
       cfn_add_relaxed(&cfn_mailbox(bus->region, bus->mailbox - 1)->sent, n);

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/os.h"
+#include "cfnshm.h"
 
 /* Is the descriptor still the file it was opened as? (os.closerange and friends) */
 static bool still_file(const cfn_region_t *r, uint32_t file) {
@@ -230,4 +231,41 @@ int cfn_life_of_agent(cfn_region_t *r, uint32_t mailbox, uint32_t *attachment) {
     if (cfn_load_seq(&m->owner) == owner && cfn_load_seq(&m->consumer) == consumer) return life;
   }
   return CFN_LIFE_ALIVE;
+}
+
+int cfn_bus_in_use(const char *dir, const char *name, uint64_t *pid) {
+  char path[CFN_PATH_BYTES], file[32];
+  struct stat st;
+  *pid = 0;
+  int r = cfn_region_path(dir, name, path);
+  if (r < 0) return r;
+  int dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (dir_fd < 0 && errno == ENOENT) return cfn_fail(CFN_NO_BUS, 0, 0, "there is no bus at %s", path);
+  if (dir_fd < 0 || fstat(dir_fd, &st) != 0) {
+    r = cfn_fail_os("cannot look at %s", path);
+  } else if (cfn_region_here((uint64_t)st.st_dev, (uint64_t)st.st_ino)) {
+    *pid = (uint64_t)getpid();
+    r = 1;
+  }
+  for (uint32_t i = 0; r == 0 && i < CFN_MAX_ATTACHMENTS; i += CFN_LIVE_LOCKS_PER_FILE) {
+    file_name(i, file);
+    int fd = openat(dir_fd, file, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) continue;
+    r = fd < 0 ? -errno : cfn_os_lock_any(fd, pid);
+    if (fd >= 0) close(fd);
+    if (r < 0) {
+      errno = -r;
+      r = cfn_fail_os("cannot look at the life bytes in %s", path);
+    }
+  }
+  /* A process that was robbed of its byte is alive all the same. */
+  if (r == 0 && fstatat(dir_fd, "region", &st, AT_SYMLINK_NOFOLLOW) == 0) {
+    r = cfn_os_mapped_by((uint64_t)st.st_dev, (uint64_t)st.st_ino, pid);
+    if (r < 0) {
+      errno = -r;
+      r = cfn_fail_os("cannot look for processes that have %s mapped", path);
+    }
+  }
+  if (dir_fd >= 0) close(dir_fd);
+  return r;
 }

@@ -42,6 +42,8 @@ void cfn_os_identity(cfn_identity_t *out);
 /* Is the very process that `who` names (not a later one with its pid) still running, with the file
  * (dev, ino) mapped? 1 yes, 0 no or gone, -1 cannot be told from here (other pid namespace). */
 int cfn_os_process_maps(const cfn_identity_t *who, uint64_t dev, uint64_t ino);
+/* Which process of this user, other than this one, has the file mapped? 1 (`*pid` is one), 0, -errno. */
+int cfn_os_mapped_by(uint64_t dev, uint64_t ino, uint64_t *pid);
 void cfn_os_boot_id(char out[40]);
 
 /* ---- life tokens: POSIX byte locks ----
@@ -50,6 +52,7 @@ void cfn_os_boot_id(char out[40]);
 int cfn_os_lock_try(int fd, uint64_t byte);     /* 0 got it (or had it), -EAGAIN held by another */
 int cfn_os_lock_release(int fd, uint64_t byte);
 int cfn_os_lock_held(int fd, uint64_t byte);    /* 1 held by another process, 0 not, -errno */
+int cfn_os_lock_any(int fd, uint64_t *pid);     /* the same for any byte; *pid: who (0 = of another namespace) */
 
 /* ---- fork canary ----
  * A page that the kernel wipes in a forked child: a handle whose stamp is not on the page any more

@@ -109,8 +109,8 @@ void cfn_os_identity(cfn_identity_t *out) {
   *out = own.identity;
 }
 
-/* Does a maps file name this inode? What cannot be read counts for the living. */
-static bool maps_name(const char *path, uint64_t dev, uint64_t ino) {
+/* Does a maps file name this inode? -1: it cannot be read. */
+static int maps_name(const char *path, uint64_t dev, uint64_t ino) {
   char line[512];
   errno = 0;
   FILE *f = fopen(path, "re");
@@ -124,22 +124,22 @@ static bool maps_name(const char *path, uint64_t dev, uint64_t ino) {
   bool unread = f ? ferror(f) : true;
   int why = errno;
   if (f) fclose(f);
-  return found || (unread && why != ENOENT && why != ESRCH);
+  return found ? 1 : unread && why != ENOENT && why != ESRCH ? -1 : 0;
 }
 
 static int maps_contain(uint64_t pid, uint64_t dev, uint64_t ino) {
   char path[64];
   snprintf(path, sizeof path, "/proc/%llu/maps", (unsigned long long)pid);
-  if (maps_name(path, dev, ino)) return 1;
+  int found = maps_name(path, dev, ino);
+  if (found) return found;
   /* A first thread that has ended shows no memory while the others go on in it. */
   snprintf(path, sizeof path, "/proc/%llu/task", (unsigned long long)pid);
   DIR *tasks = opendir(path);
-  if (!tasks) return errno != ENOENT && errno != ESRCH;
-  bool found = false;
+  if (!tasks) return errno == ENOENT || errno == ESRCH ? 0 : -1;
   for (struct dirent *entry; !found && (entry = readdir(tasks));) {
     char task[sizeof path + sizeof entry->d_name + 8];
     snprintf(task, sizeof task, "%s/%s/maps", path, entry->d_name);
-    found = entry->d_name[0] != '.' && maps_name(task, dev, ino);
+    if (entry->d_name[0] != '.') found = maps_name(task, dev, ino);
   }
   closedir(tasks);
   return found;
@@ -163,10 +163,27 @@ int cfn_os_process_maps(const cfn_identity_t *who, uint64_t dev, uint64_t ino) {
       alive = who->time_ns != me.time_ns || start_time_of(path) == who->start_time;
     }
     /* exec keeps pid and start time but drops the mapping: such a process is gone for us */
-    if (alive) alive = maps_contain(who->pid, dev, ino);
+    if (alive) alive = maps_contain(who->pid, dev, ino) != 0; /* unreadable: the living get the doubt */
   }
   close(fd);
   return alive;
+}
+
+int cfn_os_mapped_by(uint64_t dev, uint64_t ino, uint64_t *pid) {
+  DIR *all = opendir("/proc");
+  if (!all) return -errno;
+  int found = 0;
+  for (struct dirent *entry; !found && (entry = readdir(all));) {
+    struct stat st;
+    uint64_t p = strtoull(entry->d_name, NULL, 10);
+    /* other users cannot have it: the file is 0600 */
+    if (p == 0 || p == (uint64_t)getpid() || fstatat(dirfd(all), entry->d_name, &st, 0) != 0 || st.st_uid != geteuid())
+      continue;
+    found = maps_contain(p, dev, ino) == 1; /* unreadable ones had their say by their life byte */
+    if (found) *pid = p;
+  }
+  closedir(all);
+  return found;
 }
 
 void cfn_os_boot_id(char out[40]) {
@@ -208,6 +225,13 @@ int cfn_os_lock_held(int fd, uint64_t byte) {
   struct flock lock;
   int r = lock_call(fd, F_GETLK, F_WRLCK, byte, &lock);
   return r < 0 ? r : lock.l_type != F_UNLCK;
+}
+
+int cfn_os_lock_any(int fd, uint64_t *pid) {
+  struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET}; /* from the start to the end, wherever that is */
+  if (fcntl(fd, F_GETLK, &lock) != 0) return -errno;
+  *pid = lock.l_type != F_UNLCK && lock.l_pid > 0 ? (uint64_t)lock.l_pid : 0;
+  return lock.l_type != F_UNLCK;
 }
 
 /* ---- fork canary ---- */

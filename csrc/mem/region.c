@@ -407,13 +407,21 @@ int cfn_region_dir(const cfn_region_t *region) {
   return fd;
 }
 
+bool cfn_region_here(uint64_t dir_dev, uint64_t dir_ino) {
+  table_enter();
+  const cfn_region_t *r = table;
+  while (r && !(r->dir_dev == dir_dev && r->dir_ino == dir_ino)) r = r->next;
+  pthread_mutex_unlock(&table_lock);
+  return r != NULL;
+}
+
 static int map_region(int fd, int dir_fd, const struct stat *st, const cfn_super_shm_t *super,
                       const cfn_geometry_t *g, const char *path, cfn_region_t **out) {
   struct stat dir;
   if (fstat(dir_fd, &dir) != 0) return cfn_fail_os("cannot look at %s", path);
   table_enter();
   cfn_region_t *r = table;
-  while (r && !(r->dev == st->st_dev && r->ino == st->st_ino && r->super.nonce == super->nonce))
+  while (r && !(r->dev == st->st_dev && r->ino == st->st_ino && r->super.nonce == super->nonce && !cfn_region_lost(r)))
     r = r->next;
   if (!r) {
     r = calloc(1, sizeof *r);
@@ -426,6 +434,7 @@ static int map_region(int fd, int dir_fd, const struct stat *st, const cfn_super
       return failed;
     }
     r->base = base;
+    r->lost = cfn_guard_begin(base, g->region_bytes);
     r->geo = *g;
     r->super = *super;
     r->dev = st->st_dev;
@@ -462,6 +471,7 @@ void cfn_region_close(cfn_region_t *region) {
           *p = region->next;
           break;
         }
+      cfn_guard_end(region->base);
       munmap(region->base, region->geo.region_bytes);
       for (unsigned i = 0; i < CFN_LIVE_FILES; i++)
         if (region->live_fd[i] >= 0) close(region->live_fd[i]);

@@ -22,6 +22,7 @@
 #include <pthread.h>
 #include <stddef.h>
 
+#include "base/guard.h"
 #include "mem/layout.h"
 
 #define CFN_PATH_BYTES 512
@@ -48,6 +49,7 @@ typedef struct cfn_region {
   char path[CFN_PATH_BYTES]; /* of the directory */
   int references;
   bool keep_mapped; /* a view into it may be alive: never unmap */
+  const cfn_a32 *lost; /* see cfn_region_lost() */
   struct cfn_region *next;
   /* life bytes this process holds: see agent/liveness.c */
   pthread_mutex_t live_lock;
@@ -111,6 +113,10 @@ void cfn_region_close(cfn_region_t *region);
 /* The directory's descriptor, opened anew if somebody closed it under us; -1 if the directory is gone. */
 int cfn_region_dir(const cfn_region_t *region);
 
+/* Has this process a region of this directory mapped? Then it may hold locks on files in it, which an open and
+ * close of them would drop. */
+bool cfn_region_here(uint64_t dir_dev, uint64_t dir_ino);
+
 /* Ends the bus: whoever is attached gets CFN_RETIRED at its next call or tick. */
 int cfn_region_destroy(cfn_region_t *region);
 /* The same without mapping, for a bus that cannot be attached (corrupt, other version). */
@@ -119,5 +125,8 @@ int cfn_region_destroy_path(const char *dir, const char *name);
 static inline bool cfn_region_retired(const cfn_region_t *r) {
   return cfn_load_acquire(&cfn_state(r)->state) == CFN_BUS_RETIRED;
 }
+
+/* Was its file cut short under us? Then what is mapped is zeroes of our own by now. */
+static inline bool cfn_region_lost(const cfn_region_t *r) { return cfn_load_acquire(r->lost); }
 
 #endif

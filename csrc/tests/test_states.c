@@ -374,6 +374,52 @@ static void event_left_waking(void) {
   }
 }
 
+/* What only a stray write can leave: repaired where it is proven to be nobody's, left alone otherwise. */
+static void repaired(void) {
+  t_case("repair of what is nobody's");
+  start();
+  CHECK_INT(put("b", 'x'), 0);
+  cfn_repair_t done;
+  CHECK_INT(cfn_bus_repair(a, &done), 0); /* nothing to do in a living bus */
+  CHECK_INT(done.reaped + done.chunks_freed + done.hints_mended + done.unproven, 0);
+  uint32_t vacant = r->geo.config.attachments - 1, lost[4];
+  for (uint32_t k = 0, n = 0; n < 4; k++)
+    if (cfn_own_state(cfn_load_seq(&cfn_chunk(r, k)->own)) == CFN_FREE) lost[n++] = k;
+  cfn_store_seq(&cfn_chunk(r, lost[0])->own, cfn_own_word(50, CFN_MINE, vacant));
+  cfn_store_seq(&cfn_chunk(r, lost[1])->own, cfn_own_word(60, CFN_DONE, cfn_bus_attachment(b)));
+  cfn_store_seq(&cfn_chunk(r, lost[2])->own, cfn_own_word(70, CFN_TAKEN, cfn_bus_attachment(b))); /* who lives */
+  cfn_store_seq(&cfn_chunk(r, lost[3])->own, cfn_own_word(80, 7, 3)); /* makes no sense */
+  for (uint32_t i = 0; i < r->geo.class_hint[1]; i++) cfn_store_seq(&cfn_hints(r)[i], 0);
+  CHECK_INT(cfn_region_check(r, NULL, NULL), 4);
+  CHECK_INT(cfn_bus_repair(a, &done), 0);
+  CHECK_INT(done.reaped, 0);
+  CHECK_INT(done.chunks_freed, 2);
+  CHECK_INT(done.unproven, 2);
+  CHECK(done.hints_mended > 10);
+  CHECK_INT(cfn_region_check(r, NULL, NULL), 2);
+  for (int i = 2; i < 4; i++) cfn_store_seq(&cfn_chunk(r, lost[i])->own, cfn_own_word(90, CFN_FREE, 0));
+  CHECK_INT(cfn_bus_repair(a, &done), 0);
+  CHECK_INT(done.hints_mended + done.unproven + done.chunks_freed, 2); /* the hints of those two */
+  t_check_region(a, true);
+  get(b, "x");
+
+  t_case("a chunk in a ring or announced is somebody's, whatever its word says");
+  CHECK_INT(put("b", 'y'), 0);
+  uint32_t k = cfn_slot_ref(cfn_load_seq(&cfn_lane_slots(r, (uint32_t)(box("b") - cfn_mailbox(r, 0)), CFN_LANE_NORMAL)[1]));
+  CHECK(k > 0);
+  uint64_t own = cfn_load_seq(&cfn_chunk(r, k - 1)->own);
+  cfn_store_seq(&cfn_chunk(r, k - 1)->own, cfn_own_word(cfn_own_ver(own), CFN_MINE, vacant)); /* its sender left */
+  cfn_store_seq(&cfn_chunk(r, lost[0])->own, cfn_own_word(95, CFN_MINE, vacant));
+  cfn_store_seq(&cfn_attachment(r, cfn_bus_attachment(b))->reg[CFN_REG_DRAIN], lost[0] + 1);
+  CHECK_INT(cfn_bus_repair(a, &done), 0);
+  CHECK_INT(done.chunks_freed, 0);
+  cfn_store_seq(&cfn_attachment(r, cfn_bus_attachment(b))->reg[CFN_REG_DRAIN], 0);
+  CHECK_INT(cfn_bus_repair(a, &done), 0);
+  CHECK_INT(done.chunks_freed, 1);
+  get(b, "y");
+  end();
+}
+
 int main(void) {
   t_guard(300);
   register_names_free();
@@ -388,6 +434,7 @@ int main(void) {
   dead_asker();
   lost_hints();
   event_left_waking();
+  repaired();
   t_passed("test_states");
   return 0;
 }

@@ -36,6 +36,7 @@ class AgentInfo:
         sent: messages sent under this name.
         waiting: what its process sleeps on: "" (it works), "inbox", "space", "chunks", "receipt",
             "reply", "agent".
+        waiting_for: the agent whose room, receipt or reply it waits for, or "".
         waiting_since: seconds since 1970, 0 if it does not wait.
         registered: seconds since 1970.
         readable: False if a text was half written at the moment (its writer died, or was writing).
@@ -55,6 +56,7 @@ class AgentInfo:
     capacity: dict[str, int] = field(hash=False)
     sent: int
     waiting: str
+    waiting_for: str
     waiting_since: float
     registered: float
     readable: bool
@@ -86,6 +88,7 @@ def from_core(info: Any) -> AgentInfo:
         capacity={name: info.capacity[i] for i, name in enumerate(LANE_NAMES)},
         sent=info.sent,
         waiting=WAITING[info.waiting] if info.waiting < len(WAITING) else "?",
+        waiting_for=text(info.waiting_for),
         waiting_since=info.waiting_since_wall_ns / 1e9,
         registered=info.registered_wall_ns / 1e9,
         readable=bool(info.readable),

@@ -261,6 +261,18 @@ class Bus(Requests):
         themselves."""
         return check(lib.cfn_bus_reap(self._handle))
 
+    def repair(self) -> dict[str, int]:
+        """Reaps, and beyond that gives back what is proven to be nobody's, as after a stray write.
+
+        Returns:
+            Counts: `reaped` dead processes, `chunks_freed` that nobody held or had announced, `hints_mended` of
+            free chunks that would not have been found, and `unproven`, chunks that look lost and may be
+            somebody's: they are left alone.
+        """
+        done = ffi.new("cfn_repair_t *")
+        check(lib.cfn_bus_repair(self._handle, done))
+        return {name: getattr(done, name) for name in ("reaped", "chunks_freed", "hints_mended", "unproven")}
+
     def check(self) -> list[tuple[str, str]]:
         """Verifies every invariant of the bus: a list of (severity, finding), empty if all is well.
         "warning" heals by itself or by `reap()`; "error" means damage."""

@@ -102,7 +102,7 @@ _cfnshm() {
       list) choices+=' --team --type' ;;
       ack | whoami | status | wait) ;;
       buses) choices='--dir --json --prune --help' ;;
-      doctor) choices='--bus --dir --json --reap --help' ;;
+      doctor) choices='--bus --dir --json --repair --remove --help' ;;
       demo) choices='--coordinators --workers --no-baseline --json --help' ;;
       version) choices='--json --help' ;;
       *) choices='' ;;

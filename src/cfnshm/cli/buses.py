@@ -46,7 +46,8 @@ def prune(found: dict[str, Any], directory: str | None) -> bool:
     if "problem" in found or found["attached"] or found["unread"]:
         return False
     try:
-        Bus(found["bus"], agent="", create=False, directory=directory).destroy_idle()
+        with Bus(found["bus"], agent="", create=False, directory=directory) as bus:
+            bus.destroy_idle()
     except errors.Error as error:  # somebody came meanwhile
         found["problem"] = str(error)
         return False

@@ -1,74 +1,210 @@
-"""`cfnshm doctor`: is this bus sound, who is dead, what is stuck and on what."""
+"""`cfnshm doctor`: is this bus sound, who is dead, what is leaked, what is stuck and on what; and what can be
+mended."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from .. import errors
+from .._core import check, ffi, lib
+from ..agents import AgentInfo
 from ..bus import Bus
+
+LONG_S = 5  # a wait that somebody should know of
 
 
 def run(arguments: argparse.Namespace) -> int:
-    with Bus(arguments.bus, agent="", create=False, directory=arguments.dir) as bus:
-        reaped = bus.reap() if arguments.reap else 0
+    if arguments.remove:
+        return remove(arguments.remove, arguments.dir, arguments.json)
+    try:
+        report = examine(arguments.bus, arguments.dir, arguments.repair)
+    except (errors.Corrupt, errors.VersionMismatch) as error:
+        report = unreadable(arguments.bus, arguments.dir, error)
+    if arguments.json:
+        print(json.dumps(report))
+    else:
+        _print(report)
+    return 0 if report["sound"] else 8
+
+
+def examine(name: str, directory: str | None, repair: bool) -> dict[str, Any]:
+    """What is found in a bus that can be opened, after the repair if one is wanted."""
+    with Bus(name, agent="", create=False, directory=directory) as bus:
+        repaired = bus.repair() if repair else None
         findings = bus.check()
         info = bus.info()
-        agents = bus.agents()
-    now = time.time()
-    stuck = [
-        f"agent '{a.name}' (process {a.owner_pid or a.reader_pid}) has waited {now - a.waiting_since:.0f} s "
-        f"for {_what(a.waiting)}"
-        for a in agents
-        if a.waiting in ("space", "chunks") and now - a.waiting_since > 5
-    ]
-    dead = [
+        agents = list(bus.agents())
+        report: dict[str, Any] = {
+            "bus": info["name"], "path": info["path"],
+            "errors": [text for severity, text in findings if severity == "error"],
+            "warnings": [text for severity, text in findings if severity != "error"],
+            "dead": _dead(agents), "stuck": _stuck(agents, time.time()), "repaired": repaired, "removed": False,
+            "agents": len(agents), "agents_capacity": info["agents_capacity"],
+            "attached": info["attached"] - 1, "bytes": info["bytes"], "counters": info["counters"],
+            "chunks": {str(size): [total - info["chunks_free"][size], total]
+                       for size, total in info["chunks"].items() if total},
+        }  # fmt: skip
+        report["sound"] = not report["errors"]
+        everybody_died = bool(agents) and all(agent.life == "dead" for agent in agents)
+        if repair and everybody_died and not report["attached"] and not any(agent.unread for agent in agents):
+            try:
+                bus.destroy_idle()
+                report["removed"] = True
+            except errors.AgentBusy:  # somebody came meanwhile
+                pass
+    return report
+
+
+def unreadable(name: str, directory: str | None, error: errors.Error) -> dict[str, Any]:
+    """What can be said of a bus that cannot be opened."""
+    holder = in_use(name, directory)
+    if holder is not None:
+        text = f"process {holder or 'of another container'} has it open; end it first"
+    else:
+        text = f"no living process has it open; cfnshm doctor --remove {name} removes it"
+    return {
+        "bus": name, "errors": [str(error), text], "warnings": [], "dead": [], "stuck": [], "repaired": None,
+        "removed": False, "sound": False, "code": error.code,
+    }  # fmt: skip
+
+
+def in_use(name: str, directory: str | None) -> int | None:
+    """The pid of a living process that has the bus open (0: one of another pid namespace), or None. The bus need
+    not be readable."""
+    pid = ffi.new("uint64_t *")
+    path = directory.encode() if directory else ffi.NULL
+    return int(pid[0]) if check(lib.cfn_bus_in_use(path, name.encode(), pid)) else None
+
+
+def remove(name: str, directory: str | None, as_json: bool) -> int:
+    """Removes a bus, readable or not, with all that is in it.
+
+    Raises:
+        errors.AgentBusy: a living process has it open.
+        errors.NoBus: there is none.
+    """
+    try:
+        with Bus(name, agent="", create=False, directory=directory) as bus:
+            bus.destroy_idle()
+    except (errors.Corrupt, errors.VersionMismatch, errors.SystemFailure) as error:
+        holder = in_use(name, directory)
+        if holder is not None:
+            raise errors.AgentBusy(
+                f"bus '{name}' cannot be opened ({error}), and living process {holder or 'of another container'} "
+                "has it open: end it first"
+            ) from error
+        path = directory.encode() if directory else ffi.NULL
+        check(lib.cfn_region_destroy_path(path, name.encode()))
+    if as_json:
+        print(json.dumps({"bus": name, "removed": True}))
+    else:
+        print(f"removed bus '{name}'")
+    return 0
+
+
+# ---- in words ----
+
+
+def _dead(agents: Sequence[AgentInfo]) -> list[str]:
+    return [
         f"agent '{a.name}' is dead (process {a.owner_pid or 'unknown'}), {a.unread} unread messages wait "
         "for a successor"
         for a in agents
         if a.life == "dead"
     ]
-    broken = [text for severity, text in findings if severity == "error"]
-    warnings = [text for severity, text in findings if severity != "error"]
-    report: dict[str, Any] = {
-        "bus": info["name"], "path": info["path"], "sound": not broken, "errors": broken,
-        "warnings": warnings, "dead": dead, "stuck": stuck, "reaped": reaped,
-        "agents": len(agents), "attached": info["attached"] - 1, "bytes": info["bytes"],
-        "counters": info["counters"],
-    }  # fmt: skip
-    if arguments.json:
-        print(json.dumps(report))
-    else:
-        _print(report, info)
-    return 8 if broken else 0
 
 
-def _what(waiting: str) -> str:
-    return {
-        "space": "room in a full inbox",
-        "chunks": "a free chunk: the bus is full of unread messages",
-    }.get(waiting, waiting)
+def _state(pid: int | None) -> str:
+    """The one letter of a process's state, or "" if it cannot be seen from here."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return ""
 
 
-def _print(report: dict[str, Any], info: dict[str, Any]) -> None:
-    print(
-        f"bus '{report['bus']}' at {report['path']}: {report['bytes'] / 2**20:.1f} MiB, "
-        f"{report['agents']} agents of {info['agents_capacity']}, {report['attached']} processes attached"
-    )
-    full = [
-        f"{size} B {total - info['chunks_free'][size]}/{total}"
-        for size, total in info["chunks"].items()
-        if total
+def _stuck(agents: Sequence[AgentInfo], now: float) -> list[str]:
+    by_name = {a.name: a for a in agents}
+    found = [
+        f"agent '{a.name}' is stopped (process {a.owner_pid}), {a.unread} unread; kill -CONT {a.owner_pid} lets "
+        "it go on"
+        for a in agents
+        if a.life == "alive" and a.owner_pid and _state(a.owner_pid) in ("T", "t")
     ]
-    print("chunks in use: " + ", ".join(full))
+    for a in agents:
+        since = now - a.waiting_since
+        if a.life == "alive" and a.waiting in ("space", "chunks", "reply", "receipt") and since > LONG_S:
+            on = by_name.get(a.waiting_for) if a.waiting_for else None
+            why = f", which is {on.life}" if on is not None and on.life != "alive" else ""
+            found.append(
+                f"agent '{a.name}' (process {a.owner_pid or a.reader_pid}) has waited {since:.0f} s for {_what(a)}{why}"
+            )
+    return found + _circles(by_name)
+
+
+def _circles(by_name: dict[str, AgentInfo]) -> list[str]:
+    """Agents that wait for each other in a ring: nothing but a timeout ends that."""
+    found, seen = [], set[str]()
+    for start in by_name:
+        way: list[str] = []
+        name: str | None = start
+        while name is not None and name not in way and name not in seen and name in by_name:
+            way.append(name)
+            agent = by_name[name]
+            name = agent.waiting_for or None
+        if name in way:
+            ring = way[way.index(name) :]
+            found.append("a circle: " + ", ".join(
+                f"'{one}' waits for '{by_name[one].waiting_for}' ({by_name[one].waiting})" for one in ring
+            ))  # fmt: skip
+        seen.update(way)
+    return found
+
+
+def _what(agent: AgentInfo) -> str:
+    target = f"'{agent.waiting_for}'"
+    return {
+        "space": f"room in the full inbox of {target}",
+        "chunks": "a free chunk: the bus is full of unread messages",
+        "reply": f"the answer of {target}",
+        "receipt": f"{target} to read or ack",
+    }[agent.waiting]
+
+
+def _print(report: dict[str, Any]) -> None:
+    if "bytes" in report:
+        print(
+            f"bus '{report['bus']}' at {report['path']}: {report['bytes'] / 2**20:.1f} MiB, {report['agents']} "
+            f"agents of {report['agents_capacity']}, {report['attached']} processes attached"
+        )
+        full = [f"{size} B {used}/{total}" for size, (used, total) in report["chunks"].items()]
+        print("chunks in use: " + ", ".join(full))
     for text in report["errors"]:
         print(f"ERROR    {text}")
     for kind in ("dead", "stuck", "warnings"):
         for text in report[kind]:
             print(f"{kind.rstrip('s'):8} {text}")
-    if report["reaped"]:
-        print(f"recycled what {report['reaped']} dead processes left")
+    done = report["repaired"]
+    if done:
+        _print_repair(done)
     elif any("not recycled" in text for text in report["warnings"]):
-        print("cfnshm doctor --reap recycles what the dead left (the next shortage does it by itself)")
+        print("cfnshm doctor --repair recycles what the dead left (the next shortage does it by itself)")
+    if report["removed"]:
+        print("removed the bus: all of its agents had died, and nothing was unread")
+    elif done and report["errors"]:
+        print(f"what is left cannot be mended under its agents: end them, then cfnshm doctor --remove {report['bus']}")
     print("sound" if report["sound"] else "DAMAGED: see ERROR lines")
+
+
+def _print_repair(done: dict[str, int]) -> None:
+    said = [
+        f"recycled what {done['reaped']} dead processes left" if done["reaped"] else "",
+        f"freed {done['chunks_freed']} chunks that were nobody's" if done["chunks_freed"] else "",
+        f"made {done['hints_mended']} free chunks findable again" if done["hints_mended"] else "",
+        f"left {done['unproven']} chunks alone that look lost and may be somebody's" if done["unproven"] else "",
+    ]
+    print("; ".join(text for text in said if text) or "nothing to repair")
