@@ -53,6 +53,12 @@ int cfn_bus_hold(cfn_bus_t *bus);
 void cfn_bus_unhold(cfn_bus_t *bus);
 static inline void cfn_bus_leave(cfn_bus_t *bus) { pthread_mutex_unlock(&bus->lock); }
 
+/* Is there an answer in the reply ring? */
+bool cfn_bus_replies_there(cfn_bus_t *bus);
+/* Found nothing: makes the doorbell descriptor (if it is in use) unreadable, and readable again if something came
+ * meanwhile. Lock held. */
+void cfn_bus_rest_fifo(cfn_bus_t *bus, int replies);
+
 /* Sleeps on an event that was armed (and whose condition was looked at again after that). Called with
  * the lock held, returns WITHOUT it: it is never held across a wait. `counterpart` is the agent whose death ends the wait, or NULL. CFN_OK: look again;
  * CFN_TIMEOUT: look once more, then say so; CFN_INTERRUPTED; or why waiting makes no sense. */

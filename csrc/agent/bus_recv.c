@@ -134,15 +134,10 @@ static cfn_event_shm_t *bell_of(cfn_bus_t *bus, int replies, cfn_doorbell_t *bel
 }
 
 static bool something_there(cfn_bus_t *bus, int replies) {
-  if (!replies) return cfn_inbox_ready(&bus->inbox, CFN_ALL_LANES);
-  cfn_ring_t q = cfn_ring_of_replies(bus->region, bus->actor.me);
-  uint64_t h = cfn_load_seq(q.head);
-  uint64_t w = cfn_load_seq(cfn_ring_slot(&q, h));
-  return cfn_slot_lap(w) != cfn_ring_lap(&q, h) || cfn_slot_ref(w);
+  return replies ? cfn_bus_replies_there(bus) : cfn_inbox_ready(&bus->inbox, CFN_ALL_LANES);
 }
 
-/* Found nothing: make the descriptor unreadable, and readable again if something came meanwhile. */
-static void fifo_rest(cfn_bus_t *bus, int replies) {
+void cfn_bus_rest_fifo(cfn_bus_t *bus, int replies) {
   if (bus->fifo[replies] < 0) return;
   cfn_doorbell_t bell;
   cfn_event_arm_fifo(bell_of(bus, replies, &bell));
@@ -169,7 +164,7 @@ int cfn_bus_fileno(cfn_bus_t *bus, int replies) {
       r = cfn_fail_os("cannot open the doorbell of '%s'", bus->agent);
     } else {
       bus->fifo[replies] = fd;
-      fifo_rest(bus, replies);
+      cfn_bus_rest_fifo(bus, replies);
     }
   }
   if (r == CFN_OK) r = bus->fifo[replies];
@@ -341,7 +336,7 @@ static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, ui
       continue;
     }
     cfn_slab_tell(bus->region, &bus->inbox.freed);
-    fifo_rest(bus, 0);
+    cfn_bus_rest_fifo(bus, 0);
     if (cfn_deadline_passed(deadline)) {
       cfn_fail(CFN_EMPTY, 0, 0, "no message for '%s'", bus->agent);
       cfn_bus_leave(bus);

@@ -88,20 +88,12 @@ static void drain_replies(cfn_bus_t *bus) {
   if (any) cfn_event_ring_futex(&bus->actor.slot->reply_space);
 }
 
-static bool replies_there(cfn_bus_t *bus) {
+bool cfn_bus_replies_there(cfn_bus_t *bus) {
   cfn_ring_t q = cfn_ring_of_replies(bus->region, bus->actor.me);
   uint64_t h = cfn_load_seq(q.head);
   uint64_t w = cfn_load_seq(cfn_ring_slot(&q, h));
   int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(&q, h));
   return ahead > 0 || (ahead == 0 && cfn_slot_ref(w)); /* what drain_replies gets anywhere with */
-}
-
-/* With the doorbell descriptor in use: unreadable when nothing is there, see bus_recv.c. */
-static void rest_fifo(cfn_bus_t *bus) {
-  if (bus->fifo[1] < 0) return;
-  cfn_event_arm_fifo(&bus->actor.slot->reply_bell);
-  if (!replies_there(bus)) cfn_os_fifo_drain(bus->fifo[1]);
-  if (replies_there(bus)) cfn_os_fifo_ring(bus->fifo[1]);
 }
 
 int cfn_bus_request(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
@@ -141,7 +133,7 @@ void cfn_bus_request_end(cfn_bus_t *bus, uint64_t correlation) {
 /* The answer, if it has come: bytes, or CFN_EMPTY. Lock held. */
 static int64_t answer(cfn_bus_t *bus, uint64_t correlation, void *out, size_t room) {
   drain_replies(bus);
-  rest_fifo(bus);
+  cfn_bus_rest_fifo(bus, 1);
   cfn_pending_t *p = find_pending(bus, correlation);
   if (!p) return cfn_fail(CFN_INVALID, 0, 0, "no such request is pending");
   if (!p->wire) return CFN_EMPTY;
@@ -181,7 +173,7 @@ int64_t cfn_bus_request_wait(cfn_bus_t *bus, const cfn_address_t *to, uint64_t c
     cfn_event_shm_t *bell = &bus->actor.slot->reply_bell;
     uint32_t armed = 0;
     if (r == CFN_EMPTY) armed = cfn_event_arm(bell);
-    bool there = r == CFN_EMPTY && replies_there(bus);
+    bool there = r == CFN_EMPTY && cfn_bus_replies_there(bus);
     /* There, and nothing can be taken out; or it comes and comes, and our time is over. */
     if (there && (cfn_load_seq(&bus->actor.slot->reply_head) == was || cfn_deadline_passed(deadline))) vain++;
     if (vain > MOST_VAIN) {

@@ -11,7 +11,6 @@
 
 #include "agent/directory.h"
 #include "agent/liveness.h"
-#include "base/hash.h"
 #include "cfnshm.h"
 
 #define LOOKS 3
@@ -35,12 +34,8 @@ __attribute__((format(printf, 3, 4))) static void say(checking_t *c, const char 
   if (c->report) c->report(c->context, severity, text);
 }
 
-static void check_super(checking_t *c) {
-  cfn_super_shm_t now;
-  memcpy(&now, c->r->base, sizeof now);
-  if (now.crc != cfn_crc32c(&now, offsetof(cfn_super_shm_t, crc)) ||
-      memcmp(&now.config, &c->r->super.config, sizeof now.config) != 0 ||
-      now.nonce != c->r->super.nonce)
+static void check_super(checking_t *c) { /* our copy was checked when it was made */
+  if (memcmp(c->r->base, &c->r->super, sizeof c->r->super) != 0)
     say(c, "error", "the header was changed after the bus was created");
 }
 

@@ -4,13 +4,14 @@
  *          of csrc/agent/bus_request.c, reap_chunk and reap_replies of csrc/agent/reap.c with cfn_ring_retire_lap and
  *          cfn_ring_retire, cfn_recycle under LEAVING by the holder of the life byte (who leaves, or joins where a dead one was),
  *          join of csrc/agent/attach.c.
- * ACTORS   asker in attachment 0, life 1, and the process that is in it after that, life 2; answerers 1 and 2 (attachments 1 and
+ * ACTORS   asker in attachment 0, life 1, and the process that has it after that, life 2; answerers 1 and 2 (attachments 1 and
  *          2, N1 answers for life 1, N2 for life 2, which it learns of when it is LIVE); reaper 4, which lives, and reaper 3
  *          (NREAP = 2; may leave after any pass).  STALE: a reaper more, of a life before life 1, which stopped before it looked at
  *          rlap and goes on at any time (in attachment 3).
- * DIES     life 1 (D0; D0 = 2: only between two answers), life 2 (DJ) before it is LIVE and while it leaves, answerer 1 (D1), reaper 3 (DR), at every step; everybody may
- *          be stopped for any time.  LEAVE: a life may leave when it likes.  JOIN: the next process may take the life byte before
- *          anybody has called the slot VACANT, and recycles it itself.
+ * DIES     life 1 (D0; D0 = 2: only between two answers), life 2 (DJ) before it is LIVE, either of them while it leaves (DJ),
+ *          answerer 1 (D1), reaper 3 (DR), at every step; everybody may be stopped for any time.  LEAVE: a life may leave between
+ *          two answers.  JOIN: the next process may take the life byte before anybody has called the slot VACANT, and then
+ *          recycles it itself.
  * PROPERTY 1. An answer is handed only to the life it was for, at most once; an answer for a life that stays to the end, exactly once.
  *          2. A commit falls into the ring of the life it was meant for; a reaper takes out only answers of the life it reaps.
  *          3. A chunk is in one slot at most, never freed while a slot names it, never twice; at the end all are FREE, though any
@@ -373,6 +374,7 @@ NEXT:
 LOST:
   STEP( reg[att] = 0 );
 OVER:
+  if :: stale -> goto DIE :: else fi;
   d = 0; word = 0; w = 0; k = 0; i = 0; lap = 0; pass = 0; o = 0; r = 0; emptied = false;
   goto NEXT;
 DIE:

@@ -3,6 +3,7 @@
  * Without arguments: every scenario, exhaustively within its small limits, then by random seeds, then with
  * weak memory, for about a minute. --seconds S shares S seconds among the scenarios and raises the limits
  * until the time is over; --weak alone runs only with weak memory. */
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,8 @@ int main(int argc, char **argv) {
       return 2;
     }
   }
+  mallopt(M_MMAP_THRESHOLD, 1 << 30); /* every run allocates and frees the same: no system calls for it */
+  mallopt(M_TRIM_THRESHOLD, 1 << 30);
   create();
   atexit(destroy);
   signal(SIGINT, on_signal);

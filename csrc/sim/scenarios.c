@@ -500,6 +500,146 @@ static void come_and_go(int me) {
 }
 static void reap(int me) { cfn_bus_reap(bus[me]); }
 
+/* ---- an agent is removed under its reader ---- */
+
+static void setup_remove_read(void) {
+  setup_steal(); /* 0 and 2 act as the reader, two messages wait */
+  cfn_bus_close(bus[2]);
+  bus[2] = sim_open(2, NULL);
+}
+static void ack_late(int me) { /* takes both, then acks the second first */
+  uint64_t token[2] = {0, 0};
+  int n = 0;
+  while (n < 2 && take(me, bus[me], &token[n], 0) > 0) n++;
+  for (int i = n; i-- > 0;) cfn_bus_ack(bus[me], &token[i], 1);
+}
+static void remove_by_force(int me) {
+  uint64_t dropped;
+  cfn_address_t at;
+  int r = cfn_bus_unregister(bus[me], "reader", CFN_FORCE, &dropped);
+  sim_note("  process %d unregistered: %s", me, cfn_error_name(r));
+  cfn_bus_register(bus[me], "other", NULL, &at, NULL);
+}
+static void verify_remove_read(void) {
+  L.told[8] = L.told[9] = L.told[11] = 0; /* dropped or not, nobody promised */
+  audit("other");
+}
+
+/* ---- many sleepers, many ringers, nothing else ---- */
+
+static cfn_a64 *condition(int me) { return &cfn_state(cfn_bus_region(bus[me]))->fence; }
+static cfn_event_shm_t *rung(int me) { return &cfn_state(cfn_bus_region(bus[me]))->registry.event; }
+static uint64_t rings_before;
+
+static void setup_event(void) {
+  begin();
+  for (int p = 0; p < 5; p++) bus[p] = sim_open(p, NULL);
+  rings_before = cfn_load_seq(condition(0));
+}
+/* Sleeps until it has been rung `times` times. */
+static void sleep_until(int me, uint64_t times) {
+  for (;;) {
+    if (cfn_load_seq(condition(me)) >= rings_before + times) return;
+    uint32_t armed = cfn_event_arm(rung(me));
+    if (cfn_load_seq(condition(me)) >= rings_before + times) return;
+    cfn_event_sleep(rung(me), armed, UINT64_C(1000000000));
+  }
+}
+static void sleep_for_one(int me) { sleep_until(me, 1); }
+static void sleep_for_two(int me) { sleep_until(me, 2); }
+static void sleep_for_three(int me) { sleep_until(me, 3); }
+static void ring_it(int me) {
+  cfn_add_seq(condition(me), 1);
+  cfn_event_ring_futex(rung(me));
+}
+static void ring_it_twice(int me) {
+  ring_it(me);
+  ring_it(me);
+}
+static void verify_event(void) { audit(NULL); }
+
+/* ---- two want to be the owner of one name ---- */
+
+static int owners;
+static uint64_t owner_inc[SIM_PROCESSES];
+
+static void setup_owners(void) {
+  begin();
+  owners = 0;
+  memset(owner_inc, 0, sizeof owner_inc);
+  for (int p = 0; p < 3; p++) bus[p] = sim_open(p, NULL);
+}
+static void own(int me) {
+  uint64_t inc;
+  int owner;
+  int r = cfn_bus_act_as(bus[me], "name", NULL, CFN_ACT_OWN, &inc, &owner);
+  sim_note("  process %d: %s, owner %d of incarnation %d", me, cfn_error_name(r), owner, (int)inc);
+  if (r == CFN_OK && owner) {
+    owners++;
+    owner_inc[me] = inc;
+    for (int p = 0; p < SIM_PROCESSES; p++) SIM_CHECK(p == me || owner_inc[p] != inc); /* each has its own number */
+  }
+}
+static void own_and_leave(int me) {
+  own(me);
+  cfn_bus_close(bus[me]);
+  bus[me] = NULL;
+}
+/* Nobody leaves: one is the owner. */
+static void verify_one_owner(void) {
+  SIM_CHECK(sim_anyone_killed() || owners == 1);
+  audit(NULL);
+}
+static void verify_owners(void) { audit(NULL); }
+
+/* ---- an answer for one who has left, into a slot that another has by now ---- */
+
+static void ask_and_leave(int me) {
+  cfn_address_t at;
+  static const uint8_t question[] = {8};
+  cfn_outgoing_t m = {.body = question, .body_bytes = sizeof question};
+  uint64_t correlation;
+  if (cfn_bus_find(bus[me], "server", &at) == CFN_OK)
+    cfn_bus_request(bus[me], &at, CFN_LANE_NORMAL, &m, 0, &correlation);
+  cfn_bus_close(bus[me]);
+  bus[me] = NULL;
+}
+static void attach_and_look(int me) {
+  cfn_bus_t *mine = sim_open(me, NULL);
+  SIM_CHECK(!cfn_bus_replies_there(mine)); /* it asked nothing */
+  cfn_bus_close(mine);
+}
+static void setup_request_life(void) {
+  setup_request();
+  /* The next to attach looks at the asker's slot first. */
+  cfn_store_seq(&cfn_state(cfn_bus_region(bus[0]))->attach_hint, cfn_bus_attachment(bus[1]));
+}
+
+/* ---- a status is written while it is read ---- */
+
+static void setup_profile(void) {
+  begin();
+  for (int p = 0; p < 3; p++) bus[p] = sim_open(p, NULL);
+  cfn_address_t at;
+  SIM_CHECK(cfn_bus_register(bus[0], "name", NULL, &at, NULL) == CFN_OK);
+}
+static void describe(int me) {
+  static const char *const texts[] = {"the first status, of several words", "the second: of several other words"};
+  cfn_profile_t profile = {{NULL, NULL, NULL, NULL, texts[me % 2]}};
+  SIM_CHECK(cfn_bus_set_profile(bus[me], "name", &profile) == CFN_OK);
+}
+static void read_description(int me) {
+  cfn_address_t at;
+  cfn_agent_info_t info;
+  for (int i = 0; i < 2; i++) {
+    SIM_CHECK(cfn_bus_find(bus[me], "name", &at) == CFN_OK && cfn_bus_agent_info(bus[me], &at, &info) == CFN_OK);
+    const char *text = info.text[CFN_TEXT_STATUS]; /* whole, or not to be had just now */
+    SIM_CHECK(!*text || !strcmp(text, "the first status, of several words") ||
+              !strcmp(text, "the second: of several other words"));
+  }
+}
+static void verify_profile(void) { audit(NULL); }
+
 #define ALL 7u
 const sim_scenario_t sim_scenarios[] = {
     {"send", setup_two, {read_two, send_one, send_one}, verify_reader, 0, false, {2, 0, 0, 0}},
@@ -530,6 +670,14 @@ const sim_scenario_t sim_scenarios[] = {
     {"remove-reuse-read", setup_reuse, {remove_plainly, reuse_and_read}, verify_reuse, 0, false, {2, 0, 0, 0}},
     {"request", setup_request, {serve, ask}, verify_request, 0, false, {2, 0, 0, 0}},
     {"request-killed", setup_request, {serve, ask}, verify_request, 3, true, {1, 1, 0, 0}},
+    {"remove-read", setup_remove_read, {ack_late, send_third, remove_by_force}, verify_remove_read, 0, false, {2, 0, 0, 0}},
+    {"remove-read-killed", setup_remove_read, {ack_late, send_third, remove_by_force}, verify_remove_read, ALL, true, {1, 1, 0, 0}},
+    {"event", setup_event, {sleep_for_one, sleep_for_two, sleep_for_three, ring_it, ring_it_twice}, verify_event, 0, false, {1, 0, 1, 0}},
+    {"owners", setup_owners, {own, own}, verify_one_owner, 0, false, {2, 0, 0, 0}},
+    {"owners-killed", setup_owners, {own, own_and_leave, own}, verify_owners, ALL, true, {1, 1, 0, 0}},
+    {"request-life", setup_request_life, {serve, ask_and_leave, attach_and_look}, verify_request, 0, true, {2, 0, 0, 0}},
+    {"request-life-killed", setup_request_life, {serve, ask_and_leave, attach_and_look}, verify_request, ALL, true, {1, 1, 0, 0}},
+    {"profile", setup_profile, {describe, describe, read_description}, verify_profile, 0, false, {2, 0, 0, 0}},
     {"life", setup_life, {leave_with_mail, reap, come_and_go}, verify_reader, 0, false, {2, 0, 0, 0}},
     {"life-killed", setup_life, {leave_with_mail, reap, come_and_go}, verify_reader, 5, true, {1, 1, 0, 0}},
 };
