@@ -19,6 +19,8 @@ help:
 	@echo "make sim        the core under a simulated kernel, SIM_SECONDS=60"
 	@echo "make soak       $(AGENTS) processes stopped, killed and started again for MINUTES=$(MINUTES), with ledgers"
 	@echo "make wakes      wake-ups on one processor without the safety tick, for MINUTES=$(MINUTES)"
+	@echo "make fuzz       libFuzzer changes words of a bus under its users, for MINUTES=$(MINUTES); needs clang"
+	@echo "make coverage   branches of the C core that the C tests take"
 	@echo "make lint       ruff, mypy, compiler warnings of gcc and clang"
 	@echo "make install    the package into $(VENV)"
 	@echo "make wheel      a wheel in dist/"
@@ -45,7 +47,10 @@ verify: $(STAMP)
 	$(MAKE) -s -C csrc all
 	build/c/plain-gcc-O2/test_step --all
 	build/c/plain-gcc-O2/test_step_life --all
+	build/c/plain-gcc-O2/test_step_pairs --seconds 1800
 	for opt in -O0 -O3; do $(MAKE) -s -C csrc OPT=$$opt all && build/c/plain-gcc$$opt/test_step --all || exit 1; done
+	if command -v clang >/dev/null; then $(MAKE) -s -C csrc CC=clang all && build/c/plain-clang-O2/test_step --all; fi
+	$(MAKE) soak wakes fuzz
 	build/c/plain-gcc-O2/cfnsim --seconds $(SIM_SECONDS)
 	$(PYTHON) csrc/mutants/run.py --slow --table csrc/mutants/table.md
 	$(PYTHON) csrc/models/run.py --profile full
@@ -76,9 +81,26 @@ wakes:
 	@echo "make wakes MINUTES=$(MINUTES), commit $$(git rev-parse --short HEAD 2>/dev/null || echo unknown), Linux $$(uname -r), $$(nproc) processors"
 	@build/c/plain-gcc-O2-CFN_NO_TICK/tool_wakes --minutes $(MINUTES)
 
+fuzz:
+	@$(MAKE) -s -C csrc VARIANT=asan CC=clang ../build/c/asan-clang-O2/fuzzer
+	@mkdir -p build/corpus
+	build/c/asan-clang-O2/fuzzer -max_total_time=$$(( $(MINUTES) * 60 )) -max_len=2048 -timeout=20 -print_final_stats=1 build/corpus
+
+# Children that are killed count nothing; what is in csrc/sim and csrc/tests is not counted.
+COV := build/c/cov-gcc-O0
+coverage: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check gcovr
+	@$(MAKE) -s -C csrc VARIANT=cov OPT=-O0 all
+	@find $(COV) -name '*.gcda' -delete
+	@for t in $(COV)/test_*[!.o]; do echo "$$t"; case $$t in *step*) $$t --seconds 20;; *) $$t;; esac >/dev/null || exit 1; done
+	@$(COV)/cfnsim --seconds $(SIM_SECONDS) >/dev/null
+	@folder=$$(mktemp -d) && $(COV)/tool_soak run --agents 20 --minutes 0.1 --dir $$folder/ledgers >/dev/null && rm -rf $$folder
+	@cd csrc && ../$(BIN)/gcovr -r . ../$(COV) --gcov-ignore-parse-errors=all --txt-metric branch --exclude-throw-branches \
+	  -f base/ -f mem/ -f sync/ -f msg/ -f agent/
+
 lint: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[lint]'
-	$(BIN)/ruff check src tests benchmarks examples setup.py csrc/models
+	$(BIN)/ruff check src tests benchmarks examples setup.py csrc/models csrc/mutants
 	$(BIN)/mypy
 	$(MAKE) -s -C csrc all
 	@if command -v clang >/dev/null; then $(MAKE) -s -C csrc CC=clang all; fi
@@ -90,4 +112,4 @@ wheel: $(STAMP)
 clean:
 	rm -rf build dist $(VENV) src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test bench verify test-c test-asan test-tsan models sim soak wakes lint wheel clean
+.PHONY: help install demo test bench verify test-c test-asan test-tsan models sim soak wakes fuzz coverage lint wheel clean

@@ -6,8 +6,8 @@
  *          reap_creation; re-use of records and of a dead creator's attachment.  Both names have the same place in the table: every
  *          probe begins at word 0.
  * ACTORS   creators 0 and 1 (attachments 0 and 1, N0 and N1 creations of name 0 each), remover (attachment 2, removes one OPEN
- *          record that it found at any time before; none with REM=0, two with REM=2: steal), NREAP reapers (the second may leave after any pass), a new
- *          process in attachment 0 (REUSE), a lookup of name 0 (FINDER).
+ *          record that it found at any time before; none with REM=0, two with REM=2, as after a steal), NREAP reapers (the second
+ *          may leave after any pass), a new process in attachment 0 (REUSE), a lookup of name 0 (FINDER).
  * DIES     creators (D0, D1) and remover (D2) at every step, also within finish; everybody may be stopped for any time.
  * PROPERTY 1. At most one record of a name is OPEN.
  *          2. What insert says is true: "taken" exactly if the record became FAIL, which it does only while another record of the
@@ -195,7 +195,7 @@ FINISHED:
   rec = 0; nm = 0; n = 0; at = NIL; room = NIL; aw = 0; rw = 0; was = 0; taken = false
 }
 
-/* creates name nm0 x times */
+/* creates name 0, x times */
 proctype creator(byte att; byte x; bool mortal)
 { byte i = 0, mine = 0; short w = 0; FINISH_VARS;
 CLAIM:

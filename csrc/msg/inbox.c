@@ -209,7 +209,8 @@ static int lease_start(cfn_inbox_t *in, unsigned lane, uint64_t position, uint32
       move_head(in, lane);
       return CFN_AGAIN;
     }
-    while (cfn_frame_acked(cfn_chunk(r, k), l->next)) l->next++;
+    /* Bounded: a reader that was stolen from may set the last bit after frame_whole looked. */
+    while (l->next < l->count && cfn_frame_acked(cfn_chunk(r, k), l->next)) l->next++;
   }
   in->lane[lane].current = i + 1;
   return CFN_OK;

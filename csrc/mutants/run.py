@@ -30,8 +30,20 @@ from made import Made, mutants
 from named import NAMED, WEAK, Mutant
 
 CSRC = Path(__file__).resolve().parent.parent
-QUICK = ["test_messages", "test_states", "test_mended", "test_attach", "test_hostile", "test_threads", "test_liveness",
-         "test_frame_stolen"]  # fmt: skip
+# The scenarios of cfnsim in which a file's mutants show; all of them for the others.
+SCENARIOS = {
+    "mem/slab": "send*,read-killed,full*,life*", "sync/event": "event,send*,full*,request*",
+    "msg/ring": "remove*,request*,life*,send*", "msg/inbox": "steal*,frame*,full*,read-killed,heirs*,remove-read*",
+    "msg/outbox": "send*,full*", "msg/envelope": "frame*,steal*", "agent/directory": "names*,remove-reuse*",
+    "agent/registry": "remove*,owners*,heirs*,names*,profile", "agent/attach": "life*,request-life*,owners*",
+    "agent/reap": "life*,read-killed,names-killed,remove*,request*,full-killed", "agent/liveness": "life*,heirs*,owners*",
+    "agent/bus_send": "full*,send*,request*", "agent/bus_recv": "steal*,full*,heirs*,remove-read*,send*",
+    "agent/bus_request": "request*",
+}
+QUICK = [
+    "test_wakeups", "test_records", "test_messages", "test_states", "test_mended", "test_attach", "test_threads",
+    "test_frame_stolen", "test_hostile", "test_liveness", "test_syscalls",
+]  # fmt: skip
 SLOW = [["test_step_pairs", "--seconds", "16"], ["test_step", "--seconds", "45"], ["test_step_life", "--seconds", "30"]]
 
 
@@ -73,13 +85,14 @@ def red_named(work: Path, mutant: Mutant, seconds: float) -> str:
 
 
 def red_made(work: Path, mutant: Made, quick: list[str], seconds: float, slow: bool) -> str:
+    scenarios = [o for s in [SCENARIOS.get(mutant.file.rpartition(".")[0])] if s for o in ("--scenario", s)]
     if mutant.weak:  # the processor here does not reorder enough to show it: the simulator does
-        why = fails([work / "build" / "cfnsim", "--weak", "--seconds", seconds], 10 * seconds + 60)
+        why = fails([work / "build" / "cfnsim", "--weak", *scenarios, "--seconds", seconds], 10 * seconds + 60)
         return f"cfnsim --weak: {why}" if why else ""
     for name in quick:
         if why := fails([work / "build" / name], 60):
             return f"{name}: {why}"
-    if why := fails([work / "build" / "cfnsim", "--seconds", seconds], 10 * seconds + 60):
+    if why := fails([work / "build" / "cfnsim", *scenarios, "--seconds", seconds], 10 * seconds + 60):
         return f"cfnsim: {why}"
     if slow and not build(work, [command[0] for command in SLOW if (CSRC / "tests" / f"{command[0]}.c").exists()]):
         for command in SLOW:

@@ -1,4 +1,4 @@
-/* cfnsim [--seconds S] [--scenario NAME] [--limits P,K,S,W] [--decisions LIST] [--seed N] [--seeds N] [--weak]
+/* cfnsim [--seconds S] [--scenario NAME,NAME*] [--limits P,K,S,W] [--decisions LIST] [--seed N] [--seeds N] [--weak]
  *
  * Without arguments: every scenario, exhaustively within its small limits, then by random seeds, then with
  * weak memory, for about a minute. --seconds S shares S seconds among the scenarios and raises the limits
@@ -29,6 +29,16 @@ static void create(void) {
   uint64_t bytes = r->geo.region_bytes;
   cfn_bus_free(bus);
   sim_begin(base, bytes);
+}
+
+/* Is the scenario among those asked for: names with commas between, a star at the end stands for anything? */
+static bool asked_for(const char *list, const char *name) {
+  for (const char *p = list; p && *p; p += strcspn(p, ","), p += *p == ',') {
+    size_t n = strcspn(p, ",");
+    bool open = p[n - 1] == '*';
+    if (open ? !strncmp(p, name, n - 1) : !strncmp(p, name, n) && !name[n]) return true;
+  }
+  return !list;
 }
 
 static void show(const char *how, const sim_scenario_t *s, sim_limits_t l, sim_result_t r) {
@@ -73,11 +83,12 @@ int main(int argc, char **argv) {
   atexit(destroy);
   signal(SIGINT, on_signal);
   signal(SIGTERM, on_signal);
-  double each = (seconds > 0 ? seconds : 60) / (only ? 1 : sim_scenario_count) / 3;
-  int found = 0;
+  int found = 0, wanted = 0;
+  for (int i = 0; i < sim_scenario_count; i++) wanted += asked_for(only, sim_scenarios[i].name);
+  double each = (seconds > 0 ? seconds : 60) / (wanted ? wanted : 1) / 3;
   for (int i = 0; i < sim_scenario_count; i++) {
     const sim_scenario_t *s = &sim_scenarios[i];
-    if (only && strcmp(only, s->name)) continue;
+    if (!asked_for(only, s->name)) continue;
     found++;
     if (decisions) {
       sim_replay(s, limits, decisions);

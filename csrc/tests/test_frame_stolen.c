@@ -2,6 +2,7 @@
  * is whole), and before its CAS own -> DONE an operator steals: the thief finds every bit set and makes
  * the frame DONE itself. The CAS fails -> `goto fenced`: the caller is told that the message goes to
  * the thief, who never gets it. Who rolls its work back on AGENT_FENCED loses the message. */
+#include "base/os.h"
 #include "tests/stepper.h"
 
 static uint64_t token[4];
@@ -16,11 +17,63 @@ static int64_t ack_last(cfn_bus_t *bus, victim_report_t *r) {
   (void)r;
   return t_ack(bus, token[3]);
 }
+/* The largest frame, all of it acked but the last by A, whose last ack comes while the thief takes the frame,
+ * n instructions after it has re-owned it: the thief has a frame with every bit set, and must get out of it. */
+static int64_t steal_and_take(cfn_bus_t *bus, victim_report_t *r) {
+  (void)r;
+  int e = cfn_bus_claim_inbox(bus, 1);
+  return e < 0 ? e : recv_id(bus, false, NULL, NULL);
+}
+static cfn_bus_t *thief_of_v(victim_report_t *r) {
+  (void)r;
+  return t_attach("v");
+}
+static bool last_ack_comes_late(long n) {
+  t_case("the last of 96 is acked %ld instructions after the frame was taken over", n);
+  cfn_bus_t *s = t_open("s", NULL), *a;
+  cfn_region_t *r = cfn_bus_region(s);
+  cfn_address_t to;
+  int created;
+  CHECK_INT(cfn_bus_register(s, "v", NULL, &to, &created), 0);
+  cfn_outgoing_t m[CFN_FRAME_MESSAGES];
+  for (unsigned i = 0; i < CFN_FRAME_MESSAGES; i++) m[i] = (cfn_outgoing_t){.body = bodies[i + 1], .body_bytes = 40};
+  CHECK_INT(cfn_bus_send(s, &to, CFN_LANE_NORMAL, m, CFN_FRAME_MESSAGES, 0, NULL), 0);
+  a = t_attach("v");
+  for (unsigned i = 1; i <= CFN_FRAME_MESSAGES; i++) {
+    uint64_t one = 0;
+    CHECK_INT(recv_id(a, false, NULL, &one), i);
+    if (i < CFN_FRAME_MESSAGES) CHECK_INT(t_ack(a, one), 0);
+  }
+  cfn_chunk_shm_t *chunk = cfn_chunk(r, cfn_slot_ref(cfn_load_seq(cfn_lane_slots(r, to.index, CFN_LANE_NORMAL))) - 1);
+  cfn_a64 *part = &chunk->part[CFN_FRAME_PARTS - 1];
+  uint64_t own = cfn_load_seq(&chunk->own), bits = cfn_load_seq(part);
+  victim_t v = {.report = report_new()};
+  victim_start(&v, thief_of_v, steal_and_take);
+  while (cfn_load_seq(&chunk->own) == own) CHECK(victim_step(&v, 1));
+  bool over = !victim_step(&v, n);
+  /* what A's ack does that was stopped between its look at own and its swap */
+  cfn_cas_seq(part, bits, bits | UINT64_C(1) << (CFN_PART_MESSAGES - 1));
+  victim_finish(&v);
+  CHECK(v.report->result == CFN_EMPTY || v.report->result == CFN_FRAME_MESSAGES); /* handed out before, marked */
+  victim_leave(&v);
+  t_close(a);
+  a = t_attach("v");
+  int id = recv_id(a, true, NULL, NULL);
+  CHECK(id == CFN_EMPTY || id == CFN_FRAME_MESSAGES);
+  t_check_region(a, true);
+  t_close(a);
+  t_close(s);
+  t_destroy();
+  return over;
+}
+
 int main(int argc, char **argv) {
   (void)argc;
   step_setup(argv);
   t_guard(60);
   bodies_make();
+  for (long n = (long)(cfn_os_random() % 150); !last_ack_comes_late(n); n += 150) {
+  }
   cfn_bus_t *a = t_open("a", NULL);
   cfn_region_t *r = cfn_bus_region(a);
   cfn_address_t to;

@@ -2,8 +2,7 @@
  * short, and then everything that a caller can do is done. Whatever comes of it is an error code or a dropped
  * message: never a crash (ASan, UBSan), never an endless loop (the guard's alarm).
  *
- *   test: with libFuzzer (clang -fsanitize=fuzzer), or by seeds of its own:
- *   test_fuzz [--seconds S] [--seed N] [--runs N]
+ *   test_fuzz [--seconds S] [--seed N] [--runs N]     by seeds; or by libFuzzer: make fuzz
  *
  * An input is a list of {kind, where, value} of 16 bytes each: a kind of word in the first byte, which of them and
  * what it becomes; see change().
@@ -219,6 +218,13 @@ static void run(const change_t *changes, size_t n) {
 }
 
 #ifdef CFN_LIBFUZZER
+int LLVMFuzzerInitialize(int *argc, char ***argv);
+int LLVMFuzzerInitialize(int *argc, char ***argv) {
+  (void)argc;
+  (void)argv;
+  t_guard(0);
+  return 0;
+}
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
   static change_t changes[256];
