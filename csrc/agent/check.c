@@ -177,7 +177,7 @@ static void check_attachment(checking_t *c, uint32_t i) {
 
 static bool announced(const cfn_region_t *r, uint32_t att, uint32_t k) {
   for (unsigned cell = 0; cell < CFN_REGISTERS; cell++)
-    if (cell != CFN_REG_CREATE && cell != CFN_REG_RECORD &&
+    if (cell != CFN_REG_CREATE &&
         cfn_load_seq(&cfn_attachment(r, att)->reg[cell]) == k + 1)
       return true;
   return false;

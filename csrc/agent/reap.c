@@ -56,7 +56,7 @@ static void reap_hints(const reaping_t *p) {
   if (owed) cfn_slab_mend(p->r, owed - 1);
   for (unsigned c = 0; c < CFN_REGISTERS; c++) {
     uint64_t chunk = cfn_load_acquire(&p->slot->reg[c]);
-    if (c != CFN_REG_CREATE && c != CFN_REG_RECORD && chunk && chunk <= p->r->geo.chunks)
+    if (c != CFN_REG_CREATE && chunk && chunk <= p->r->geo.chunks)
       cfn_slab_mend_chunk(p->r, (uint32_t)chunk - 1);
   }
 }

@@ -295,7 +295,6 @@ static int empty_and_free(const cfn_actor_t *a, uint32_t i, uint64_t removing, u
 int cfn_registry_remove(const cfn_actor_t *a, uint32_t i, uint64_t mid, uint64_t consumer,
                         uint64_t *dropped) {
   *dropped = 0;
-  cfn_store_seq(&a->slot->reg[CFN_REG_RECORD], i + 1);
   int r = cfn_directory_remove(a->region, i, mid);
   /* dies here: REMOVING with our name in the consumer word: reaped, then finished by another */
   /* We may have been stolen from just before: then the thief reads a mailbox that is being removed.
@@ -306,7 +305,6 @@ int cfn_registry_remove(const cfn_actor_t *a, uint32_t i, uint64_t mid, uint64_t
                        dropped);
   cfn_registry_give_back_owner(a, i); /* if it was ours: the announcement goes only with both words */
   cfn_registry_give_back_consumer(a, i, consumer);
-  cfn_store_seq(&a->slot->reg[CFN_REG_RECORD], 0);
   return r;
 }
 
@@ -319,10 +317,8 @@ int cfn_registry_finish_removals(const cfn_actor_t *a) {
     uint64_t consumer, dropped = 0;
     uint32_t holder;
     if (cfn_registry_take_consumer(a, i, removing, false, &consumer, &holder) != CFN_OK) continue;
-    cfn_store_seq(&a->slot->reg[CFN_REG_RECORD], i + 1);
     if (empty_and_free(a, i, removing, consumer, &dropped) == CFN_OK) finished++;
     cfn_registry_give_back_consumer(a, i, consumer);
-    cfn_store_seq(&a->slot->reg[CFN_REG_RECORD], 0);
   }
   return finished;
 }

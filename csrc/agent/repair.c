@@ -29,7 +29,7 @@ static void mark_referenced(const cfn_region_t *r, uint8_t *referenced) {
   for (uint32_t i = 0; i < r->geo.config.attachments; i++)
     for (unsigned cell = 0; cell < CFN_REGISTERS; cell++) {
       uint64_t k = cfn_load_seq(&cfn_attachment(r, i)->reg[cell]);
-      if (cell != CFN_REG_CREATE && cell != CFN_REG_RECORD && k && k <= r->geo.chunks) referenced[k - 1] = 1;
+      if (cell != CFN_REG_CREATE && k && k <= r->geo.chunks) referenced[k - 1] = 1;
     }
 }
 

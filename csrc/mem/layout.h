@@ -244,7 +244,7 @@ enum {
   CFN_REG_DONE = 1,   /* chunk+1 whose slot it is about to empty */
   CFN_REG_DRAIN = 2,  /* chunk+1 taken out of a ring that is being retired */
   CFN_REG_CREATE = 3, /* mailbox+1 being created */
-  CFN_REG_RECORD = 4, /* mailbox+1 whose removal it drives */
+  /* 4 is not used */
   CFN_REG_JOINER = 8  /* like DRAIN, written by a process that recycles a dead slot to join in it */
 };
 

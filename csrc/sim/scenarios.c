@@ -23,7 +23,9 @@ static cfn_bus_t *bus[SIM_PROCESSES];
 
 static uint8_t id_of(const void *out) {
   const cfn_wire_t *w = out;
-  return ((const uint8_t *)(w + 1))[w->sender_bytes + w->type_bytes];
+  const uint8_t *body = (const uint8_t *)(w + 1) + w->sender_bytes + w->type_bytes;
+  for (uint32_t i = 1; i < w->body_bytes; i++) SIM_CHECK(body[i] == body[0]);
+  return body[0];
 }
 
 static void note_got(int me, const void *out) {
@@ -42,7 +44,8 @@ static void note_got(int me, const void *out) {
 
 static int post(int me, cfn_bus_t *from, const char *to, int id, uint64_t deadline) {
   cfn_address_t at;
-  uint8_t body[40] = {(uint8_t)id};
+  uint8_t body[40];
+  memset(body, id, sizeof body); /* a torn copy shows */
   int r = cfn_bus_find(from, to, &at);
   if (r < 0) return r;
   do {
@@ -103,6 +106,10 @@ static void audit(const char *agent) {
   sim_as(p);
   SIM_CHECK(cfn_bus_reap(late) >= 0);
   SIM_CHECK(cfn_region_check(cfn_bus_region(late), finding, NULL) == 0);
+  for (uint32_t i = 0; i < cfn_bus_region(late)->geo.config.agents; i++) {
+    unsigned state = cfn_mid_state(cfn_load_seq(&cfn_mailbox(cfn_bus_region(late), i)->mid));
+    if (state != CFN_MID_OPEN && state != CFN_MID_FREE) sim_fail("record %u is left in state %u", i, state);
+  }
   cfn_address_t at;
   if (agent && cfn_bus_find(late, agent, &at) == CFN_OK) {
     cfn_bus_t *heir = sim_open(p, agent);
@@ -194,9 +201,50 @@ static void read_unstolen(int me) { /* nobody takes an inbox from a living reade
   }
   SIM_CHECK(n == CFN_EMPTY || n == CFN_AGENT_BUSY);
 }
-static void steal_and_read(int me) {
+static void steal_and_read(int me) { /* nobody steals from the thief */
   if (cfn_bus_claim_inbox(bus[me], 1) < 0) return;
+  uint64_t token = 0;
+  int64_t n;
+  while ((n = take(me, bus[me], &token, 0)) > 0) {
+  }
+  SIM_CHECK(n == CFN_EMPTY);
+}
+static void read_and_give_back(int me) {
   read_at_once(me);
+  SIM_CHECK(cfn_bus_release_inbox(bus[me]) == CFN_OK);
+}
+
+/* A whole lap is sent while the inbox is stolen: what a late reader does to a slot it does to another message. */
+static void setup_lap(void) {
+  begin();
+  bus[0] = sim_open(0, "reader");
+  bus[1] = sim_open(1, "one");
+  for (int i = 0; i < LANE; i++) SIM_CHECK(post(1, bus[1], "reader", 8 + i, 0) == CFN_OK);
+  bus[2] = sim_open(2, "reader");
+}
+static void send_a_lap(int me) {
+  for (int i = 0; i < LANE && post(me, bus[me], "reader", 8 + LANE + i, 0) == CFN_OK; i++) {
+  }
+}
+
+/* Somebody looks into the inbox while it is read and filled. */
+static void peek_twice(int me) {
+  _Alignas(8) uint8_t out[4096];
+  uint32_t offsets[16];
+  size_t used;
+  cfn_address_t at;
+  int more;
+  for (int i = 0; i < 2; i++) {
+    SIM_CHECK(cfn_bus_find(bus[me], "reader", &at) == CFN_OK);
+    int64_t n = cfn_bus_peek(bus[me], &at, CFN_ALL_LANES, out, sizeof out, offsets, 16, &used, &more);
+    for (int64_t k = 0; k < n; k++) {
+      const cfn_wire_t *w = (const void *)(out + offsets[k]);
+      SIM_CHECK(id_of(w) == 8 + w->position); /* one sender, from position 0 on */
+    }
+    cfn_agent_info_t info;
+    SIM_CHECK(cfn_bus_agent_info(bus[me], &at, &info) == CFN_OK);
+    SIM_CHECK(info.depth[CFN_LANE_NORMAL] <= LANE);
+  }
 }
 static void succeed_and_read(int me) { read_at_once(me); } /* CFN_AGENT_BUSY while the first one lives */
 static void send_third(int me) { post(me, bus[me], "reader", me * 8 + 3, 0); }
@@ -231,7 +279,8 @@ static void remove_and_register(int me) {
 }
 static void send_by_old_address(int me) {
   cfn_address_t at;
-  uint8_t body[40] = {(uint8_t)(me * 8 + 2)};
+  uint8_t body[40];
+  memset(body, me * 8 + 2, sizeof body);
   if (cfn_bus_find(bus[me], "reader", &at) < 0) return;
   int r = cfn_bus_send_one(bus[me], at.index, at.mid, CFN_LANE_NORMAL, 0, body, sizeof body, "", 0, 0, 0, NULL);
   sim_note("  process %d sent to the old address: %s", me, cfn_error_name(r));
@@ -263,6 +312,7 @@ static void unregister_name(int me) {
   uint64_t dropped;
   int r = cfn_bus_unregister(bus[me], "name", CFN_FORCE, &dropped);
   sim_note("  process %d unregistered: %s", me, cfn_error_name(r));
+  SIM_CHECK(r == CFN_OK || r == CFN_UNKNOWN_AGENT || r == CFN_AGENT_BUSY || r == CFN_STALE);
 }
 static void register_and_unregister(int me) {
   register_name(me);
@@ -404,7 +454,7 @@ static void setup_frame(void) {
   static uint8_t body[3][40];
   cfn_outgoing_t m[3];
   for (int i = 0; i < 3; i++) {
-    body[i][0] = (uint8_t)(16 + i);
+    memset(body[i], 16 + i, sizeof body[i]);
     m[i] = (cfn_outgoing_t){.body = body[i], .body_bytes = sizeof body[i]};
     L.told[16 + i] = 1;
   }
@@ -441,7 +491,7 @@ static int send_frame_of_3(int me, int first) {
   cfn_outgoing_t m[3];
   cfn_address_t at;
   for (int i = 0; i < 3; i++) {
-    body[i][0] = (uint8_t)(first + i);
+    memset(body[i], first + i, sizeof body[i]);
     m[i] = (cfn_outgoing_t){.body = body[i], .body_bytes = sizeof body[i]};
   }
   int r = cfn_bus_find(bus[me], "reader", &at);
@@ -486,6 +536,11 @@ static void setup_life(void) {
   begin();
   bus[0] = sim_open(0, "reader");
   bus[1] = sim_open(1, "one");
+}
+/* The next to attach looks at the first one's slot first. */
+static void setup_life_again(void) {
+  setup_life();
+  cfn_store_seq(&cfn_state(cfn_bus_region(bus[1]))->attach_hint, cfn_bus_attachment(bus[0]));
 }
 static void leave_with_mail(int me) {
   uint64_t token = 0;
@@ -650,6 +705,10 @@ const sim_scenario_t sim_scenarios[] = {
     {"full-killed", setup_full, {read_some, send_waiting, send_waiting}, verify_reader, 6, true, {1, 1, 0, 0}},
     {"steal", setup_steal, {read_at_once, send_third, steal_and_read}, verify_reader, 0, false, {2, 0, 0, 0}},
     {"steal-killed", setup_steal, {read_at_once, NULL, steal_and_read}, verify_reader, 5, true, {1, 1, 0, 0}},
+    {"steal-lap", setup_lap, {read_at_once, send_a_lap, steal_and_read}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"steal-lap-killed", setup_lap, {read_at_once, send_a_lap, steal_and_read}, verify_reader, 5, true, {1, 1, 0, 0}},
+    {"steal-release", setup_steal, {read_and_give_back, send_third, steal_and_read}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"peek", setup_lap, {read_at_once, send_a_lap, peek_twice}, verify_reader, 0, false, {2, 0, 0, 0}},
     {"frame-steal", setup_frame, {ack_in_disorder, NULL, steal_and_read}, verify_reader, 0, false, {2, 0, 0, 0}},
     {"frame-killed", setup_frame, {ack_in_disorder, NULL, steal_and_read}, verify_reader, 5, true, {1, 1, 0, 0}},
     {"heirs", setup_heirs, {read_unstolen, read_unstolen, send_more}, verify_reader, 0, false, {2, 0, 0, 0}},
@@ -679,6 +738,8 @@ const sim_scenario_t sim_scenarios[] = {
     {"request-life-killed", setup_request_life, {serve, ask_and_leave, attach_and_look}, verify_request, ALL, true, {1, 1, 0, 0}},
     {"profile", setup_profile, {describe, describe, read_description}, verify_profile, 0, false, {2, 0, 0, 0}},
     {"life", setup_life, {leave_with_mail, reap, come_and_go}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"life-again", setup_life_again, {leave_with_mail, reap, come_and_go}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"life-again-killed", setup_life_again, {leave_with_mail, reap, come_and_go}, verify_reader, 5, true, {1, 1, 0, 0}},
     {"life-killed", setup_life, {leave_with_mail, reap, come_and_go}, verify_reader, 5, true, {1, 1, 0, 0}},
 };
 const int sim_scenario_count = sizeof sim_scenarios / sizeof sim_scenarios[0];

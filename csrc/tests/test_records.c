@@ -239,6 +239,56 @@ static void used_again(void) {
   end();
 }
 
+/* ---- hints of free chunks ---- */
+
+static uint32_t findable(void) {
+  uint32_t n = 0;
+  for (unsigned c = 0; c < CFN_CLASSES; c++) n += cfn_slab_free_hint(r, c);
+  return n;
+}
+
+static void hints(void) {
+  t_case("a reader that goes on reading gives the hints of what it freed back now and then");
+  start();
+  uint32_t before = findable(), most = CFN_HINTS_AT_ONCE;
+  CHECK_INT(put("b"), 0);
+  take();
+  CHECK_INT(t_ack(b, w.token), 0);
+  for (int round = 0; round < 4; round++) {
+    for (int i = 0; i < 8; i++) CHECK_INT(put("b"), 0);
+    for (int i = 0; i < 8; i++) {
+      take();
+      CHECK_INT(t_ack(b, w.token), 0);
+    }
+    CHECK(findable() + 2 * most >= before); /* what the sender took in advance, and what is not told yet */
+  }
+  CHECK_INT(t_recv(b, 0, &w, body), CFN_EMPTY);
+  CHECK(findable() + most >= before);
+  t_close(b);
+  b = t_attach("b");
+
+  t_case("one that dies before it told them loses none");
+  for (int i = 0; i < 5; i++) CHECK_INT(put("b"), 0);
+  t_close(b);
+  pid_t p = t_fork();
+  if (p == 0) {
+    b = t_attach("b");
+    for (int i = 0; i < 5; i++) {
+      take();
+      CHECK_INT(t_ack(b, w.token), 0);
+    }
+    _exit(0);
+  }
+  t_join(p);
+  CHECK_INT(cfn_bus_reap(a), 1);
+  t_close(a);
+  a = t_attach("a");
+  b = t_attach("b");
+  r = cfn_bus_region(a);
+  CHECK_INT(findable(), r->geo.chunks);
+  end();
+}
+
 /* ---- counters ---- */
 
 static void counters(void) {
@@ -297,6 +347,7 @@ int main(void) {
   t_guard(60);
   announcements();
   used_again();
+  hints();
   counters();
   t_passed("test_records");
   return 0;
