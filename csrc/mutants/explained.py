@@ -6,15 +6,20 @@ LINES = "two lines of defence, the agreed lap and the authority: csrc/models/rem
 ADVICE = "a hint, or when to tell it, is advice: the chunk's own word decides"
 SPEED = "only speed: how many are woken, how long one spins"
 EXACT = "the swap of the exact word that follows fails"
+AGAIN = "who arms after the ringer looked sees the condition when it looks again, and is woken besides"
 BYTE = "whoever holds the life byte is the only one that changes a slot without a living process"
 
 EXPLAINED: dict[str, str] = {
     "mem/slab.c cfn_slab_claim no store 1": "a register that names a chunk of somebody else's says nothing to a reaper",
     "mem/slab.c cfn_slab_claim no store 3": "the thorough search that follows erases it",
     "mem/slab.c cfn_slab_free_later no check 1": ADVICE,
+    "sync/event.c cfn_event_ring_slow store 1": AGAIN,
+    "sync/event.c cfn_event_ring_slow no check 1": AGAIN,
+    "sync/event.c cfn_event_ring_some store 1": AGAIN,
     "sync/event.c cfn_event_ring_some no check 1": SPEED,
     "sync/event.c cfn_event_ring_some no wake 1": SPEED,
     "msg/ring.c cfn_ring_publish no check 2": "the sender has looked for room before; it looks again after AGAIN",
+    "msg/ring.c cfn_ring_retire_lap store 1": LINES,
     "msg/ring.c cfn_ring_retire_lap no check 1": LINES,
     "msg/ring.c cfn_ring_retire_lap no check 2": "the next turn finds its own tag",
     "msg/ring.c retire_slot no check 1": LINES,

@@ -281,11 +281,10 @@ static void hints(void) {
   }
   t_join(p);
   CHECK_INT(cfn_bus_reap(a), 1);
-  t_close(a);
-  a = t_attach("a");
+  uint32_t taken = 0; /* by the sender, for its next messages */
+  for (unsigned c = 0; c < CFN_CLASSES; c++) taken += (uint32_t)__builtin_popcountll(a->outbox.cursor.taken[c]);
+  CHECK_INT(findable() + taken, r->geo.chunks);
   b = t_attach("b");
-  r = cfn_bus_region(a);
-  CHECK_INT(findable(), r->geo.chunks);
   end();
 }
 
