@@ -258,7 +258,8 @@ const char *cfn_bus_excuse(cfn_bus_t *bus, uint32_t mailbox) {
 int cfn_bus_judge_agent(cfn_bus_t *bus, const cfn_address_t *address) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
-  r = cfn_bus_judge(bus, address);
+  r = address->index < bus->region->geo.config.agents ? cfn_bus_judge(bus, address)
+                                                      : cfn_fail(CFN_INVALID, 0, 0, "bad address");
   cfn_bus_leave(bus);
   return r;
 }

@@ -396,9 +396,7 @@ typedef struct peeking {
 
 static void peek_frame(void *context, const cfn_peek_t *peek) {
   peeking_t *p = context;
-  uint32_t offsets_small[64], *offsets = offsets_small;
-  if (peek->frame.count > 64) offsets = malloc((size_t)peek->frame.count * sizeof *offsets);
-  if (!offsets) return;
+  uint32_t offsets[CFN_FRAME_MESSAGES];
   offsets[0] = cfn_frame_first(&peek->frame);
   if (peek->frame.count > 1 && cfn_frame_index(&peek->frame, offsets) < 0) p->full = true;
   for (uint32_t i = 0; i < peek->frame.count && !p->full; i++) {
@@ -419,16 +417,16 @@ static void peek_frame(void *context, const cfn_peek_t *peek) {
     p->offsets[p->n++] = (uint32_t)at;
     p->used = at + w->total_bytes;
   }
-  if (offsets != offsets_small) free(offsets);
 }
 
 int64_t cfn_bus_peek(cfn_bus_t *bus, const cfn_address_t *address, unsigned lanes, void *out,
                      size_t room, uint32_t *offsets, uint32_t most, size_t *used, int *more) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
+  if (address->index >= bus->region->geo.config.agents) r = cfn_fail(CFN_INVALID, 0, 0, "bad address");
   peeking_t p = {.out = out, .room = room, .offsets = offsets, .most = most};
   uint8_t *buffer = malloc(cfn_slab_largest(bus->region) + 8);
-  if (!buffer) r = cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory to look into an inbox");
+  if (r == CFN_OK && !buffer) r = cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory to look into an inbox");
   for (unsigned lane = 0; r == CFN_OK && lane < CFN_LANES; lane++)
     if (lanes >> lane & 1)
       cfn_lane_peek(bus->region, address->index, lane, buffer, peek_frame, &p);
