@@ -7,6 +7,7 @@
 #include "base/os.h"
 
 #define MOST_CONTENDED 256
+#define SCAN_NS 50000000u
 
 static const char *const lane_names[CFN_LANES] = {"control", "high", "normal", "low"};
 
@@ -57,6 +58,15 @@ static cfn_event_shm_t *space_of(const sending_t *s) {
                : &cfn_attachment(s->bus->region, s->route.index)->reply_space;
 }
 
+/* May this shortage look for the dead among all attachments? Hundreds that run short at once would spend the machine
+ * on it; one of them is enough, and rings the others if it finds something. (A clock that is ahead, of another time
+ * namespace, counts as long ago.) */
+static bool scan_due(const cfn_region_t *r) {
+  cfn_a64 *word = &cfn_state(r)->scanned_ns;
+  uint64_t last = cfn_load_relaxed(word), now = cfn_os_coarse_ns();
+  return (last == 0 || last > now || now - last >= SCAN_NS) && cfn_cas_acqrel(word, last, now | 1);
+}
+
 /* No room: arms what will tell of room, looks again, sleeps. CFN_OK: try again. Called with the lock
  * held, returns without it. */
 static int wait_for_room(sending_t *s, int why, unsigned cls, const cfn_outgoing_t *messages,
@@ -68,7 +78,7 @@ static int wait_for_room(sending_t *s, int why, unsigned cls, const cfn_outgoing
     cfn_bus_leave(bus);
     return why;
   }
-  if (why == CFN_NO_SPACE && !s->reaped) { /* first ask the dead for what they left */
+  if (why == CFN_NO_SPACE && !s->reaped && scan_due(bus->region)) { /* first ask the dead for what they left */
     s->reaped = true;
     if (cfn_reap_all(&bus->actor) > 0) {
       cfn_bus_leave(bus);

@@ -214,7 +214,8 @@ typedef struct cfn_state_shm {
   cfn_a64 mailbox_hint;    /* the same for a new mailbox; advisory */
   cfn_a64 corrupt_dropped; /* messages dropped because their words made no sense */
   cfn_a64 attach_top;      /* CAS-max: slots at or above it were never used */
-  uint8_t pad2[88];
+  cfn_a64 scanned_ns;      /* when a shortage last made somebody look at all attachments; advisory */
+  uint8_t pad2[80];
   cfn_line_event_shm_t registry;                /* rung when an agent comes or goes */
   cfn_line_event_shm_t class_room[CFN_CLASSES]; /* rung when a chunk is freed */
   uint8_t reserved[CFN_PAGE - 128 * (3 + 1 + CFN_CLASSES)];

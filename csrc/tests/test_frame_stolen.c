@@ -28,7 +28,8 @@ static cfn_bus_t *thief_of_v(victim_report_t *r) {
   (void)r;
   return t_attach("v");
 }
-static bool last_ack_comes_late(long n) {
+/* Returns how many instructions it made after that, n if it has more. */
+static long last_ack_comes_late(long n) {
   t_case("the last of 96 is acked %ld instructions after the frame was taken over", n);
   cfn_bus_t *s = t_open("s", NULL), *a;
   cfn_region_t *r = cfn_bus_region(s);
@@ -50,7 +51,9 @@ static bool last_ack_comes_late(long n) {
   victim_t v = {.report = report_new()};
   victim_start(&v, thief_of_v, steal_and_take);
   while (cfn_load_seq(&chunk->own) == own) CHECK(victim_step(&v, 1));
-  bool over = !victim_step(&v, n);
+  long taken_at = v.steps;
+  victim_step(&v, n);
+  long made = v.steps - taken_at;
   /* what A's ack does that was stopped between its look at own and its swap */
   cfn_cas_seq(part, bits, bits | UINT64_C(1) << (CFN_PART_MESSAGES - 1));
   victim_finish(&v);
@@ -64,7 +67,7 @@ static bool last_ack_comes_late(long n) {
   t_close(a);
   t_close(s);
   t_destroy();
-  return over;
+  return made;
 }
 
 int main(int argc, char **argv) {
@@ -72,8 +75,8 @@ int main(int argc, char **argv) {
   step_setup(argv);
   t_guard(60);
   bodies_make();
-  for (long n = (long)(cfn_os_random() % 150); !last_ack_comes_late(n); n += 150) {
-  }
+  long all = last_ack_comes_late(1L << 40);
+  for (long n = (long)(cfn_os_random() % (uint64_t)(all / 40)); n < all; n += all / 40) last_ack_comes_late(n);
   cfn_bus_t *a = t_open("a", NULL);
   cfn_region_t *r = cfn_bus_region(a);
   cfn_address_t to;
