@@ -242,9 +242,11 @@ typedef struct cfn_repair {
 } cfn_repair_t;
 /* Reaps, and beyond that gives back what is proven to be nobody's. */
 int cfn_bus_repair(cfn_bus_t *bus, cfn_repair_t *out);
-/* Does a living process hold a life byte of this bus, which need not be readable? 1 (`*pid` is one), 0, or an
- * error. */
+/* Does a living process have this bus open, which need not be readable? 1 (`*pid` is one, 0 = of another pid
+ * namespace), 0, or an error. */
 int cfn_bus_in_use(const char *dir, const char *name, uint64_t *pid);
+/* Removes a bus, readable or not, with all that is in it. CFN_AGENT_BUSY (`*pid`): a living process has it open. */
+int cfn_bus_remove(const char *dir, const char *name, uint64_t *pid);
 
 typedef void (*cfn_check_report_t)(void *context, const char *severity, const char *finding);
 /* Verifies every invariant of the region. Returns the number of findings of severity "error";

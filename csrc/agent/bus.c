@@ -126,7 +126,7 @@ static int fail_forked(void) {
 int cfn_bus_lost(const cfn_bus_t *bus) {
   return cfn_fail(CFN_CORRUPT, 0, 0,
                   "the file of bus '%s' was cut short under this process, and what was in it is lost; end the "
-                  "bus's agents, cfnshm destroy %s, and start again", bus->region->name, bus->region->name);
+                  "bus's agents, cfnshm doctor --remove %s, and start again", bus->region->name, bus->region->name);
 }
 
 /* With the lock held; leaves it where the handle is of no use any more. */
@@ -260,8 +260,7 @@ int cfn_bus_judge_agent(cfn_bus_t *bus, const cfn_address_t *address) {
   if (r < 0) return r;
   r = address->index < bus->region->geo.config.agents ? cfn_bus_judge(bus, address)
                                                       : cfn_fail(CFN_INVALID, 0, 0, "bad address");
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 /* What every wait does now and then: are we still we, is anybody dead. */
@@ -276,8 +275,7 @@ static int tick(cfn_bus_t *bus, const cfn_address_t *counterpart) {
       cfn_reap_if_dead(&bus->actor, bus->round_robin))
     cfn_registry_finish_removals(&bus->actor);
   if (r >= 0 && counterpart) r = cfn_bus_judge(bus, counterpart);
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 #define SPIN_MOST 64u
@@ -366,8 +364,7 @@ int cfn_bus_register(cfn_bus_t *bus, const char *agent, const cfn_profile_t *pro
   bool made = false;
   r = register_locked(bus, agent, profile, out, &made, true);
   if (created) *created = made;
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 int cfn_bus_act_as(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profile, int flags,
@@ -415,8 +412,7 @@ int cfn_bus_act_as(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profi
     cfn_store_seq(&bus->actor.slot->agent, address.index + 1);
     set_source(bus);
   }
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 static int find_locked(cfn_bus_t *bus, const char *agent, cfn_address_t *out) {
@@ -433,8 +429,7 @@ int cfn_bus_find(cfn_bus_t *bus, const char *agent, cfn_address_t *out) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
   r = find_locked(bus, agent, out);
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 int cfn_bus_wait_agent(cfn_bus_t *bus, const char *agent, uint64_t deadline, cfn_address_t *out) {
@@ -499,8 +494,7 @@ int cfn_bus_unregister(cfn_bus_t *bus, const char *agent, int flags, uint64_t *d
     }
     break;
   }
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 int cfn_bus_set_profile(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profile) {
@@ -510,8 +504,7 @@ int cfn_bus_set_profile(cfn_bus_t *bus, const char *agent, const cfn_profile_t *
   r = cfn_profile_check(profile);
   if (r == CFN_OK) r = find_locked(bus, agent, &address);
   if (r == CFN_OK) cfn_profile_store(bus->region, address.index, profile);
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 int cfn_bus_agents(cfn_bus_t *bus, cfn_address_t *out, uint32_t most) {
@@ -533,6 +526,5 @@ int cfn_bus_reap(cfn_bus_t *bus) {
   if (r < 0) return r;
   cfn_directory_help(bus->region);
   r = cfn_reap_all(&bus->actor);
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }

@@ -52,6 +52,12 @@ int cfn_bus_lost(const cfn_bus_t *bus);
 int cfn_bus_hold(cfn_bus_t *bus);
 void cfn_bus_unhold(cfn_bus_t *bus);
 static inline void cfn_bus_leave(cfn_bus_t *bus) { pthread_mutex_unlock(&bus->lock); }
+/* Leaves with a result, unless the region was cut short meanwhile: then what was read were zeroes of our own. */
+static inline int cfn_bus_left(cfn_bus_t *bus, int result) {
+  int r = cfn_region_lost(bus->region) ? cfn_bus_lost(bus) : result;
+  cfn_bus_leave(bus);
+  return r;
+}
 
 /* Is there an answer in the reply ring? */
 bool cfn_bus_replies_there(cfn_bus_t *bus);

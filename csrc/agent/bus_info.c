@@ -57,8 +57,7 @@ int cfn_bus_agent_info(cfn_bus_t *bus, const cfn_address_t *address, cfn_agent_i
     if (cfn_load_seq(&cfn_mailbox(bus->region, address->index)->mid) == address->mid) r = CFN_OK;
   }
   if (r == CFN_STALE) cfn_fail(r, 0, 0, "the agent was unregistered meanwhile");
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 int cfn_bus_info(cfn_bus_t *bus, cfn_bus_info_t *out) {

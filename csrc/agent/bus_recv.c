@@ -107,8 +107,7 @@ int cfn_bus_claim_inbox(cfn_bus_t *bus, int steal) {
   if (r < 0) return r;
   if (bus->inbox.consumer && cfn_inbox_fenced(&bus->inbox)) cfn_inbox_end(&bus->inbox);
   r = cfn_bus_consume(bus, steal);
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 int cfn_bus_release_inbox(cfn_bus_t *bus) {
@@ -118,8 +117,7 @@ int cfn_bus_release_inbox(cfn_bus_t *bus) {
     cfn_registry_give_back_consumer(&bus->actor, bus->inbox.mailbox, bus->inbox.consumer);
     cfn_inbox_end(&bus->inbox);
   }
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 /* ---- the doorbell descriptor ---- */
@@ -168,8 +166,7 @@ int cfn_bus_fileno(cfn_bus_t *bus, int replies) {
     }
   }
   if (r == CFN_OK) r = bus->fifo[replies];
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 /* ---- receive ---- */
@@ -192,8 +189,7 @@ int cfn_bus_ack(cfn_bus_t *bus, const uint64_t *tokens, uint32_t n) {
   if (r < 0) return r;
   r = ack_all(bus, tokens, n);
   if (bus->inbox.consumer) cfn_inbox_announce(&bus->inbox, false);
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 int cfn_bus_ack_batch(cfn_bus_t *bus, const void *batch, const uint32_t *offsets, uint32_t n) {
@@ -207,8 +203,7 @@ int cfn_bus_ack_batch(cfn_bus_t *bus, const void *batch, const uint32_t *offsets
   if (r == CFN_AGENT_FENCED) lost_inbox(bus);
   else r = CFN_OK;
   if (bus->inbox.consumer) cfn_inbox_announce(&bus->inbox, false);
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 int cfn_bus_copy_body(cfn_bus_t *bus, uint64_t token, void *out, size_t bytes) {
@@ -224,16 +219,14 @@ int cfn_bus_copy_body(cfn_bus_t *bus, uint64_t token, void *out, size_t bytes) {
     /* The copy is good only if the lease still holds after it was made. */
     if (!cfn_inbox_still_mine(&bus->inbox, token)) r = lost_inbox(bus);
   }
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 int cfn_bus_put_back(cfn_bus_t *bus, uint64_t token) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
   r = bus->inbox.consumer ? cfn_inbox_put_back(&bus->inbox, token) : CFN_INVALID;
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 /* The next message into out; lock held. */
@@ -433,7 +426,7 @@ int64_t cfn_bus_peek(cfn_bus_t *bus, const cfn_address_t *address, unsigned lane
   free(buffer);
   if (r == CFN_OK && cfn_load_seq(&cfn_mailbox(bus->region, address->index)->mid) != address->mid)
     r = cfn_fail(CFN_STALE, 0, 0, "the agent was unregistered meanwhile");
-  cfn_bus_leave(bus);
+  r = cfn_bus_left(bus, r);
   *used = p.used;
   *more = p.full;
   return r < 0 ? r : (int64_t)p.n;

@@ -28,21 +28,23 @@ static void drop_pending(cfn_bus_t *bus, uint64_t correlation) {
     }
 }
 
-static void deliver(cfn_bus_t *bus, const cfn_frame_t *frame) {
+/* The request that has its answer now, or NULL. */
+static cfn_pending_t *deliver(cfn_bus_t *bus, const cfn_frame_t *frame) {
   cfn_record_t rec;
   if (frame->count != 1 || cfn_frame_record(frame, cfn_frame_first(frame), &rec) < 0) {
     cfn_bus_count(bus, CFN_COUNT_CORRUPT, 1);
-    return;
+    return NULL;
   }
   cfn_pending_t *p = find_pending(bus, rec.correlation);
   if (!p || p->wire) { /* gave up waiting, or answered twice */
     cfn_bus_count(bus, CFN_COUNT_REPLIES_LATE, 1);
-    return;
+    return NULL;
   }
   size_t room = sizeof(cfn_wire_t) + frame->name_bytes + rec.type_bytes + rec.body_bytes;
   p->wire = malloc(room);
-  if (!p->wire) return; /* the asker times out; its request may be repeated */
+  if (!p->wire) return NULL; /* the asker times out; its request may be repeated */
   cfn_wire_write(p->wire, room, frame, &rec, 0, false);
+  return p;
 }
 
 /* Empties the reply ring into the pending requests; lock held, so this process is its one reader. */
@@ -75,7 +77,12 @@ static void drain_replies(cfn_bus_t *bus) {
         if (!cfn_cas_seq(&chunk->own, own, mine)) continue;
         /* dies here: TAKEN(dead) in the dead one's own ring: emptied with the ring */
         cfn_frame_t frame;
-        if (cfn_frame_read(r, ref - 1, chunk, &frame) == CFN_OK) deliver(bus, &frame);
+        cfn_pending_t *p = cfn_frame_read(r, ref - 1, chunk, &frame) == CFN_OK ? deliver(bus, &frame) : NULL;
+        /* The copy is good only if the chunk is still ours after it was made, and the region still there. */
+        if (p && (cfn_load_seq(&chunk->own) != mine || cfn_region_lost(r))) {
+          free(p->wire);
+          p->wire = NULL;
+        }
       }
     }
     if (cfn_cas_seq(slot, w, cfn_slot_word(cfn_slot_lap(w) + 1, 0))) {

@@ -157,7 +157,7 @@ static int post(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64
       cfn_os_yield();
       continue;
     }
-    if (r == CFN_OK && cfn_region_lost(bus->region)) r = cfn_bus_lost(bus); /* into zeroes of our own */
+    if (cfn_region_lost(bus->region)) r = cfn_bus_lost(bus); /* into zeroes of our own */
     if (r == CFN_OK && s->waited) pass_on(s);
     if (r == CFN_OK && bus->mailbox && s->to)
       cfn_add_relaxed(&cfn_mailbox(bus->region, bus->mailbox - 1)->sent, n);
@@ -331,8 +331,7 @@ int cfn_bus_receipt(cfn_bus_t *bus, const cfn_receipt_t *receipt, uint32_t index
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
   r = receipt_state(bus, receipt, index);
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }
 
 /* The state that all messages of the receipt have reached. Lock held. */

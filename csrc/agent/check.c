@@ -165,7 +165,7 @@ static void check_attachment(checking_t *c, uint32_t i) {
           (unsigned long long)pid, i);
     if (free_byte)
       say(c, "warning", "process %llu (attachment %u) lives but lost its life byte: some code closed "
-          "descriptors that are not its own", (unsigned long long)pid, i);
+          "descriptors that are not its own, or removed the bus's files", (unsigned long long)pid, i);
   }
   char where[64];
   snprintf(where, sizeof where, "replies of attachment %u", i);

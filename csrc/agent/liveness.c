@@ -233,19 +233,16 @@ int cfn_life_of_agent(cfn_region_t *r, uint32_t mailbox, uint32_t *attachment) {
   return CFN_LIFE_ALIVE;
 }
 
-int cfn_bus_in_use(const char *dir, const char *name, uint64_t *pid) {
-  char path[CFN_PATH_BYTES], file[32];
+/* 1 in use, 0 not, or an error. The table of this process's regions is closed meanwhile: a thread of ours that
+ * attached would lose its locks to our opening and closing of the files. */
+static int in_use(int dir_fd, const char *path, uint64_t *pid) {
   struct stat st;
-  *pid = 0;
-  int r = cfn_region_path(dir, name, path);
-  if (r < 0) return r;
-  int dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (dir_fd < 0 && errno == ENOENT) return cfn_fail(CFN_NO_BUS, 0, 0, "there is no bus at %s", path);
-  if (dir_fd < 0 || fstat(dir_fd, &st) != 0) {
-    r = cfn_fail_os("cannot look at %s", path);
-  } else if (cfn_region_here((uint64_t)st.st_dev, (uint64_t)st.st_ino)) {
+  char file[32];
+  int r = 0;
+  if (fstat(dir_fd, &st) != 0) return cfn_fail_os("cannot look at %s", path);
+  if (!cfn_region_table_close((uint64_t)st.st_dev, (uint64_t)st.st_ino)) {
     *pid = (uint64_t)getpid();
-    r = 1;
+    return 1;
   }
   for (uint32_t i = 0; r == 0 && i < CFN_MAX_ATTACHMENTS; i += CFN_LIVE_LOCKS_PER_FILE) {
     file_name(i, file);
@@ -258,6 +255,7 @@ int cfn_bus_in_use(const char *dir, const char *name, uint64_t *pid) {
       r = cfn_fail_os("cannot look at the life bytes in %s", path);
     }
   }
+  cfn_region_table_open();
   /* A process that was robbed of its byte is alive all the same. */
   if (r == 0 && fstatat(dir_fd, "region", &st, AT_SYMLINK_NOFOLLOW) == 0) {
     r = cfn_os_mapped_by((uint64_t)st.st_dev, (uint64_t)st.st_ino, pid);
@@ -266,6 +264,30 @@ int cfn_bus_in_use(const char *dir, const char *name, uint64_t *pid) {
       r = cfn_fail_os("cannot look for processes that have %s mapped", path);
     }
   }
-  if (dir_fd >= 0) close(dir_fd);
+  return r;
+}
+
+int cfn_bus_in_use(const char *dir, const char *name, uint64_t *pid) {
+  char path[CFN_PATH_BYTES];
+  *pid = 0;
+  int dir_fd = cfn_region_open_dir(dir, name, path);
+  if (dir_fd < 0) return dir_fd;
+  int r = in_use(dir_fd, path, pid);
+  close(dir_fd);
+  return r;
+}
+
+int cfn_bus_remove(const char *dir, const char *name, uint64_t *pid) {
+  char path[CFN_PATH_BYTES];
+  *pid = 0;
+  int dir_fd = cfn_region_open_dir(dir, name, path);
+  if (dir_fd < 0) return dir_fd;
+  int r = in_use(dir_fd, path, pid);
+  if (r > 0)
+    r = cfn_fail(CFN_AGENT_BUSY, (int64_t)*pid, 0,
+                 "bus '%s' is in use: process %llu has it open (0 is one of another pid namespace); end it first, or "
+                 "destroy the bus under it (cfnshm destroy --force)", name, (unsigned long long)*pid);
+  if (r == 0) r = cfn_region_end_dir(dir_fd, path); /* by what was judged: a later bus of this name is not touched */
+  close(dir_fd);
   return r;
 }

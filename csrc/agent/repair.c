@@ -8,6 +8,13 @@
 #include "agent/reap.h"
 #include "base/os.h"
 
+#define SOMEBODYS 2 /* beside 0 and 1 in `referenced`: in no ring, but who its word names is there */
+
+static bool nobody_there(const cfn_region_t *r, uint32_t attachment) {
+  unsigned state = cfn_id_state(cfn_load_seq(&cfn_attachment(r, attachment)->id));
+  return state == CFN_ID_VACANT || state == CFN_ID_FREE;
+}
+
 static void mark_ring(const cfn_region_t *r, const cfn_ring_t *q, uint8_t *referenced) {
   for (uint32_t i = 0; i < cfn_ring_slots(q); i++) {
     uint32_t ref = cfn_slot_ref(cfn_load_seq(&q->slot[i]));
@@ -26,38 +33,54 @@ static void mark_referenced(const cfn_region_t *r, uint8_t *referenced) {
     mark_ring(r, &q, referenced);
   }
   /* AFTER the rings: a chunk on its way from a ring to the free ones was announced before it left the ring. */
-  for (uint32_t i = 0; i < r->geo.config.attachments; i++)
+  for (uint32_t i = 0; i < r->geo.config.attachments; i++) {
+    if (nobody_there(r, i)) continue; /* what its last process left in its registers was reaped */
     for (unsigned cell = 0; cell < CFN_REGISTERS; cell++) {
       uint64_t k = cfn_load_seq(&cfn_attachment(r, i)->reg[cell]);
       if (cell != CFN_REG_CREATE && k && k <= r->geo.chunks) referenced[k - 1] = 1;
     }
+  }
 }
 
-/* Nobody's: in no ring, announced by nobody, and who its word names is not there (DONE names nobody). */
+/* Who its word names is not there (DONE names nobody). */
 static bool nobodys(const cfn_region_t *r, uint64_t own) {
   if (cfn_own_state(own) == CFN_DONE) return true;
   uint32_t who = cfn_own_who(own);
-  if (who >= r->geo.config.attachments || cfn_own_state(own) > CFN_DONE) return false;
-  unsigned state = cfn_id_state(cfn_load_seq(&cfn_attachment(r, who)->id));
-  return state == CFN_ID_VACANT || state == CFN_ID_FREE;
+  return who < r->geo.config.attachments && cfn_own_state(own) < CFN_DONE && nobody_there(r, who);
 }
 
 static void free_leaked(const cfn_region_t *r, cfn_repair_t *out, uint64_t *own, uint8_t *referenced) {
-  /* The words first: if one is still the same after everything else was looked at, all of it belongs together. */
-  for (uint32_t k = 0; k < r->geo.chunks; k++) own[k] = cfn_load_seq(&cfn_chunk(r, k)->own);
+  /* The words first, and at once whether who they name is there. Publishing a chunk does not change its word: if its
+   * sender is judged only after the rings were searched, it may have published behind the search, and left. One that
+   * is gone before the search begins publishes no more, and a later life of its slot has other words. */
+  for (uint32_t k = 0; k < r->geo.chunks; k++) {
+    own[k] = cfn_load_seq(&cfn_chunk(r, k)->own);
+    referenced[k] = cfn_own_state(own[k]) == CFN_FREE ? 1 : nobodys(r, own[k]) ? 0 : SOMEBODYS;
+  }
   mark_referenced(r, referenced);
   for (uint32_t k = 0; k < r->geo.chunks; k++) {
-    if (cfn_own_state(own[k]) == CFN_FREE || referenced[k]) continue;
+    if (referenced[k] == 1) continue;
     if (cfn_load_seq(&cfn_chunk(r, k)->own) != own[k]) continue; /* in use */
-    if (!nobodys(r, own[k])) out->unproven++;
+    if (referenced[k] == SOMEBODYS) out->unproven++;
     else if (cfn_chunk_give_back(r, k, own[k])) out->chunks_freed++;
   }
+}
+
+/* A living sender's hints in advance, or a living reader's that it has not told yet, are not missing. */
+static bool in_somebodys_hands(const cfn_region_t *r, unsigned cls, uint64_t word) {
+  for (uint32_t i = 0; i < r->geo.config.attachments; i++) {
+    cfn_attach_shm_t *a = cfn_attachment(r, i);
+    if (!nobody_there(r, i) && (cfn_load_seq(&a->hint_taken[cls]) == word + 1 || cfn_load_seq(&a->hint_freed) == word + 1))
+      return true;
+  }
+  return false;
 }
 
 static void mend_hints(const cfn_region_t *r, cfn_repair_t *out) {
   for (unsigned c = 0; c < CFN_CLASSES; c++) {
     uint32_t before = cfn_slab_free_hint(r, c), words = (r->geo.config.class_chunks[c] + 63) / 64;
-    for (uint32_t w = 0; w < words; w++) cfn_slab_mend(r, r->geo.class_hint[c] + w);
+    for (uint32_t w = 0; w < words; w++)
+      if (!in_somebodys_hands(r, c, r->geo.class_hint[c] + w)) cfn_slab_mend(r, r->geo.class_hint[c] + w);
     uint32_t after = cfn_slab_free_hint(r, c);
     if (after > before) out->hints_mended += after - before;
   }
@@ -81,6 +104,5 @@ int cfn_bus_repair(cfn_bus_t *bus, cfn_repair_t *out) {
   }
   free(own);
   free(referenced);
-  cfn_bus_leave(bus);
-  return r;
+  return cfn_bus_left(bus, r);
 }

@@ -199,10 +199,26 @@ static void dir_clean(int dir_fd, const char *path) {
   rmdir(path);
 }
 
+/* Whoever has the region mapped finds it ended: also one that cannot be attached any more. */
+static void tell_the_attached(int dir_fd) {
+  int fd = openat(dir_fd, "region", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+  struct stat st;
+  uint64_t ended = CFN_BUS_RETIRED;
+  if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size >= (off_t)(2 * CFN_PAGE) &&
+      pwrite(fd, &ended, sizeof ended, CFN_PAGE + offsetof(cfn_state_shm_t, state)) < 0)
+    errno = 0; /* they will not know; the bus ends all the same */
+  if (fd >= 0) close(fd);
+}
+
 static int dir_retire(int dir_fd, const char *path) {
   if (fchmod(dir_fd, 0700 | S_ISVTX) != 0) return cfn_fail_os("cannot mark %s as ended", path);
   dir_clean(dir_fd, path);
   return CFN_OK;
+}
+
+int cfn_region_end_dir(int dir_fd, const char *path) {
+  tell_the_attached(dir_fd);
+  return dir_retire(dir_fd, path);
 }
 
 /* ---- create ---- */
@@ -312,7 +328,8 @@ static int create_region(int dir_fd, const char *path, const char *name, const c
 static int check_super(const cfn_super_shm_t *s, const struct stat *st, const char *path,
                        cfn_geometry_t *g) {
   if (s->magic != CFN_MAGIC)
-    return cfn_fail(CFN_CORRUPT, 0, 0, "%s/region is not a cfnshm bus (bad magic number)", path);
+    return cfn_fail(CFN_CORRUPT, 0, 0, "%s/region is not a cfnshm bus (bad magic number); cfnshm doctor says who has it open, and removes it",
+                    path);
   if (s->abi != CFN_ABI || s->endian != CFN_ENDIAN_TAG)
     return cfn_fail(CFN_VERSION_MISMATCH, s->abi, CFN_ABI,
                     "the bus at %s has layout version %u%s and this is version %u; end its agents "
@@ -320,7 +337,8 @@ static int check_super(const cfn_super_shm_t *s, const struct stat *st, const ch
                     path, s->abi, s->endian == CFN_ENDIAN_TAG ? "" : " (other byte order)",
                     CFN_ABI);
   if (s->crc != cfn_crc32c(s, offsetof(cfn_super_shm_t, crc)))
-    return cfn_fail(CFN_CORRUPT, 0, 0, "the header of the bus at %s is damaged (checksum)", path);
+    return cfn_fail(CFN_CORRUPT, 0, 0, "the header of the bus at %s is damaged (checksum); cfnshm doctor says who has it open, and removes it",
+                    path);
   if (s->header_bytes != sizeof *s || s->page_bytes != CFN_PAGE)
     return cfn_fail(CFN_CORRUPT, 0, 0, "the header of the bus at %s has impossible sizes", path);
   int r = cfn_geometry_compute(&s->config, g);
@@ -330,7 +348,8 @@ static int check_super(const cfn_super_shm_t *s, const struct stat *st, const ch
                     "the bus at %s lays its records out differently from this version", path);
   if (g->region_bytes != s->region_bytes || (uint64_t)st->st_size != g->region_bytes)
     return cfn_fail(CFN_CORRUPT, (int64_t)st->st_size, (int64_t)g->region_bytes,
-                    "the bus at %s has %lld bytes and should have %llu", path,
+                    "the bus at %s has %lld bytes and should have %llu; cfnshm doctor says who has it open, and removes "
+                    "it", path,
                     (long long)st->st_size, (unsigned long long)g->region_bytes);
   return CFN_OK;
 }
@@ -407,13 +426,14 @@ int cfn_region_dir(const cfn_region_t *region) {
   return fd;
 }
 
-bool cfn_region_here(uint64_t dir_dev, uint64_t dir_ino) {
+bool cfn_region_table_close(uint64_t dir_dev, uint64_t dir_ino) {
   table_enter();
   const cfn_region_t *r = table;
-  while (r && !(r->dir_dev == dir_dev && r->dir_ino == dir_ino)) r = r->next;
-  pthread_mutex_unlock(&table_lock);
-  return r != NULL;
+  while (r && !(r->references && r->dir_dev == dir_dev && r->dir_ino == dir_ino)) r = r->next;
+  if (r) pthread_mutex_unlock(&table_lock);
+  return !r;
 }
+void cfn_region_table_open(void) { pthread_mutex_unlock(&table_lock); }
 
 static int map_region(int fd, int dir_fd, const struct stat *st, const cfn_super_shm_t *super,
                       const cfn_geometry_t *g, const char *path, cfn_region_t **out) {
@@ -447,7 +467,7 @@ static int map_region(int fd, int dir_fd, const struct stat *st, const cfn_super
     r->next = table;
     table = r;
   }
-  if (r->dir_fd < 0) {
+  if (r->dir_fd < 0 || !dir_is(r, r->dir_fd)) { /* or closed under us: the number is not ours to close */
     r->dir_dev = dir.st_dev;
     r->dir_ino = dir.st_ino;
     r->dir_fd = dir_fd;
@@ -504,7 +524,8 @@ static int attach_region(int *dir_fd, const char *path, const cfn_wish_t *wish, 
     ssize_t n = pread(fd, &super, sizeof super, 0);
     r = n < 0 ? cfn_fail_os("cannot read the header of the bus at %s", path)
         : n != (ssize_t)sizeof super
-            ? cfn_fail(CFN_CORRUPT, n, sizeof super, "the bus at %s is cut short: %zd bytes", path, n)
+            ? cfn_fail(CFN_CORRUPT, n, sizeof super, "the bus at %s is cut short: %zd bytes; cfnshm doctor says who has it open, and "
+                       "removes it", path, n)
             : check_super(&super, &st, path, &g);
   }
   super.name[CFN_NAME_BYTES - 1] = 0;
@@ -549,7 +570,7 @@ int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, i
     if (r == 1) {
       cfn_region_t *region = *out;
       bool stale = of_another_boot(region);
-      marked = dir_marked(region->dir_fd, path);
+      marked = dir_marked(cfn_region_dir(region), path); /* never by the bare number: it may be another's by now */
       if (marked < 0) {
         cfn_region_close(region);
         *out = NULL;
@@ -558,7 +579,7 @@ int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, i
       if (!stale && !marked && !cfn_region_retired(region)) return CFN_OK;
       if (stale) cfn_cas_seq(&cfn_state(region)->state, CFN_BUS_OK, CFN_BUS_RETIRED);
       /* Somebody ended it and may have died or stopped in the middle: finish, start anew. */
-      int own = openat(region->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+      int own = openat(cfn_region_dir(region), ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
       cfn_region_close(region);
       *out = NULL;
       if (own >= 0) {
@@ -572,8 +593,8 @@ int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, i
       r = create_region(dir_fd, path, name, wish);
       if (r == 1) *created = true;
     } else if (r == 0) {
-      r = cfn_fail(CFN_NO_BUS, 0, 0, "there is no bus at %s; the first register, or Bus(name), makes it (are CFNSHM_BUS and "
-                    "CFNSHM_DIR right?)", path);
+      r = cfn_fail(CFN_NO_BUS, 0, 0, "there is no bus in %s: its file was removed, and those who have it open go on with "
+                   "each other, or it is being made just now; cfnshm doctor says which", path);
     }
     if (dir_fd >= 0) close(dir_fd);
     if (r < 0) {
@@ -592,13 +613,16 @@ int cfn_region_destroy(cfn_region_t *region) {
   return dir_retire(cfn_region_dir(region), region->path);
 }
 
+int cfn_region_open_dir(const char *dir, const char *name, char path[CFN_PATH_BYTES]) {
+  int r = cfn_region_path(dir, name, path);
+  return r < 0 ? r : open_dir(path, false);
+}
+
 int cfn_region_destroy_path(const char *dir, const char *name) {
   char path[CFN_PATH_BYTES];
-  int r = cfn_region_path(dir, name, path);
-  if (r < 0) return r;
-  int dir_fd = open_dir(path, false);
+  int dir_fd = cfn_region_open_dir(dir, name, path);
   if (dir_fd < 0) return dir_fd;
-  r = dir_retire(dir_fd, path);
+  int r = cfn_region_end_dir(dir_fd, path);
   close(dir_fd);
   return r;
 }

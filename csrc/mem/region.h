@@ -113,9 +113,15 @@ void cfn_region_close(cfn_region_t *region);
 /* The directory's descriptor, opened anew if somebody closed it under us; -1 if the directory is gone. */
 int cfn_region_dir(const cfn_region_t *region);
 
-/* Has this process a region of this directory mapped? Then it may hold locks on files in it, which an open and
- * close of them would drop. */
-bool cfn_region_here(uint64_t dir_dev, uint64_t dir_ino);
+/* Closes the table of this process's regions, so that none is opened until cfn_region_table_open; false (and not
+ * closed) if one of this directory is there: then this process may hold locks on files in it, which an open and close
+ * of them would drop. */
+bool cfn_region_table_close(uint64_t dir_dev, uint64_t dir_ino);
+void cfn_region_table_open(void);
+/* The directory of a bus, its path in `path`: a descriptor, or an error. */
+int cfn_region_open_dir(const char *dir, const char *name, char path[CFN_PATH_BYTES]);
+/* Ends the bus of an open directory: marks, empties and removes it. */
+int cfn_region_end_dir(int dir_fd, const char *path);
 
 /* Ends the bus: whoever is attached gets CFN_RETIRED at its next call or tick. */
 int cfn_region_destroy(cfn_region_t *region);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "agent/directory.h"
+#include "agent/liveness.h"
 
 #define IDS 32
 #define LANE 4 /* places in the normal lane: see main.c */
@@ -555,6 +556,49 @@ static void come_and_go(int me) {
 }
 static void reap(int me) { cfn_bus_reap(bus[me]); }
 
+/* ---- two reapers of one corpse, and its slot has a new life ----
+ *
+ * The dead one had a chunk claimed and not sent, a record claimed and not registered, an inbox with a message
+ * leased, and an answer unread. */
+static void setup_corpse(void) {
+  begin();
+  for (int p = 0; p < 2; p++) bus[p] = sim_open(p, NULL);
+  bus[3] = sim_open(3, "reader");
+  cfn_region_t *r = cfn_bus_region(bus[3]);
+  SIM_CHECK(post(0, bus[0], "reader", 1, 0) == CFN_OK);
+  sim_as(3);
+  uint64_t token = 0;
+  SIM_CHECK(take(3, bus[3], &token, 0) > 0);
+  uint32_t me = cfn_bus_attachment(bus[3]);
+  cfn_attach_shm_t *slot = cfn_attachment(r, me);
+  cfn_slab_cursor_t cursor = {0};
+  SIM_CHECK(cfn_slab_claim(r, me, &slot->reg[CFN_REG_SEND], 0, false, true, &cursor) >= 0);
+  cfn_a64 *mid = &cfn_mailbox(r, 3)->mid;
+  cfn_store_seq(&slot->reg[CFN_REG_CREATE], 4);
+  SIM_CHECK(cfn_cas_seq(mid, cfn_load_seq(mid), cfn_mid_word(cfn_mid_ver(cfn_load_seq(mid)) + 1, CFN_MID_MINE, me)));
+  sim_as(0);
+  cfn_outgoing_t m = {.body = "yes", .body_bytes = 3, .correlation = 1};
+  SIM_CHECK(cfn_bus_reply(bus[0], me, cfn_id_inc(cfn_load_seq(&slot->id)), &m, 0) == CFN_OK);
+  cfn_store_seq(&cfn_state(r)->attach_hint, me); /* who attaches next looks there first */
+  cfn_store_seq(&cfn_state(r)->mailbox_hint, 3);
+  sim_bury(3);
+  bus[3] = NULL;
+}
+static void live_there(int me) { /* reads what the dead one left, sends, registers: all in the dead one's slot */
+  cfn_bus_t *mine = sim_open(me, "reader");
+  uint64_t token = 0;
+  SIM_CHECK(take(me, mine, &token, 0) > 0);
+  post(me, mine, "reader", me * 8 + 1, 0);
+  cfn_address_t at;
+  SIM_CHECK(cfn_bus_register(mine, "other", NULL, &at, NULL) == CFN_OK);
+  cfn_agent_info_t info;
+  SIM_CHECK(cfn_bus_find(mine, "reader", &at) == CFN_OK && cfn_bus_agent_info(mine, &at, &info) == CFN_OK);
+  SIM_CHECK(info.life == CFN_LIFE_ALIVE && info.incarnation == 2);
+  SIM_CHECK(take(me, mine, &token, 0) > 0); /* still its reader, and its owner */
+  cfn_bus_ack(mine, &token, 1);
+  cfn_bus_close(mine);
+}
+
 /* ---- an agent is removed under its reader ---- */
 
 static void setup_remove_read(void) {
@@ -738,6 +782,8 @@ const sim_scenario_t sim_scenarios[] = {
     {"request-life-killed", setup_request_life, {serve, ask_and_leave, attach_and_look}, verify_request, ALL, true, {1, 1, 0, 0}},
     {"profile", setup_profile, {describe, describe, read_description}, verify_profile, 0, false, {2, 0, 0, 0}},
     {"life", setup_life, {leave_with_mail, reap, come_and_go}, verify_reader, 0, false, {2, 0, 0, 0}},
+    {"corpse", setup_corpse, {reap, reap, live_there}, verify_reader, 0, true, {2, 0, 0, 0}},
+    {"corpse-killed", setup_corpse, {reap, reap, live_there}, verify_reader, 3, true, {1, 1, 0, 0}},
     {"life-again", setup_life_again, {leave_with_mail, reap, come_and_go}, verify_reader, 0, false, {2, 0, 0, 0}},
     {"life-again-killed", setup_life_again, {leave_with_mail, reap, come_and_go}, verify_reader, 5, true, {1, 1, 0, 0}},
     {"life-killed", setup_life, {leave_with_mail, reap, come_and_go}, verify_reader, 5, true, {1, 1, 0, 0}},

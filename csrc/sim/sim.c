@@ -151,6 +151,10 @@ char sim_end(int p) {
     default: return 'w';
   }
 }
+void sim_bury(int p) {
+  S.process[p].state = KILLED;
+  kernel_died(p);
+}
 bool sim_anyone_killed(void) {
   for (int p = 0; p < SIM_PROCESSES; p++)
     if (S.process[p].state == KILLED) return true;

@@ -52,6 +52,8 @@ void sim_as(int p);
 /* How process p ended: 'd' done, 'k' killed, 'w' still waiting. */
 char sim_end(int p);
 bool sim_anyone_killed(void);
+/* Process p, which has no body, is dead from the start (setup). */
+void sim_bury(int p);
 #define SIM_CHECK(condition) \
   do { \
     if (!(condition)) sim_fail("%s:%d: %s", __FILE__, __LINE__, #condition); \
