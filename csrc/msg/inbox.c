@@ -216,6 +216,25 @@ static int lease_start(cfn_inbox_t *in, unsigned lane, uint64_t position, uint32
   return CFN_OK;
 }
 
+/* Nothing is at the cursor. Is that true? The tail passes a position only when its slot is filled: a slot that is
+ * not, below the tail, was damaged, and would hold up everything behind it for ever. It is passed over and counted.
+ * A tail that is off by more than a lap is put to where we are; senders help it on from there. True: look again. */
+static bool pass_damage(cfn_inbox_t *in, unsigned lane, const cfn_ring_t *q, uint64_t p, cfn_a64 *slot, uint64_t w) {
+  uint64_t tail = cfn_load_seq(q->tail), slots = cfn_ring_slots(q);
+  if (tail == p || cfn_load_seq(slot) != w) return false; /* the slot AFTER the tail: it may have been filled by now */
+  if (cfn_inbox_fenced(in)) return false;
+  if (tail > p && tail - p <= slots) {
+    if (!cfn_cas_seq(slot, w, cfn_slot_word((cfn_ring_lap(q, p) + 1) & CFN_LAP_MASK, 0))) return false;
+    cfn_add_relaxed(&cfn_state(in->region)->corrupt_dropped, 1);
+    count(in, CFN_COUNT_CORRUPT, 1);
+    in->lane[lane].freed++;
+    in->lane[lane].cursor++;
+    return true;
+  }
+  if (tail > p || p - tail > slots) cfn_cas_seq(q->tail, tail, p);
+  return false;
+}
+
 /* Leases the frame at the lane's cursor. CFN_OK, CFN_EMPTY, CFN_AGENT_FENCED, CFN_NO_MEMORY. */
 static int take(cfn_inbox_t *in, unsigned lane) {
   const cfn_region_t *r = in->region;
@@ -232,6 +251,10 @@ static int take(cfn_inbox_t *in, unsigned lane) {
     }
     uint32_t ref = cfn_slot_ref(w);
     if (ahead < 0 || ref == 0) {
+      if (pass_damage(in, lane, &q, p, slot, w)) {
+        skipped = true;
+        continue;
+      }
       if (skipped) move_head(in, lane);
       return CFN_EMPTY;
     }

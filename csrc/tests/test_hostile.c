@@ -95,6 +95,61 @@ static void bad_slots(void) {
   CHECK_INT(put(CFN_LANE_NORMAL), CFN_FULL);
   end();
 
+  for (int what = 0; what < 4; what++) {
+    t_case("a slot that was damaged holds up nobody (%d)", what);
+    start();
+    for (int lap = 0; lap < 2; lap++) /* so that there is a lap before */
+      for (int i = 0; i < 8; i++) {
+        CHECK_INT(put(CFN_LANE_NORMAL), 0);
+        CHECK_INT(t_recv(b, 0, &w, body), 5);
+        CHECK_INT(t_ack(b, w.token), 0);
+      }
+    for (int i = 0; i < 8; i++) CHECK_INT(put(CFN_LANE_NORMAL), 0);
+    uint64_t was = cfn_load_seq(slot(2));
+    static const uint64_t lap_off[] = {1, 2};
+    cfn_store_seq(slot(2), what == 0   ? 0
+                           : what == 1 ? cfn_slot_word(cfn_slot_lap(was), 0)
+                                       : cfn_slot_word(cfn_slot_lap(was) - lap_off[what - 2], cfn_slot_ref(was)));
+    for (int i = 0; i < 8; i++) {
+      if (i == 2) continue;
+      CHECK_INT(t_recv(b, 0, &w, body), 5);
+      CHECK_INT(w.position, 16 + i);
+      CHECK_INT(t_ack(b, w.token), 0);
+    }
+    CHECK_INT(t_recv(b, 0, &w, body), CFN_EMPTY);
+    CHECK_INT(dropped(), 1);
+    for (int lap = 0; lap < 2; lap++) {
+      for (int i = 0; i < 8; i++) CHECK_INT(put(CFN_LANE_NORMAL), 0);
+      CHECK_INT(put(CFN_LANE_NORMAL), CFN_FULL);
+      for (int i = 0; i < 8; i++) {
+        CHECK_INT(t_recv(b, 0, &w, body), 5);
+        CHECK_INT(w.position, 24 + 8 * lap + i);
+        CHECK_INT(t_ack(b, w.token), 0);
+      }
+    }
+    end();
+  }
+  for (int what = 0; what < 3; what++) {
+    static const uint64_t far[] = {1000, UINT64_C(1) << 50, UINT64_MAX};
+    t_case("a tail that is far off is put right by the reader (%d)", what);
+    start();
+    for (int i = 0; i < 20; i++) {
+      CHECK_INT(put(CFN_LANE_NORMAL), 0);
+      CHECK_INT(t_recv(b, 0, &w, body), 5);
+      CHECK_INT(t_ack(b, w.token), 0);
+    }
+    cfn_store_seq(&cfn_mailbox(r, bi)->lane[CFN_LANE_NORMAL].tail, far[what]);
+    CHECK_INT(t_recv(b, 0, &w, body), CFN_EMPTY);
+    for (int i = 0; i < 20; i++) {
+      CHECK_INT(put(CFN_LANE_NORMAL), 0);
+      CHECK_INT(t_recv(b, 0, &w, body), 5);
+      CHECK_INT(w.position, 20 + i);
+      CHECK_INT(t_ack(b, w.token), 0);
+    }
+    t_check_region(a, true);
+    end();
+  }
+
   for (unsigned state = 0; state < 8; state++) {
     if (state == CFN_MINE || state == CFN_TAKEN || state == CFN_DONE) continue;
     t_case("a referenced chunk with owner state %u", state);
