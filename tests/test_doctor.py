@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from test_processes import wait_until
 
 from cfnshm import Bus, errors
 from cfnshm.cli import doctor, main
+from cfnshm.cli.buses import names
 from cfnshm.testing import temp_bus
 
 
@@ -78,6 +80,58 @@ def test_the_stopped_are_named_with_the_remedy(bus, child):
     wait_until(lambda: not examine(bus)["stuck"])
 
 
+def test_a_stopped_reader_of_the_command_is_named(bus):
+    if not (command := shutil.which("cfnshm")):
+        pytest.skip("there is no cfnshm in PATH")
+    bus.register("shell")
+    with subprocess.Popen(
+        [command, "recv", "--as", "shell", "--follow", "--bus", bus.name], stdout=subprocess.PIPE
+    ) as reader:
+        bus.send("shell", "one")
+        assert b"one" in reader.stdout.readline()
+        reader.send_signal(signal.SIGSTOP)
+        wait_until(lambda: examine(bus)["stuck"])
+        assert f"kill -CONT {reader.pid}" in examine(bus)["stuck"][0]
+        reader.kill()
+    assert "'shell' is dead" in examine(bus)["dead"][0]
+
+
+def test_a_damaged_bus_is_not_removed_for_being_empty(bus_name, spawn):
+    def die(name):
+        bus = Bus(name, agent="worker", agents=16, size="8M")
+        bus.send_many([b"x"] * 5, to="worker")
+        path = Path(bus.info()["path"]) / "region"
+        data = bytearray(path.read_bytes())
+        for at in range(4096 * 2, len(data) - 8, 8):  # every word that says "lap 0, chunk n" says "lap 7" now
+            word = int.from_bytes(data[at : at + 8], "little")
+            if 0 < word < 1 << 24 and data[at + 8 : at + 16] == bytes(8):
+                data[at + 3] = 7
+        with path.open("r+b") as file:
+            file.seek(8192)
+            file.write(data[8192:])
+        os._exit(0)
+
+    spawn(die, bus_name).join()
+    report = doctor.examine(bus_name, None, True)
+    assert report["errors"]
+    assert not report["removed"]
+    assert main(["buses", "--prune"]) == 0
+    assert bus_name in names()
+    assert main(["doctor", "--remove", bus_name]) == 0
+
+
+def test_destroy_tells_those_who_cannot_be_joined_any_more(bus, child):
+    """The header is damaged: nobody can attach. Those who are attached are told that the bus has ended."""
+    with region(bus).open("r+b") as file:
+        file.seek(200)
+        file.write(b"\xff")
+    from cfnshm._core import check, ffi, lib
+
+    check(lib.cfn_region_destroy_path(ffi.NULL, bus.name.encode()))
+    with pytest.raises(errors.BusDestroyed):
+        bus.send("a", "x")
+
+
 def test_the_stuck_are_named_with_what_they_wait_for(bus, spawn, monkeypatch):
     monkeypatch.setattr(doctor, "LONG_S", 0)
     bus.register("one")
@@ -89,8 +143,8 @@ def test_the_stuck_are_named_with_what_they_wait_for(bus, spawn, monkeypatch):
     wait_until(lambda: any(text.startswith("a circle") for text in examine(bus)["stuck"]))
     stuck = examine(bus)["stuck"]
     assert any("room in the full inbox of 'two'" in text for text in stuck)
-    assert "'one' waits for 'two' (space)" in stuck[-1]
-    assert "'two' waits for 'one' (space)" in stuck[-1]
+    assert "'one' waits for room in the full inbox of 'two'" in stuck[-1]
+    assert "'two' waits for room in the full inbox of 'one'" in stuck[-1]
 
 
 def test_repair_removes_only_what_holds_nothing(bus_name, spawn):
@@ -125,7 +179,8 @@ def test_remove_takes_what_is_unread_and_refuses_the_living(bus, child, capsys):
     child.join()
     bus.close()
     assert main(["doctor", "--remove", bus.name, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"bus": bus.name, "removed": True}
+    assert json.loads(capsys.readouterr().out) == {"bus": bus.name, "removed": True, "unread": 2}
+    assert main(["doctor", "--remove", bus.name, "--repair"]) == 2
     assert main(["doctor", "--remove", bus.name]) == 12
 
 

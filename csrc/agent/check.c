@@ -11,6 +11,7 @@
 
 #include "agent/directory.h"
 #include "agent/liveness.h"
+#include "agent/reap.h"
 #include "cfnshm.h"
 
 #define LOOKS 3
@@ -223,6 +224,19 @@ static void check_chunk(checking_t *c, uint32_t k) {
   }
 }
 
+static void check_hints(checking_t *c) {
+  const cfn_region_t *r = c->r;
+  uint32_t lost = 0;
+  for (unsigned cls = 0; cls < CFN_CLASSES; cls++)
+    for (uint32_t i = 0; i < r->geo.config.class_chunks[cls]; i++) {
+      uint32_t word = r->geo.class_hint[cls] + i / 64;
+      bool hinted = cfn_load_seq(&cfn_hints(r)[word]) >> (i % 64) & 1;
+      uint64_t own = cfn_load_seq(&cfn_chunk(r, r->geo.class_first[cls] + i)->own);
+      if (!hinted && cfn_own_state(own) == CFN_FREE && !cfn_hint_in_hand(r, cls, word)) lost++;
+    }
+  if (lost) say(c, "warning", "%u free chunks are found by nobody before a shortage (doctor --repair mends that)", lost);
+}
+
 static void check_directory(checking_t *c) {
   cfn_region_t *r = c->r;
   uint64_t intent = cfn_load_seq(&cfn_state(r)->intent);
@@ -260,6 +274,7 @@ int cfn_region_check(cfn_region_t *r, cfn_check_report_t report, void *context) 
   for (uint32_t i = 0; i < r->geo.config.agents; i++) check_mailbox(&c, i);
   for (uint32_t i = 0; i < r->geo.config.attachments; i++) check_attachment(&c, i);
   for (uint32_t k = 0; k < r->geo.chunks; k++) check_chunk(&c, k);
+  check_hints(&c);
   uint64_t dropped = cfn_load_relaxed(&cfn_state(r)->corrupt_dropped);
   if (dropped)
     say(&c, "warning", "%llu messages were dropped as corrupt since the bus was created",

@@ -33,4 +33,8 @@ int cfn_reap_if_dead(const cfn_actor_t *a, uint32_t i);
 /* All of them; then finishes what removals they left. Returns how many were reaped. */
 int cfn_reap_all(const cfn_actor_t *a);
 
+/* Has somebody living taken hints out of this word in advance, or freed chunks without telling it yet? Then bits that are
+ * missing there are no loss. */
+bool cfn_hint_in_hand(const cfn_region_t *r, unsigned cls, uint64_t word);
+
 #endif

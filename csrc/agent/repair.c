@@ -66,8 +66,7 @@ static void free_leaked(const cfn_region_t *r, cfn_repair_t *out, uint64_t *own,
   }
 }
 
-/* A living sender's hints in advance, or a living reader's that it has not told yet, are not missing. */
-static bool in_somebodys_hands(const cfn_region_t *r, unsigned cls, uint64_t word) {
+bool cfn_hint_in_hand(const cfn_region_t *r, unsigned cls, uint64_t word) {
   for (uint32_t i = 0; i < r->geo.config.attachments; i++) {
     cfn_attach_shm_t *a = cfn_attachment(r, i);
     if (!nobody_there(r, i) && (cfn_load_seq(&a->hint_taken[cls]) == word + 1 || cfn_load_seq(&a->hint_freed) == word + 1))
@@ -80,7 +79,7 @@ static void mend_hints(const cfn_region_t *r, cfn_repair_t *out) {
   for (unsigned c = 0; c < CFN_CLASSES; c++) {
     uint32_t before = cfn_slab_free_hint(r, c), words = (r->geo.config.class_chunks[c] + 63) / 64;
     for (uint32_t w = 0; w < words; w++)
-      if (!in_somebodys_hands(r, c, r->geo.class_hint[c] + w)) cfn_slab_mend(r, r->geo.class_hint[c] + w);
+      if (!cfn_hint_in_hand(r, c, r->geo.class_hint[c] + w)) cfn_slab_mend(r, r->geo.class_hint[c] + w);
     uint32_t after = cfn_slab_free_hint(r, c);
     if (after > before) out->hints_mended += after - before;
   }

@@ -231,7 +231,7 @@ def check(run: Run, profile: str) -> Outcome:
         spin = subprocess.run(["spin", "-a", *run.flags, f"{run.model}.pml"], cwd=tmp, capture_output=True, text=True)
         if spin.returncode or not (pathlib.Path(tmp) / "pan.c").exists() or "Error:" in spin.stdout:
             return Outcome(False, "spin failed", 0, time.monotonic() - start, spin.stdout + spin.stderr)
-        compile_flags = ["-O0" if wants_error or small and run.model in UNOPTIMISED else "-O1" if small else "-O2",
+        compile_flags = ["-O0" if wants_error or (small and run.model in UNOPTIMISED) else "-O1" if small else "-O2",
                          "-w", "-DSAFETY", "-DCOLLAPSE", "-DVECTORSZ=2048",
                          f"-DMEMLIM={MEMORY_MB[profile]}"]
         gcc = subprocess.run(["gcc", *compile_flags, "-o", "pan", "pan.c"], cwd=tmp, capture_output=True, text=True)

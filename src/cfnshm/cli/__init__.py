@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         "refuses only while a living process has the bus open.",
     )
     bus = os.environ.get("CFNSHM_BUS") or "default"
-    doctor.add_argument("bus", nargs="?", default=argparse.SUPPRESS, metavar="BUS", help=f"default {bus}")
+    doctor.add_argument("positional", nargs="?", metavar="BUS", help=f"default {bus}")
     doctor.add_argument("--bus", default=bus, help=argparse.SUPPRESS)
     doctor.add_argument("--dir", default=None)
     doctor.add_argument("--json", action="store_true")

@@ -47,6 +47,9 @@ def prune(found: dict[str, Any], directory: str | None) -> bool:
         return False
     try:
         with Bus(found["bus"], agent="", create=False, directory=directory) as bus:
+            if any(severity == "error" for severity, _ in bus.check()):
+                found["problem"] = "damaged: it may hold more than it shows; cfnshm doctor --remove removes it"
+                return False
             bus.destroy_idle()
     except errors.Error as error:  # somebody came meanwhile
         found["problem"] = str(error)

@@ -18,9 +18,15 @@ from ..bus import Bus
 LONG_S = 5  # a wait that somebody should know of
 
 
+MOST_LINES = 12  # of one kind; --json has them all
+
+
 def run(arguments: argparse.Namespace) -> int:
     if arguments.remove:
+        if arguments.repair or arguments.positional:
+            raise errors.InvalidArgument("--remove names the one bus to remove, and goes with nothing else")
         return remove(arguments.remove, arguments.dir, arguments.json)
+    arguments.bus = arguments.positional or arguments.bus
     try:
         report = examine(arguments.bus, arguments.dir, arguments.repair)
     except (errors.Corrupt, errors.VersionMismatch) as error:
@@ -51,7 +57,8 @@ def examine(name: str, directory: str | None, repair: bool) -> dict[str, Any]:
         }  # fmt: skip
         report["sound"] = not report["errors"]
         everybody_died = bool(agents) and all(agent.life == "dead" for agent in agents)
-        if repair and everybody_died and not report["attached"] and not any(agent.unread for agent in agents):
+        empty = not report["attached"] and not any(agent.unread for agent in agents)
+        if repair and report["sound"] and everybody_died and empty:  # what is damaged may hold more than it shows
             try:
                 bus.destroy_idle()
                 report["removed"] = True
@@ -88,35 +95,42 @@ def remove(name: str, directory: str | None, as_json: bool) -> int:
         errors.AgentBusy: a living process has it open.
         errors.NoBus: there is none.
     """
+    unread = 0
     try:
         with Bus(name, agent="", create=False, directory=directory) as bus:
-            bus.destroy_idle()
-    except (errors.Corrupt, errors.VersionMismatch, errors.SystemFailure) as error:
-        holder = in_use(name, directory)
-        if holder is not None:
-            raise errors.AgentBusy(
-                f"bus '{name}' cannot be opened ({error}), and living process {holder or 'of another container'} "
-                "has it open: end it first"
-            ) from error
-        path = directory.encode() if directory else ffi.NULL
-        check(lib.cfn_region_destroy_path(path, name.encode()))
+            unread = sum(agent.unread for agent in bus.agents())
+    except errors.Error:  # it cannot be read: what was in it is not known
+        pass
+    path = directory.encode() if directory else ffi.NULL
+    check(lib.cfn_bus_remove(path, name.encode(), ffi.new("uint64_t *")))
     if as_json:
-        print(json.dumps({"bus": name, "removed": True}))
+        print(json.dumps({"bus": name, "removed": True, "unread": unread}))
     else:
-        print(f"removed bus '{name}'")
+        print(f"removed bus '{name}'" + (f" with {_count(unread, 'unread message')}" if unread else ""))
     return 0
 
 
 # ---- in words ----
 
 
+def _count(n: int, thing: str) -> str:
+    many = "es" if thing.endswith("s") else "s"
+    return f"{n} {thing}{'' if n == 1 else many}"
+
+
 def _dead(agents: Sequence[AgentInfo]) -> list[str]:
-    return [
-        f"agent '{a.name}' is dead (process {a.owner_pid or 'unknown'}), {a.unread} unread messages wait "
-        "for a successor"
-        for a in agents
-        if a.life == "dead"
-    ]
+    found = []
+    for a in agents:
+        reader_died = a.life != "alive" and a.reader_pid and not a.owner_pid
+        if a.life == "dead" or reader_died:
+            waiting = f", and {_count(a.unread, 'unread message')} wait for a successor" if a.unread else ""
+            found.append(
+                f"agent '{a.name}' is dead (process {a.owner_pid or a.reader_pid or 'unknown'}){waiting}: start it "
+                "again under the same name, or cfnshm unregister it"
+            )
+        elif a.life == "none" and a.unread and any(a.depth[lane] >= a.capacity[lane] for lane in a.depth):
+            found.append(f"agent '{a.name}' has a full inbox ({_count(a.unread, 'message')}), and no process reads it")
+    return found
 
 
 def _state(pid: int | None) -> str:
@@ -128,18 +142,19 @@ def _state(pid: int | None) -> str:
 
 
 def _stuck(agents: Sequence[AgentInfo], now: float) -> list[str]:
-    by_name = {a.name: a for a in agents}
-    found = [
-        f"agent '{a.name}' is stopped (process {a.owner_pid}), {a.unread} unread; kill -CONT {a.owner_pid} lets "
-        "it go on"
-        for a in agents
-        if a.life == "alive" and a.owner_pid and _state(a.owner_pid) in ("T", "t")
-    ]
+    by_name = {a.name: a for a in agents if a.life == "alive"}
+    found = []
     for a in agents:
+        pid = next((p for p in (a.owner_pid, a.reader_pid) if p and _state(p) in ("T", "t")), 0)
+        if a.life == "alive" and pid:
+            found.append(
+                f"agent '{a.name}' is stopped (process {pid}), {a.unread} unread; kill -CONT {pid} lets it go on"
+            )
+    for a in by_name.values():
         since = now - a.waiting_since
-        if a.life == "alive" and a.waiting in ("space", "chunks", "reply", "receipt") and since > LONG_S:
-            on = by_name.get(a.waiting_for) if a.waiting_for else None
-            why = f", which is {on.life}" if on is not None and on.life != "alive" else ""
+        if a.waiting in ("space", "chunks", "reply", "receipt") and since > LONG_S:
+            on = next((b for b in agents if b.name == a.waiting_for), None)
+            why = {"dead": ", which is dead", "none": ", which no process has"}.get(on.life if on else "", "")
             found.append(
                 f"agent '{a.name}' (process {a.owner_pid or a.reader_pid}) has waited {since:.0f} s for {_what(a)}{why}"
             )
@@ -158,9 +173,8 @@ def _circles(by_name: dict[str, AgentInfo]) -> list[str]:
             name = agent.waiting_for or None
         if name in way:
             ring = way[way.index(name) :]
-            found.append("a circle: " + ", ".join(
-                f"'{one}' waits for '{by_name[one].waiting_for}' ({by_name[one].waiting})" for one in ring
-            ))  # fmt: skip
+            found.append("a circle: " + ", ".join(f"'{one}' waits for {_what(by_name[one])}" for one in ring)
+                         + "; only their timeouts, or the end of one of them, can end that")  # fmt: skip
         seen.update(way)
     return found
 
@@ -178,16 +192,18 @@ def _what(agent: AgentInfo) -> str:
 def _print(report: dict[str, Any]) -> None:
     if "bytes" in report:
         print(
-            f"bus '{report['bus']}' at {report['path']}: {report['bytes'] / 2**20:.1f} MiB, {report['agents']} "
-            f"agents of {report['agents_capacity']}, {report['attached']} processes attached"
+            f"bus '{report['bus']}' at {report['path']}: {report['bytes'] / 2**20:.1f} MiB, "
+            f"{_count(report['agents'], 'agent')} of {report['agents_capacity']}, "
+            f"{_count(report['attached'], 'handle')} of living processes attached"
         )
         full = [f"{size} B {used}/{total}" for size, (used, total) in report["chunks"].items()]
         print("chunks in use: " + ", ".join(full))
-    for text in report["errors"]:
-        print(f"ERROR    {text}")
-    for kind in ("dead", "stuck", "warnings"):
-        for text in report[kind]:
-            print(f"{kind.rstrip('s'):8} {text}")
+    for kind in ("errors", "dead", "stuck", "warnings"):
+        label = "ERROR" if kind == "errors" else kind.rstrip("s")
+        for text in report[kind][:MOST_LINES]:
+            print(f"{label:8} {text}")
+        if len(report[kind]) > MOST_LINES:
+            print(f"{label:8} ... and {len(report[kind]) - MOST_LINES} more; --json has them all")
     done = report["repaired"]
     if done:
         _print_repair(done)
@@ -202,9 +218,9 @@ def _print(report: dict[str, Any]) -> None:
 
 def _print_repair(done: dict[str, int]) -> None:
     said = [
-        f"recycled what {done['reaped']} dead processes left" if done["reaped"] else "",
-        f"freed {done['chunks_freed']} chunks that were nobody's" if done["chunks_freed"] else "",
-        f"made {done['hints_mended']} free chunks findable again" if done["hints_mended"] else "",
-        f"left {done['unproven']} chunks alone that look lost and may be somebody's" if done["unproven"] else "",
+        f"recycled what {_count(done['reaped'], 'dead process')} left" if done["reaped"] else "",
+        f"freed {_count(done['chunks_freed'], 'chunk')} that no one held" if done["chunks_freed"] else "",
+        f"made {_count(done['hints_mended'], 'free chunk')} findable again" if done["hints_mended"] else "",
+        f"left {_count(done['unproven'], 'chunk')} alone that may be somebody's" if done["unproven"] else "",
     ]
     print("; ".join(text for text in said if text) or "nothing to repair")
