@@ -163,7 +163,7 @@ static int64_t answer(cfn_bus_t *bus, uint64_t correlation, void *out, size_t ro
 int64_t cfn_bus_request_wait(cfn_bus_t *bus, const cfn_address_t *to, uint64_t correlation,
                              uint64_t deadline, void *out, size_t room) {
   int verdict = CFN_OK;
-  unsigned vain = 0;
+  unsigned vain = 0, late_looks = 0;
   for (bool spun = false;;) {
     int64_t r = cfn_bus_enter(bus);
     if (r < 0) return r;
@@ -181,8 +181,10 @@ int64_t cfn_bus_request_wait(cfn_bus_t *bus, const cfn_address_t *to, uint64_t c
     uint32_t armed = 0;
     if (r == CFN_EMPTY) armed = cfn_event_arm(bell);
     bool there = r == CFN_EMPTY && cfn_bus_replies_there(bus);
-    /* There, and nothing can be taken out; or it comes and comes, and our time is over. */
-    if (there && (cfn_load_seq(&bus->actor.slot->reply_head) == was || cfn_deadline_passed(deadline))) vain++;
+    bool stands = there && cfn_load_seq(&bus->actor.slot->reply_head) == was;
+    vain = stands ? vain + 1 : 0; /* there, look after look, and it cannot be taken out */
+    if (there && !stands && cfn_deadline_passed(deadline) && ++late_looks > MOST_VAIN)
+      there = false; /* those of other requests come and come, and our time is over */
     if (vain > MOST_VAIN) {
       cfn_bus_leave(bus);
       return cfn_fail(CFN_CORRUPT, 0, 0, "the words of this process's reply ring are damaged (cfnshm doctor); open "

@@ -30,7 +30,7 @@ static void pass_on(int number, siginfo_t *info, void *context) {
     before.sa_sigaction(number, info, context);
   } else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {
     before.sa_handler(number);
-  } else { /* the fault comes again, to nobody; a signal that was sent must be sent again */
+  } else if (info->si_code > 0 || before.sa_handler == SIG_DFL) { /* the fault comes again, to nobody; what was sent is sent again */
     sigaction(number, &before, NULL);
     if (info->si_code <= 0) raise(number);
   }
