@@ -72,13 +72,13 @@ sim:
 # The ledgers go when they hold no complaint.
 soak:
 	@$(MAKE) -s -C csrc ../build/c/plain-gcc-O2/tool_soak
-	@echo "make soak MINUTES=$(MINUTES) AGENTS=$(AGENTS), commit $$(git rev-parse --short HEAD 2>/dev/null || echo unknown), Linux $$(uname -r), $$(nproc) processors"
+	@echo "make soak MINUTES=$(MINUTES) AGENTS=$(AGENTS), commit $$(git rev-parse --short HEAD 2>/dev/null || echo unknown), Linux $$(uname -r | cut -d- -f1), $$(nproc) processors"
 	@folder=$$(mktemp -d) && build/c/plain-gcc-O2/tool_soak run --agents $(AGENTS) --minutes $(MINUTES) --dir $$folder/ledgers \
 	  && rm -rf $$folder || { echo "the ledgers are kept in $$folder/ledgers"; exit 1; }
 
 wakes:
 	@$(MAKE) -s -C csrc OUT=../build/c/plain-gcc-O2-CFN_NO_TICK CFLAGS=-DCFN_NO_TICK ../build/c/plain-gcc-O2-CFN_NO_TICK/tool_wakes
-	@echo "make wakes MINUTES=$(MINUTES), commit $$(git rev-parse --short HEAD 2>/dev/null || echo unknown), Linux $$(uname -r), $$(nproc) processors"
+	@echo "make wakes MINUTES=$(MINUTES), commit $$(git rev-parse --short HEAD 2>/dev/null || echo unknown), Linux $$(uname -r | cut -d- -f1), $$(nproc) processors"
 	@build/c/plain-gcc-O2-CFN_NO_TICK/tool_wakes --minutes $(MINUTES)
 
 fuzz:
