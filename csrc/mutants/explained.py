@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 LINES = "two lines of defence, the agreed lap and the authority: csrc/models/remove.pml, reply.pml"
+TWO_RETIRERS = "two retirers at once need a steal between two instructions: caught in csrc/models/remove.pml, "
 ADVICE = "a hint, or when to tell it, is advice: the chunk's own word decides"
 SPEED = "only speed: how many are woken, how long one spins"
 EXACT = "the swap of the exact word that follows fails"
@@ -32,6 +33,23 @@ EXPLAINED: dict[str, str] = {
     "msg/inbox.c move_head no check 1": "only for a word that is damage already",
     "msg/inbox.c hand_out no check 1": "the same look is taken again after the copy (bus_recv.c), and is a mutant itself",
     "msg/inbox.c take no check 4": "what is leased without its word is found not to be ours after the copy",
+    "msg/ring.c retire_slot no check 2": TWO_RETIRERS + "no_slot_recheck",
+    "msg/ring.c cfn_ring_retire falls 1": TWO_RETIRERS + "cursor_store",
+    "msg/ring.c cfn_ring_retire falls 2": TWO_RETIRERS + "cursor_store",
+    "msg/inbox.c cfn_inbox_announce no wake 1": ADVICE,
+    "msg/inbox.c take store 2": "only for a frame that is damage already",
+    "msg/inbox.c take no check 1": "only for a word that is damage already",
+    "msg/inbox.c take no check 2": "at the cursor of a reader that is not fenced only that reader empties a slot; the fence is looked at after it",
+    "msg/inbox.c hand_out store 1": "only for a frame that is damage already",
+    "msg/inbox.c cfn_inbox_record no check 1": "the same look is taken again after the copy",
+    "msg/inbox.c cfn_lane_depth no check 1": "a number to look at, which may be a frame off while it is taken",
+    "agent/registry.c claim_record no store 3": "a register that names somebody else's record says nothing",
+    "agent/registry.c fill_record store 1": "a stale remover's giving back has the same effect as what overwrites it",
+    "agent/registry.c fill_record store 2": "a stale reaper's swap of an older word fails before and after",
+    "agent/registry.c fill_record no store 3": "the next owner writes it before it is shown",
+    "agent/bus_recv.c receive no wake 1": ADVICE,
+    "agent/bus_request.c drain_replies store 1": "nobody else takes an answer of a living asker: csrc/models/reply.pml",
+    "agent/bus_request.c drain_replies no check 2": "nobody else takes an answer of a living asker: csrc/models/reply.pml",
     "msg/outbox.c cfn_outbox_post no check 2": "publishing finds the lane full, too; it costs a chunk meanwhile",
     "agent/directory.c finish store 1": "only for an intent that is damage already",
     "agent/directory.c cfn_directory_find no check 1": "what is found wrongly comes with the old word: STALE to who uses it",

@@ -32,11 +32,11 @@ from named import NAMED, WEAK, Mutant
 CSRC = Path(__file__).resolve().parent.parent
 # The scenarios of cfnsim in which a file's mutants show; all of them for the others.
 SCENARIOS = {
-    "mem/slab": "send*,read-killed,full*,life*", "sync/event": "event,send*,full*,request*",
+    "mem/slab": "send*,read-killed,full*,life*,corpse*", "sync/event": "event,send*,full*,request*",
     "msg/ring": "remove*,request*,life*,send*", "msg/inbox": "steal*,frame*,full*,read-killed,heirs*,remove-read*,peek",
     "msg/outbox": "send*,full*", "msg/envelope": "frame*,steal*", "agent/directory": "names*,remove-reuse*",
-    "agent/registry": "remove*,owners*,heirs*,names*,profile", "agent/attach": "life*,request-life*,owners*",
-    "agent/reap": "life*,read-killed,names-killed,remove*,request*,full-killed", "agent/liveness": "life*,heirs*,owners*",
+    "agent/registry": "remove*,owners*,heirs*,names*,profile,steal*", "agent/attach": "life*,request-life*,owners*",
+    "agent/reap": "corpse*,life*,names-killed,request-life*", "agent/liveness": "life*,heirs*,owners*",
     "agent/bus_send": "full*,send*,request*", "agent/bus_recv": "steal*,full*,heirs*,remove-read*,send*",
     "agent/bus_request": "request*",
 }

@@ -355,6 +355,23 @@ static void remove_and_reuse(int me) {
   sim_note("  process %d unregistered: %s, registered: %s", me, cfn_error_name(r), cfn_error_name(r2));
   if (r2 == CFN_OK) post(me, bus[me], "other", me * 8 + 1, 0);
 }
+/* Chunks in short supply, too: the one that the removal frees is the one that is sent next. */
+static void take_all_chunks(cfn_bus_t *from) {
+  static const char *const fillers[] = {"f0", "f1", "f2"};
+  uint8_t body[40] = {0};
+  cfn_address_t at;
+  for (int i = 0; i < 3; i++) {
+    if (cfn_bus_find(from, fillers[i], &at) < 0) continue;
+    for (unsigned lane = CFN_LANES; lane-- > 0;)
+      while (cfn_bus_send_one(from, at.index, at.mid, lane, 0, body, sizeof body, "", 0, 0, 0, NULL) == CFN_OK) {
+      }
+  }
+}
+static void setup_scarce(void) {
+  setup_reuse();
+  sim_as(1);
+  take_all_chunks(bus[1]);
+}
 static void verify_reuse(void) {
   L.told[9] = 0; /* for the removed agent: dropped or not, nobody promised */
   audit("other");
@@ -770,6 +787,8 @@ const sim_scenario_t sim_scenarios[] = {
     {"names-lookup", setup_stale, {look_up, register_second, register_name}, verify_stale, 0, false, {2, 0, 0, 0}},
     {"remove-reuse", setup_reuse, {remove_plainly, remove_and_reuse}, verify_reuse, 0, false, {2, 0, 0, 0}},
     {"remove-reuse-killed", setup_reuse, {remove_plainly, remove_and_reuse}, verify_reuse, 3, true, {1, 1, 0, 0}},
+    {"remove-scarce", setup_scarce, {remove_plainly, remove_and_reuse}, verify_reuse, 0, false, {2, 0, 0, 0}},
+    {"remove-scarce-killed", setup_scarce, {remove_plainly, remove_and_reuse}, verify_reuse, 3, true, {1, 1, 0, 0}},
     {"remove-reuse-read", setup_reuse, {remove_plainly, reuse_and_read}, verify_reuse, 0, false, {2, 0, 0, 0}},
     {"request", setup_request, {serve, ask}, verify_request, 0, false, {2, 0, 0, 0}},
     {"request-killed", setup_request, {serve, ask}, verify_request, 3, true, {1, 1, 0, 0}},

@@ -213,11 +213,12 @@ static void used_again(void) {
   cfn_store_seq(&slot->start_time, 1);
   cfn_store_seq(&slot->pidfs_ino, 1);
   cfn_store_seq(&cfn_state(r)->attach_hint, i);
+  cfn_store_seq(&cfn_state(r)->attach_top, 50); /* somebody has been there */
   before = cfn_os_wall_ns();
   CHECK_INT(cfn_bus_open(NULL, t_bus_name(), NULL, 0, &c, NULL), 0);
   CHECK_INT(cfn_bus_attachment(c), i);
   CHECK_INT(cfn_load_seq(&cfn_state(r)->attach_hint), i + 1);
-  CHECK(cfn_load_seq(&cfn_state(r)->attach_top) >= i + 1);
+  CHECK_INT(cfn_load_seq(&cfn_state(r)->attach_top), 50); /* it only grows */
   CHECK_INT(cfn_id_inc(cfn_load_seq(&slot->id)), cfn_id_inc(id) + 1);
   CHECK_INT(cfn_id_state(cfn_load_seq(&slot->id)), CFN_ID_LIVE);
   CHECK(cfn_load_seq(&slot->nonce) != nonce);

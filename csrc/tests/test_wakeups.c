@@ -255,6 +255,10 @@ static void deaths(void) {
   watch(&cfn_state(r)->registry.event);
   uint64_t before = cfn_load_seq(&cfn_attachment(r, cfn_bus_attachment(a))->counter[CFN_COUNT_REAPED]);
   CHECK_INT(cfn_bus_reap(a), 1);
+  cfn_agent_info_t info;
+  CHECK_INT(cfn_bus_agent_info(a, &at, &info), 0);
+  CHECK_INT(info.life, CFN_LIFE_DEAD);
+  CHECK_INT(info.owner_pid, p); /* kept for who asks who that was */
   RUNG();
   CHECK_INT(cfn_load_seq(&cfn_attachment(r, cfn_bus_attachment(a))->counter[CFN_COUNT_REAPED]), before + 1);
   close(tell[0]);
