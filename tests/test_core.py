@@ -93,7 +93,7 @@ def test_kill_and_stop_at_instructions(name):
     """SIGKILL and SIGSTOP at (a stride of) every instruction of the message path by single-stepping;
     `make verify` takes every instruction."""
     need("gcc")
-    print(run(build(name)))
+    print(run(build(name), timeout=560))  # half a minute; ptrace is slow where much else runs
 
 
 @pytest.mark.timeout(300)
