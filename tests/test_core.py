@@ -98,9 +98,9 @@ def test_kill_and_stop_at_instructions(name):
 
 @pytest.mark.timeout(300)
 def test_the_core_under_a_simulated_kernel():
-    """cfnsim: kills, preemptions, stops and stale reads at every atomic operation, for about a minute and a half."""
+    """cfnsim: kills, preemptions, stops and stale reads at every atomic operation, for about a minute."""
     need("gcc")
-    out = run(build("cfnsim"), "--seconds", "90")
+    out = run(build("cfnsim"), "--seconds", "60")
     assert out.count("weak ") > 20
 
 

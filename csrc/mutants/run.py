@@ -138,7 +138,9 @@ def save(path: Path, rows: dict[str, tuple[str, str]], order: list[Mutant | Made
         f"{len(names)} mutants, {len(found)} found: "
         + ", ".join(f"{rule} {red[rule]} of {n}" for rule, n in sorted(rules.items()))
         + f"; by hand {sum(n in found for n in (m.name for m in order if isinstance(m, Mutant)))} of "
-        f"{sum(isinstance(m, Mutant) and m.name in rows for m in order)}.", "",
+        f"{sum(isinstance(m, Mutant) and m.name in rows for m in order)}. "
+        f"{sum(rows[n][1].startswith('survives') for n in names)} survive with a reason, "
+        f"{sum(rows[n][1].startswith('SURVIVES') for n in names)} without one.", "",
         "| mutant | what | red |", "|---|---|---|",
         *(f"| {n} | {rows[n][0]} | {rows[n][1]} |" for n in names),
     ]  # fmt: skip
