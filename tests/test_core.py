@@ -116,7 +116,7 @@ def test_the_simulator_finds_faults():
 @pytest.mark.timeout(900)
 def test_models_at_small_bounds():
     need("spin")
-    out = run(sys.executable, CSRC / "models" / "run.py", "--profile", "small", timeout=850)
+    out = run(sys.executable, CSRC / "models" / "run.py", "--profile", "small", "--jobs", "2", timeout=850)
     assert " 0 failed" in out
 
 
