@@ -30,7 +30,8 @@ static void pass_on(int number, siginfo_t *info, void *context) {
     before.sa_sigaction(number, info, context);
   } else if (before.sa_handler != SIG_DFL && before.sa_handler != SIG_IGN) {
     before.sa_handler(number);
-  } else if (info->si_code > 0 || before.sa_handler == SIG_DFL) { /* the fault comes again, to nobody; what was sent is sent again */
+  } else if (info->si_code > 0 || before.sa_handler == SIG_DFL) {
+    /* The fault comes again, to nobody; a signal that was sent must be sent again. */
     sigaction(number, &before, NULL);
     if (info->si_code <= 0) raise(number);
   }

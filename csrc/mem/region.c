@@ -199,12 +199,15 @@ static void dir_clean(int dir_fd, const char *path) {
   rmdir(path);
 }
 
-/* Whoever has the region mapped finds it ended: also one that cannot be attached any more. */
+/* Whoever has the region mapped finds it ended: also one that cannot be attached any more, as long as its header says
+ * that the state stands where we know it. */
 static void tell_the_attached(int dir_fd) {
   int fd = openat(dir_fd, "region", O_RDWR | O_NOFOLLOW | O_CLOEXEC);
   struct stat st;
+  uint32_t abi = 0;
   uint64_t ended = CFN_BUS_RETIRED;
   if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size >= (off_t)(2 * CFN_PAGE) &&
+      pread(fd, &abi, sizeof abi, offsetof(cfn_super_shm_t, abi)) == sizeof abi && abi == CFN_ABI &&
       pwrite(fd, &ended, sizeof ended, CFN_PAGE + offsetof(cfn_state_shm_t, state)) < 0)
     errno = 0; /* they will not know; the bus ends all the same */
   if (fd >= 0) close(fd);

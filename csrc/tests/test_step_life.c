@@ -45,14 +45,17 @@ static int64_t do_create(cfn_bus_t *bus, victim_report_t *r) {
   r->attachment = (int)cfn_bus_attachment(victim_opened);
   return (int64_t)(cfn_bus_region(victim_opened)->super.nonce >> 1);
 }
-static int64_t do_attach(cfn_bus_t *bus, victim_report_t *r) {
-  (void)bus;
+static int attach_as(const char *agent, victim_report_t *r) {
   int e = cfn_bus_open(NULL, t_bus_name(), NULL, 0, &victim_opened, NULL);
   if (e < 0) return e;
   r->attachment = (int)cfn_bus_attachment(victim_opened);
   uint64_t inc;
   int owner;
-  return cfn_bus_act_as(victim_opened, "victim", NULL, CFN_ACT_OWN, &inc, &owner);
+  return cfn_bus_act_as(victim_opened, agent, NULL, CFN_ACT_OWN, &inc, &owner);
+}
+static int64_t do_attach(cfn_bus_t *bus, victim_report_t *r) {
+  (void)bus;
+  return attach_as("victim", r);
 }
 static int64_t do_register(cfn_bus_t *bus, victim_report_t *r) {
   (void)r;
@@ -153,12 +156,7 @@ static int64_t do_give_back(cfn_bus_t *bus, victim_report_t *r) {
 }
 static int64_t do_take_over(cfn_bus_t *bus, victim_report_t *r) {
   (void)bus;
-  int e = cfn_bus_open(NULL, t_bus_name(), NULL, 0, &victim_opened, NULL);
-  if (e < 0) return e;
-  r->attachment = (int)cfn_bus_attachment(victim_opened);
-  uint64_t inc;
-  int owner;
-  e = cfn_bus_act_as(victim_opened, "v", NULL, CFN_ACT_OWN, &inc, &owner);
+  int e = attach_as("v", r);
   if (e < 0) return e;
   for (int i = 1; i <= 3; i++) {
     uint64_t token;
