@@ -72,7 +72,7 @@ def fails(command: list[object], limit: float) -> str:
     told = done.stderr + done.stdout
     for pattern in (r"failed at point \d+: (.*)", r"(?:failed: |\] )(.*(?:is|failed).*)", r"ended by (signal \d+)"):
         if found := re.search(pattern, told):
-            return found[1].strip()
+            return re.sub(r"^sim/\S+\.c:\d+: ", "", found[1].strip())  # lines move
     return f"ended by signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
 
 

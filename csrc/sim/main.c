@@ -84,10 +84,10 @@ int main(int argc, char **argv) {
   signal(SIGINT, on_signal);
   signal(SIGTERM, on_signal);
   int found = 0, wanted = 0;
-  for (int i = 0; i < sim_scenario_count; i++) wanted += asked_for(only, sim_scenarios[i].name);
+  for (int i = 0; i < sim_scenario_count(); i++) wanted += asked_for(only, sim_scenario(i)->name);
   double each = (seconds > 0 ? seconds : 60) / (wanted ? wanted : 1) / 3;
-  for (int i = 0; i < sim_scenario_count; i++) {
-    const sim_scenario_t *s = &sim_scenarios[i];
+  for (int i = 0; i < sim_scenario_count(); i++) {
+    const sim_scenario_t *s = sim_scenario(i);
     if (!asked_for(only, s->name)) continue;
     found++;
     if (decisions) {

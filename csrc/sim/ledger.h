@@ -1,0 +1,36 @@
+/* What every scenario is judged by: who was told what, who got what, and what must be left of it at the end. */
+#ifndef CFN_SIM_LEDGER_H
+#define CFN_SIM_LEDGER_H
+
+#include "sim/sim.h"
+
+#define IDS 32
+#define LANE 4 /* places in the normal lane: see main.c */
+#define ALL 7u /* processes 0 to 2 may be killed */
+
+/* What senders know, what readers know. */
+typedef struct sim_ledger {
+  int told[IDS];     /* send returned CFN_OK */
+  int got[IDS];      /* handed out */
+  int unmarked[IDS]; /* of these, without the mark of a redelivery */
+  int acked[IDS];
+  int last[SIM_PROCESSES]; /* highest id got of each sender: per-sender order */
+} sim_ledger_t;
+extern sim_ledger_t L;
+extern cfn_bus_t *bus[SIM_PROCESSES];
+
+/* The first thing of every setup: an empty ledger, no handles. */
+void begin(void);
+/* Longer than any wait that somebody will end; who waits so long waits for the dead. */
+uint64_t patience(void);
+/* The id of a message's body, all of whose bytes must say the same. */
+uint8_t id_of(const void *out);
+int post(int me, cfn_bus_t *from, const char *to, int id, uint64_t deadline);
+int64_t take(int me, cfn_bus_t *reader, uint64_t *token, uint64_t deadline);
+/* The dead are recycled, whoever survives leaves, a successor reads what is left of `agent`'s inbox (NULL: of
+ * nobody's); then nothing may be held, missing, twice or out of order. */
+void audit(const char *agent);
+void audit_reader(void);
+void audit_all(void);
+
+#endif
