@@ -184,7 +184,8 @@ int64_t cfn_bus_recv_next(cfn_bus_t *bus, const void *before, unsigned lanes, in
 int64_t cfn_bus_recv_many(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsigned lanes,
                           uint32_t most, uint64_t deadline, void *out, size_t room,
                           uint32_t *offsets, size_t *used);
-/* Copies the body of a message that came EXTERNAL. CFN_AGENT_FENCED: it is not leased here any more. */
+/* Copies the body of a message that came EXTERNAL. CFN_AGENT_FENCED: the inbox was taken over; CFN_INVALID: the
+ * message was acked. */
 int cfn_bus_copy_body(cfn_bus_t *bus, uint64_t token, void *out, size_t bytes);
 /* The message could not be handed on (an exception on the way): it will be handed out again. */
 int cfn_bus_put_back(cfn_bus_t *bus, uint64_t token);

@@ -11,7 +11,7 @@ static bool recycle(cfn_region_t *r, uint32_t i) {
                         cfn_load_relaxed(&slot->time_ns), cfn_load_relaxed(&slot->start_time),
                         cfn_load_relaxed(&slot->pidfs_ino)};
   /* The byte is free but its process may run on, robbed of its lock: then it is not dead. */
-  if (cfn_id_state(w) == CFN_ID_LIVE && cfn_os_process_maps(&who, r->dev, r->ino) == 1)
+  if (cfn_id_state(w) == CFN_ID_LIVE && cfn_os_process_maps(&who, r->dev, r->ino) != 0)
     return false;
   return cfn_recycle(r, i);
 }

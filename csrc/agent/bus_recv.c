@@ -15,7 +15,7 @@ int64_t cfn_wire_write(void *out, size_t room, const cfn_frame_t *f, const cfn_r
                        uint32_t index, bool view) {
   size_t head = sizeof(cfn_wire_t) + f->name_bytes + rec->type_bytes;
   bool inside = !view && head + rec->body_bytes <= room;
-  if (head > room) return CFN_NO_MEMORY;
+  if (head > room) return cfn_fail(CFN_INVALID, (int64_t)room, (int64_t)head, "buffer too small: %zu of %zu bytes", room, head);
   /* Field by field to where it goes: a struct built first and copied then waits for its own stores. */
   cfn_wire_t *w = out;
   w->token = 0;
@@ -210,8 +210,10 @@ int cfn_bus_copy_body(cfn_bus_t *bus, uint64_t token, void *out, size_t bytes) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
   cfn_record_t record;
-  if (!bus->inbox.consumer || cfn_inbox_record(&bus->inbox, token, &record) < 0) {
+  if (!bus->inbox.consumer || cfn_inbox_fenced(&bus->inbox)) {
     r = lost_inbox(bus);
+  } else if (cfn_inbox_record(&bus->inbox, token, &record) < 0) {
+    r = cfn_fail(CFN_INVALID, 0, 0, "this message is not leased here: it was acked, or never handed out");
   } else if (record.body_bytes != bytes) {
     r = cfn_fail(CFN_INVALID, record.body_bytes, (int64_t)bytes, "the body has %u bytes", record.body_bytes);
   } else {
@@ -235,7 +237,10 @@ static int64_t next_message(cfn_bus_t *bus, unsigned lanes, bool view, void *out
   int r = cfn_inbox_next(&bus->inbox, lanes, &h);
   if (r < 0) return r;
   int64_t bytes = cfn_wire_write(out, room, h.frame, &h.record, h.index, view);
-  if (bytes < 0) return bytes;
+  if (bytes < 0) {
+    cfn_inbox_put_back(&bus->inbox, h.token); /* nobody got it */
+    return bytes;
+  }
   cfn_wire_t *w = out;
   w->token = h.token;
   w->position = h.position;

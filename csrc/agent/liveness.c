@@ -202,7 +202,7 @@ int cfn_life_of(cfn_region_t *r, uint32_t i, uint64_t *judged, bool *free_byte) 
     load_identity(r, i, &who);
     int running = cfn_os_process_maps(&who, r->dev, r->ino);
     if (cfn_load_seq(id) != w) continue; /* another life meanwhile: judge that one */
-    if (running == 1) {
+    if (running != 0) { /* it runs, robbed of its lock, or that cannot be told: the living get the doubt */
       if (free_byte) *free_byte = true;
       return CFN_LIFE_ALIVE;
     }
@@ -257,7 +257,9 @@ static int in_use(int dir_fd, const char *path, uint64_t *pid) {
   }
   cfn_region_table_open();
   /* A process that was robbed of its byte is alive all the same. */
-  if (r == 0 && fstatat(dir_fd, "region", &st, AT_SYMLINK_NOFOLLOW) == 0) {
+  bool there = r == 0 && fstatat(dir_fd, "region", &st, AT_SYMLINK_NOFOLLOW) == 0;
+  if (r == 0 && !there && errno != ENOENT) r = cfn_fail_os("cannot look at the region in %s", path);
+  if (there) {
     r = cfn_os_mapped_by((uint64_t)st.st_dev, (uint64_t)st.st_ino, pid);
     if (r < 0) {
       errno = -r;

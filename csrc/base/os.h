@@ -40,7 +40,8 @@ typedef struct cfn_identity {
 
 void cfn_os_identity(cfn_identity_t *out);
 /* Is the very process that `who` names (not a later one with its pid) still running, with the file
- * (dev, ino) mapped? 1 yes, 0 no or gone, -1 cannot be told from here (other pid namespace). */
+ * (dev, ino) mapped? 1 yes, 0 no, gone, or of another pid namespace, where only its life byte speaks for it; -1 it
+ * cannot be told: a call failed. */
 int cfn_os_process_maps(const cfn_identity_t *who, uint64_t dev, uint64_t ino);
 /* Which process of this user, other than this one, has the file mapped? 1 (`*pid` is one), 0, -errno. */
 int cfn_os_mapped_by(uint64_t dev, uint64_t ino, uint64_t *pid);

@@ -109,7 +109,10 @@ void cfn_os_identity(cfn_identity_t *out) {
   *out = own.identity;
 }
 
-/* Does a maps file name this inode? -1: it cannot be read. */
+/* Can a failed call have meant that there is no such process? */
+static bool gone(int error) { return error == ENOENT || error == ESRCH; }
+
+/* Does a maps file name this inode? Or why it cannot be read: -errno. */
 static int maps_name(const char *path, uint64_t dev, uint64_t ino) {
   char line[512];
   errno = 0;
@@ -124,7 +127,7 @@ static int maps_name(const char *path, uint64_t dev, uint64_t ino) {
   bool unread = f ? ferror(f) : true;
   int why = errno;
   if (f) fclose(f);
-  return found ? 1 : unread && why != ENOENT && why != ESRCH ? -1 : 0;
+  return found ? 1 : unread && !gone(why) ? -(why ? why : EIO) : 0;
 }
 
 static int maps_contain(uint64_t pid, uint64_t dev, uint64_t ino) {
@@ -135,7 +138,7 @@ static int maps_contain(uint64_t pid, uint64_t dev, uint64_t ino) {
   /* A first thread that has ended shows no memory while the others go on in it. */
   snprintf(path, sizeof path, "/proc/%llu/task", (unsigned long long)pid);
   DIR *tasks = opendir(path);
-  if (!tasks) return errno == ENOENT || errno == ESRCH ? 0 : -1;
+  if (!tasks) return gone(errno) ? 0 : -errno;
   for (struct dirent *entry; !found && (entry = readdir(tasks));) {
     char task[sizeof path + sizeof entry->d_name + 8];
     snprintf(task, sizeof task, "%s/%s/maps", path, entry->d_name);
@@ -145,28 +148,37 @@ static int maps_contain(uint64_t pid, uint64_t dev, uint64_t ino) {
   return found;
 }
 
+/* Is the process behind this descriptor, or behind this pid where there is none (-1), the one that was written down?
+ * 1, 0, or -1: it cannot be told. */
+static int same_process(const cfn_identity_t *who, const cfn_identity_t *me, int fd) {
+  struct pollfd p = {fd, POLLIN, 0};
+  int ended = fd < 0 ? 0 : poll(&p, 1, 0); /* readable = every thread has exited (also a zombie) */
+  if (ended != 0) return ended > 0 ? 0 : -1;
+  uint64_t inode = fd < 0 ? 0 : pidfd_inode(fd);
+  if (who->pidfs_ino && inode) return inode == who->pidfs_ino;
+  if (who->time_ns != me->time_ns || !who->start_time) return 1; /* not comparable: the maps decide */
+  char path[64];
+  snprintf(path, sizeof path, "/proc/%llu/stat", (unsigned long long)who->pid);
+  errno = 0;
+  uint64_t start = start_time_of(path);
+  if (!start) return gone(errno) ? 0 : -1;
+  return start == who->start_time;
+}
+
 int cfn_os_process_maps(const cfn_identity_t *who, uint64_t dev, uint64_t ino) {
   cfn_identity_t me;
   cfn_os_identity(&me);
-  if (who->pid == 0 || who->pid_ns != me.pid_ns) return -1;
+  if (who->pid == 0 || who->pid_ns != me.pid_ns) return 0;
   int fd = pidfd_of(who->pid);
-  if (fd < 0) return errno == ESRCH ? 0 : (errno == EINVAL ? 0 : -1);
-  int alive = 0;
-  struct pollfd p = {fd, POLLIN, 0};
-  if (poll(&p, 1, 0) == 0) { /* readable = every thread has exited (also a zombie) */
-    uint64_t inode = pidfd_inode(fd);
-    if (who->pidfs_ino && inode) {
-      alive = inode == who->pidfs_ino;
-    } else {
-      char path[64];
-      snprintf(path, sizeof path, "/proc/%llu/stat", (unsigned long long)who->pid);
-      alive = who->time_ns != me.time_ns || start_time_of(path) == who->start_time;
-    }
-    /* exec keeps pid and start time but drops the mapping: such a process is gone for us */
-    if (alive) alive = maps_contain(who->pid, dev, ino) != 0; /* unreadable: the living get the doubt */
-  }
-  close(fd);
-  return alive;
+  /* EINVAL: a thread of another process has the number by now. Where the call is forbidden or unknown, /proc answers. */
+  if (fd < 0 && (errno == ESRCH || errno == EINVAL)) return 0;
+  if (fd < 0 && errno != ENOSYS && errno != EPERM && errno != EACCES) return -1;
+  int result = same_process(who, &me, fd);
+  /* exec keeps pid and start time but drops the mapping: such a process is gone for us */
+  if (result == 1) result = maps_contain(who->pid, dev, ino);
+  if (result < 0) result = -1;
+  if (fd >= 0) close(fd);
+  return result;
 }
 
 int cfn_os_mapped_by(uint64_t dev, uint64_t ino, uint64_t *pid) {
@@ -179,8 +191,9 @@ int cfn_os_mapped_by(uint64_t dev, uint64_t ino, uint64_t *pid) {
     /* other users cannot have it: the file is 0600 */
     if (p == 0 || p == (uint64_t)getpid() || fstatat(dirfd(all), entry->d_name, &st, 0) != 0 || st.st_uid != geteuid())
       continue;
-    found = maps_contain(p, dev, ino) == 1; /* unreadable ones had their say by their life byte */
-    if (found) *pid = p;
+    found = maps_contain(p, dev, ino);
+    if (found == -EACCES || found == -EPERM) found = 0; /* those that may not be read had their say by their life byte */
+    if (found > 0) *pid = p;
   }
   closedir(all);
   return found;

@@ -31,22 +31,12 @@ static void create(void) {
   sim_begin(base, bytes);
 }
 
-/* Is the scenario among those asked for: names with commas between, a star at the end stands for anything? */
-static bool asked_for(const char *list, const char *name) {
-  for (const char *p = list; p && *p; p += strcspn(p, ","), p += *p == ',') {
-    size_t n = strcspn(p, ",");
-    bool open = p[n - 1] == '*';
-    if (open ? !strncmp(p, name, n - 1) : !strncmp(p, name, n) && !name[n]) return true;
-  }
-  return !list;
-}
-
 static void show(const char *how, const sim_scenario_t *s, sim_limits_t l, sim_result_t r) {
   printf("%-10s %-15s %9llu runs %11llu points %8llu kills", how, s->name, (unsigned long long)r.runs,
          (unsigned long long)r.points, (unsigned long long)r.kills);
   if (strcmp(how, "random") != 0 && strcmp(how, "weak") != 0)
     printf("  preemptions<=%d kills<=%d stale<=%d%s", l.preemptions, l.kills, l.stale,
-           r.complete ? "  complete" : "  time over");
+           r.complete ? "  complete" : strcmp(how, "sampled") != 0 ? "  time over" : "");
   printf("\n");
   fflush(stdout);
 }
@@ -84,11 +74,11 @@ int main(int argc, char **argv) {
   signal(SIGINT, on_signal);
   signal(SIGTERM, on_signal);
   int found = 0, wanted = 0;
-  for (int i = 0; i < sim_scenario_count(); i++) wanted += asked_for(only, sim_scenario(i)->name);
+  for (int i = 0; i < sim_scenario_count(); i++) wanted += (!only || sim_listed(only, sim_scenario(i)->name));
   double each = (seconds > 0 ? seconds : 60) / (wanted ? wanted : 1) / 3;
   for (int i = 0; i < sim_scenario_count(); i++) {
     const sim_scenario_t *s = sim_scenario(i);
-    if (!asked_for(only, s->name)) continue;
+    if (only && !sim_listed(only, s->name)) continue;
     found++;
     if (decisions) {
       sim_replay(s, limits, decisions);
@@ -106,8 +96,10 @@ int main(int argc, char **argv) {
       continue;
     }
     sim_limits_t l = limited ? limits : s->small;
-    show("exhaustive", s, l, sim_exhaust(s, l, each));
-    if (limited) continue;
+    sim_result_t all = sim_exhaust(s, l, s->focus ? 1.5 * each : each);
+    show("exhaustive", s, l, all);
+    if (s->focus && !all.complete) show("sampled", s, l, sim_sample(s, l, seed, 1.5 * each));
+    if (limited || s->focus) continue; /* the other runs do not know of a focus */
     show("random", s, l, sim_seeds(s, seed, n, false, each));
     show("weak", s, l, sim_seeds(s, seed, n, true, each));
   }

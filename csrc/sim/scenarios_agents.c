@@ -234,6 +234,43 @@ static void live_there(int me) { /* reads what the dead one left, sends, registe
   cfn_bus_close(mine);
 }
 
+/* Asks itself something and answers it: a chunk and a slot of the reply ring that were the dead one's. */
+static void ask_there(int me) {
+  static _Alignas(8) uint8_t out[1024];
+  cfn_bus_t *mine = sim_open(me, "reader");
+  uint64_t token = 0, correlation;
+  SIM_CHECK(take(me, mine, &token, 0) > 0);
+  cfn_address_t at;
+  cfn_outgoing_t ask = {.body = "?", .body_bytes = 1}, yes = {.body = "yes", .body_bytes = 3};
+  SIM_CHECK(cfn_bus_find(mine, "reader", &at) == CFN_OK);
+  SIM_CHECK(cfn_bus_request(mine, &at, CFN_LANE_NORMAL, &ask, 0, &correlation) == CFN_OK);
+  SIM_CHECK(cfn_bus_recv(mine, &token, 1, CFN_ALL_LANES, 0, 0, out, sizeof out) > 0);
+  const cfn_wire_t *w = (const void *)out;
+  token = w->token;
+  yes.correlation = w->correlation;
+  SIM_CHECK(cfn_bus_reply(mine, w->source_att, w->source_inc, &yes, 0) == CFN_OK);
+  SIM_CHECK(cfn_bus_request_wait(mine, &at, correlation, 0, out, sizeof out) > 0);
+  cfn_bus_request_end(mine, correlation);
+  SIM_CHECK(cfn_bus_ack(mine, &token, 1) == CFN_OK);
+  cfn_bus_close(mine);
+}
+/* Two who register, one of them in the dead one's slot, and only one record is free beside the dead one's. */
+static void register_there(int me) {
+  cfn_bus_t *mine = sim_open(me, NULL);
+  static const char *const name[] = {"", "", "second", "", "third"};
+  cfn_address_t at;
+  SIM_CHECK(cfn_bus_register(mine, name[me], NULL, &at, NULL) == CFN_OK);
+  cfn_bus_close(mine);
+}
+static void verify_two_names(void) {
+  sim_as(SIM_PROCESSES - 1);
+  cfn_bus_t *late = sim_open(SIM_PROCESSES - 1, NULL);
+  cfn_address_t at;
+  SIM_CHECK(cfn_bus_find(late, "second", &at) == CFN_OK);
+  SIM_CHECK(cfn_bus_find(late, "third", &at) == CFN_OK);
+  audit_reader();
+}
+
 /* ---- an agent is removed under its reader ---- */
 
 static void setup_remove_read(void) {
@@ -320,30 +357,42 @@ static void read_description(int me) {
 }
 
 const sim_scenario_t sim_agent_scenarios[] = {
-    {"remove", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 0, false, {2, 0, 0, 0}},
-    {"remove-killed", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 3, true, {1, 1, 0, 0}},
-    {"names", setup_names, {register_and_unregister, register_name}, verify_names, 0, false, {2, 0, 0, 0}},
-    {"names-three", setup_names, {register_name, unregister_name, register_name}, verify_names, 0, false, {2, 0, 0, 0}},
-    {"names-killed", setup_names, {register_name, unregister_name, register_name}, verify_names, ALL, true, {1, 1, 0, 0}},
-    {"names-twice", setup_names, {register_name, register_name}, verify_names, 0, false, {2, 0, 0, 0}},
-    {"names-stale", setup_stale, {register_name, register_second, register_name}, verify_stale, 0, false, {2, 0, 0, 0}},
-    {"names-stale-killed", setup_stale, {register_name, register_second, register_name}, verify_stale, ALL, true, {1, 1, 0, 0}},
-    {"names-lookup", setup_stale, {look_up, register_second, register_name}, verify_stale, 0, false, {2, 0, 0, 0}},
-    {"remove-reuse", setup_reuse, {remove_plainly, remove_and_reuse}, verify_reuse, 0, false, {2, 0, 0, 0}},
-    {"remove-reuse-killed", setup_reuse, {remove_plainly, remove_and_reuse}, verify_reuse, 3, true, {1, 1, 0, 0}},
-    {"remove-scarce", setup_scarce, {remove_plainly, remove_and_reuse}, verify_reuse, 0, false, {2, 0, 0, 0}},
-    {"remove-scarce-killed", setup_scarce, {remove_plainly, remove_and_reuse}, verify_reuse, 3, true, {1, 1, 0, 0}},
-    {"remove-reuse-read", setup_reuse, {remove_plainly, reuse_and_read}, verify_reuse, 0, false, {2, 0, 0, 0}},
-    {"remove-read", setup_remove_read, {ack_late, send_on, remove_by_force}, verify_remove_read, 0, false, {2, 0, 0, 0}},
-    {"remove-read-killed", setup_remove_read, {ack_late, send_on, remove_by_force}, verify_remove_read, ALL, true, {1, 1, 0, 0}},
-    {"owners", setup_owners, {own, own}, verify_one_owner, 0, false, {2, 0, 0, 0}},
-    {"owners-killed", setup_owners, {own, own_and_leave, own}, audit_all, ALL, true, {1, 1, 0, 0}},
-    {"profile", setup_profile, {describe, describe, read_description}, audit_all, 0, false, {2, 0, 0, 0}},
-    {"life", setup_life, {leave_with_mail, reap, come_and_go}, audit_reader, 0, false, {2, 0, 0, 0}},
-    {"corpse", setup_corpse, {reap, reap, live_there}, audit_reader, 0, true, {2, 0, 0, 0}},
-    {"corpse-killed", setup_corpse, {reap, reap, live_there}, audit_reader, 3, true, {1, 1, 0, 0}},
-    {"life-again", setup_life_again, {leave_with_mail, reap, come_and_go}, audit_reader, 0, false, {2, 0, 0, 0}},
-    {"life-again-killed", setup_life_again, {leave_with_mail, reap, come_and_go}, audit_reader, 5, true, {1, 1, 0, 0}},
-    {"life-killed", setup_life, {leave_with_mail, reap, come_and_go}, audit_reader, 5, true, {1, 1, 0, 0}},
+    {"remove", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 0, false, {2, 0, 0, 0}, NULL},
+    {"remove-killed", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 3, true, {1, 1, 0, 0}, NULL},
+    {"names", setup_names, {register_and_unregister, register_name}, verify_names, 0, false, {2, 0, 0, 0}, NULL},
+    {"names-three", setup_names, {register_name, unregister_name, register_name}, verify_names, 0, false, {2, 0, 0, 0}, NULL},
+    {"names-killed", setup_names, {register_name, unregister_name, register_name}, verify_names, ALL, true, {1, 1, 0, 0}, NULL},
+    {"names-twice", setup_names, {register_name, register_name}, verify_names, 0, false, {2, 0, 0, 0}, NULL},
+    {"names-stale", setup_stale, {register_name, register_second, register_name}, verify_stale, 0, false, {2, 0, 0, 0}, NULL},
+    {"names-stale-killed", setup_stale, {register_name, register_second, register_name}, verify_stale, ALL, true, {1, 1, 0, 0}, NULL},
+    {"names-lookup", setup_stale, {look_up, register_second, register_name}, verify_stale, 0, false, {2, 0, 0, 0}, NULL},
+    {"remove-reuse", setup_reuse, {remove_plainly, remove_and_reuse}, verify_reuse, 0, false, {2, 0, 0, 0}, NULL},
+    {"remove-reuse-killed", setup_reuse, {remove_plainly, remove_and_reuse}, verify_reuse, 3, true, {1, 1, 0, 0}, NULL},
+    {"remove-scarce", setup_scarce, {remove_plainly, remove_and_reuse}, verify_reuse, 0, false, {2, 0, 0, 0}, NULL},
+    {"remove-scarce-killed", setup_scarce, {remove_plainly, remove_and_reuse}, verify_reuse, 3, true, {1, 1, 0, 0}, NULL},
+    {"remove-reuse-read", setup_reuse, {remove_plainly, reuse_and_read}, verify_reuse, 0, false, {2, 0, 0, 0}, NULL},
+    {"remove-read", setup_remove_read, {ack_late, send_on, remove_by_force}, verify_remove_read, 0, false, {2, 0, 0, 0}, NULL},
+    {"remove-read-killed", setup_remove_read, {ack_late, send_on, remove_by_force}, verify_remove_read, ALL, true, {1, 1, 0, 0}, NULL},
+    {"owners", setup_owners, {own, own}, verify_one_owner, 0, false, {2, 0, 0, 0}, NULL},
+    {"owners-killed", setup_owners, {own, own_and_leave, own}, audit_all, ALL, true, {1, 1, 0, 0}, NULL},
+    {"profile", setup_profile, {describe, describe, read_description}, audit_all, 0, false, {2, 0, 0, 0}, NULL},
+    {"life", setup_life, {leave_with_mail, reap, come_and_go}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"corpse", setup_corpse, {reap, reap, live_there}, audit_reader, 0, true, {2, 0, 0, 0}, NULL},
+    {"corpse-killed", setup_corpse, {reap, reap, live_there}, audit_reader, 3, true, {1, 1, 0, 0}, NULL},
+    {"corpse-chunks", setup_corpse, {reap, reap, live_there}, audit_reader, 0, true, {2, 0, 0, 0},
+     "cfn_reap,reap_chunk,authorised,cfn_slab_claim,claim_one,cfn_slab_free*,cfn_ring_publish"},
+    {"corpse-replies", setup_corpse, {reap, reap, ask_there}, audit_reader, 0, true, {2, 0, 0, 0},
+     "cfn_reap,cfn_ring_retire*,retire_slot,cfn_ring_publish,drain_replies"},
+    {"corpse-holds", setup_corpse, {reap, reap, live_there}, audit_reader, 0, true, {2, 0, 0, 0},
+     "cfn_reap,reap_hold,authorised,cfn_registry_take*,cfn_registry_give*,cfn_life_of_agent"},
+    {"corpse-record", setup_corpse, {reap, reap, register_there, NULL, register_there}, verify_two_names, 0, true, {2, 0, 0, 0},
+     "cfn_reap,reap_creation,authorised,claim_record,fill_record,cfn_registry_create"},
+    {"corpse-slot", setup_corpse, {reap, reap, live_there}, audit_reader, 0, true, {2, 0, 0, 0},
+     "cfn_reap,cfn_recycle,reap_all_of,join,cfn_life_of*"},
+    {"corpse-slot-killed", setup_corpse, {reap, reap, live_there}, audit_reader, 3, true, {1, 1, 0, 0},
+     "cfn_reap,cfn_recycle,reap_all_of,join,cfn_life_of*"},
+    {"life-again", setup_life_again, {leave_with_mail, reap, come_and_go}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"life-again-killed", setup_life_again, {leave_with_mail, reap, come_and_go}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
+    {"life-killed", setup_life, {leave_with_mail, reap, come_and_go}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
 };
 const int sim_agent_scenario_count = sizeof sim_agent_scenarios / sizeof sim_agent_scenarios[0];

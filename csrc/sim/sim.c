@@ -55,6 +55,7 @@ static struct {
   /* by decisions: what to do at the n-th choice, and how many options there were */
   uint16_t decision[DECISIONS_MOST], options[DECISIONS_MOST];
   uint32_t decided, given;
+  bool sampling; /* decisions are thrown, not counted through */
   /* by seed */
   uint64_t seed, random;
   uint64_t change[8];
@@ -133,6 +134,7 @@ static uint32_t choose(uint32_t n) {
   uint32_t i = S.decided++;
   if (i >= S.given) S.decision[i] = 0;
   S.options[i] = (uint16_t)n;
+  if (S.sampling) S.decision[i] = (uint16_t)(S.decision[i] % n);
   if (S.decision[i] >= n) sim_fail("the run does not repeat itself: decision %u of %u options", i, n);
   return S.decision[i];
 }
@@ -223,13 +225,24 @@ static void point_by_seed(void) {
   }
 }
 
-void sim_point(void) {
+/* Is `name` among the names in `list`: commas between, a star at the end stands for anything? */
+bool sim_listed(const char *list, const char *name) {
+  for (const char *p = list; *p; p += strcspn(p, ","), p += *p == ',') {
+    size_t n = strcspn(p, ",");
+    if (p[n - 1] == '*' ? !strncmp(p, name, n - 1) : !strncmp(p, name, n) && !name[n]) return true;
+  }
+  return false;
+}
+
+static void point(const char *where) {
   if (!S.running) return;
   if (++S.points > POINTS_MOST) sim_fail("an endless loop in process %d", S.me);
   if (S.mode == BY_SEED) {
     point_by_seed();
     return;
   }
+  const char *focus = S.scenario->focus;
+  if (focus && !(where && sim_listed(focus, where))) return;
   int others[SIM_PROCESSES], n = 0;
   if (S.used.preemptions < S.limits.preemptions) n = ready_others(others);
   bool may_die = S.used.kills < S.limits.kills && S.scenario->killable >> S.me & 1;
@@ -240,6 +253,8 @@ void sim_point(void) {
   preempted_by = others[c - 1];
   to_scheduler();
 }
+
+void sim_point(void) { point(NULL); }
 
 void sim_yield(void) { /* gives the processor away: costs no preemption, and must let others on */
   if (!S.running) return;
@@ -446,25 +461,25 @@ static void weak_forget(void) {
 
 /* ---- the atomics of the core ---- */
 
-uint64_t sim_load(const volatile void *p, unsigned bytes, sim_order_t order) {
+uint64_t sim_load(const volatile void *p, unsigned bytes, sim_order_t order, const char *where) {
   if (!inside(p)) return raw_load(p, bytes);
-  sim_point();
+  point(where);
   return S.weak ? weak_load(p, bytes, order) : raw_load(p, bytes);
 }
 
-void sim_store(volatile void *p, unsigned bytes, uint64_t value, sim_order_t order) {
+void sim_store(volatile void *p, unsigned bytes, uint64_t value, sim_order_t order, const char *where) {
   if (!inside(p)) {
     raw_store(p, bytes, value);
     return;
   }
-  sim_point();
+  point(where);
   if (S.weak) weak_stored(p, locate(p, bytes), value, order, false);
   raw_store(p, bytes, value);
 }
 
-uint64_t sim_update(volatile void *p, unsigned bytes, char how, uint64_t value, sim_order_t order) {
+uint64_t sim_update(volatile void *p, unsigned bytes, char how, uint64_t value, sim_order_t order, const char *where) {
   bool ours = inside(p);
-  if (ours) sim_point();
+  if (ours) point(where);
   uint64_t was = raw_load(p, bytes);
   uint64_t is = how == '+' ? was + value : how == '|' ? was | value : was & value;
   if (bytes == 4) is = (uint32_t)is;
@@ -473,9 +488,9 @@ uint64_t sim_update(volatile void *p, unsigned bytes, char how, uint64_t value, 
   return was;
 }
 
-bool sim_cas(volatile void *p, unsigned bytes, uint64_t expected, uint64_t desired, sim_order_t order) {
+bool sim_cas(volatile void *p, unsigned bytes, uint64_t expected, uint64_t desired, sim_order_t order, const char *where) {
   bool ours = inside(p);
-  if (ours) sim_point();
+  if (ours) point(where);
   if (raw_load(p, bytes) != expected) { /* a failed swap is a relaxed load of the newest value here */
     if (ours && S.weak) {
       location_t *l = locate(p, bytes);
@@ -486,6 +501,13 @@ bool sim_cas(volatile void *p, unsigned bytes, uint64_t expected, uint64_t desir
   if (ours && S.weak) weak_stored(p, locate(p, bytes), desired, order, true);
   raw_store(p, bytes, desired);
   return true;
+}
+
+uint64_t sim_max(cfn_a64 *word, uint64_t value, const char *where) {
+  for (;;) {
+    uint64_t seen = sim_load(word, 8, SIM_SEQ, where);
+    if (seen >= value || sim_cas(word, 8, seen, value, SIM_SEQ, where)) return seen;
+  }
 }
 
 /* ---- runs ---- */
@@ -613,6 +635,30 @@ sim_result_t sim_seeds(const sim_scenario_t *s, uint64_t seed, uint64_t runs, bo
     run_once(s);
     count_run(&r);
   }
+  return r;
+}
+
+sim_result_t sim_sample(const sim_scenario_t *s, sim_limits_t limits, uint64_t seed, double seconds) {
+  sim_result_t r = {0};
+  double end = seconds_now() + seconds;
+  S.mode = BY_DECISIONS;
+  S.limits = limits;
+  S.weak = limits.stale > 0;
+  S.sampling = true;
+  uint32_t n = 0; /* the most decisions in a run until now: when the limits are used up there are fewer */
+  for (uint64_t i = 0; seconds_now() < end; i++) {
+    S.random = seed + i;
+    next_random();
+    memset(S.decision, 0, sizeof S.decision);
+    S.given = n;
+    for (int k = 0; n && k < limits.preemptions + limits.kills + limits.stale; k++)
+      S.decision[next_random() % n] = (uint16_t)(1 + next_random() % 1000);
+    S.random = 1;
+    run_once(s);
+    count_run(&r);
+    if (S.decided > n) n = S.decided;
+  }
+  S.sampling = false;
   return r;
 }
 

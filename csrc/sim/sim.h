@@ -42,6 +42,8 @@ typedef struct sim_scenario {
   unsigned killable;  /* bit p: process p may be killed */
   bool ticks;         /* waits that only a safety tick ends are expected also without a kill */
   sim_limits_t small; /* of the exhaustive run */
+  /* The exhaustive run preempts and kills only inside these functions (sim_listed), which lets it go deeper there. */
+  const char *focus;
 } sim_scenario_t;
 
 /* ---- what scenarios use ---- */
@@ -52,6 +54,7 @@ void sim_as(int p);
 /* How process p ended: 'd' done, 'k' killed, 'w' still waiting. */
 char sim_end(int p);
 bool sim_anyone_killed(void);
+bool sim_listed(const char *list, const char *name); /* names with commas between, a star at the end: anything */
 /* Process p, which has no body, is dead from the start (setup). */
 void sim_bury(int p);
 #define SIM_CHECK(condition) \
@@ -83,6 +86,9 @@ typedef struct sim_result {
 void sim_begin(uint8_t *region, uint64_t bytes);
 sim_result_t sim_exhaust(const sim_scenario_t *s, sim_limits_t limits, double seconds);
 sim_result_t sim_seeds(const sim_scenario_t *s, uint64_t seed, uint64_t runs, bool weak, double seconds);
+/* Schedules within the limits thrown at random: where exhausting them would take too long, and begin with those that
+ * differ late. */
+sim_result_t sim_sample(const sim_scenario_t *s, sim_limits_t limits, uint64_t seed, double seconds);
 void sim_replay(const sim_scenario_t *s, sim_limits_t limits, const char *decisions);
 
 #endif

@@ -22,7 +22,7 @@ static const int errors[] = {ENOSPC, ENOMEM, EMFILE, ENOLCK, EINTR, EACCES};
 /* ---- the operations, each from nothing to its end ---- */
 
 typedef struct told {
-  volatile int done, code;
+  volatile int done, code, life;
   char text[400];
 } told_t;
 static told_t *told;
@@ -59,13 +59,37 @@ static int do_close(void) {
   cfn_bus_close(victim_bus);
   return 0;
 }
+/* "other" runs and has lost its life byte: whatever fails, it is never said to be dead. */
+static int do_judge(void) {
+  cfn_address_t at;
+  cfn_agent_info_t info = {.life = CFN_LIFE_ALIVE};
+  int e = cfn_bus_find(victim_bus, "other", &at);
+  if (e == 0) e = cfn_bus_agent_info(victim_bus, &at, &info);
+  told->life = info.life;
+  return e;
+}
+/* Asked by one who is not attached. Whatever fails, it is never said that nobody uses the bus. */
+static int do_in_use(void) {
+  uint64_t pid;
+  int r = cfn_bus_in_use(NULL, t_bus_name(), &pid);
+  told->life = r == 0 ? CFN_LIFE_DEAD : CFN_LIFE_ALIVE;
+  return r < 0 ? r : 0;
+}
+static int do_remove(void) {
+  uint64_t pid;
+  int r = cfn_bus_remove(NULL, t_bus_name(), &pid);
+  told->life = r == 0 ? CFN_LIFE_DEAD : CFN_LIFE_ALIVE;
+  return r == CFN_AGENT_BUSY ? 0 : r;
+}
 static int do_destroy(void) { return cfn_bus_destroy(victim_bus); }
 
 typedef struct operation {
   const char *name;
   int (*prepare)(void);
   int (*run)(void);
-  bool creates, destroys, sleeper; /* somebody sleeps in rx's doorbell descriptor */
+  bool creates, destroys;
+  bool sleeper; /* somebody sleeps in rx's doorbell descriptor */
+  bool robbed;  /* "other" lives without its life byte */
 } operation_t;
 static const operation_t operations[] = {
     {.name = "create", .run = do_create, .creates = true},
@@ -74,6 +98,9 @@ static const operation_t operations[] = {
     {.name = "wait", .prepare = prepare, .run = do_wait},
     {.name = "fileno", .prepare = prepare, .run = do_fileno},
     {.name = "reap", .prepare = prepare, .run = do_reap},
+    {.name = "judge", .prepare = prepare, .run = do_judge, .robbed = true},
+    {.name = "in-use", .run = do_in_use},
+    {.name = "remove", .run = do_remove},
     {.name = "close", .prepare = prepare, .run = do_close},
     {.name = "destroy", .prepare = prepare, .run = do_destroy, .destroys = true},
 };
@@ -176,6 +203,25 @@ static void finish(void) {
   CHECK_INT(status, 0);
 }
 
+/* A process that is robbed of its life byte, as by a library that opens and closes the file. */
+static pid_t other_process(void) {
+  int ready[2];
+  CHECK_INT(pipe2(ready, O_CLOEXEC), 0);
+  pid_t other = t_fork();
+  if (other == 0) {
+    cfn_bus_t *bus = t_attach("other");
+    char file[32];
+    snprintf(file, sizeof file, "live.%02x", cfn_bus_attachment(bus) / CFN_LIVE_LOCKS_PER_FILE);
+    close(openat(cfn_region_dir(cfn_bus_region(bus)), file, O_RDONLY));
+    CHECK_INT(write(ready[1], "", 1), 1);
+    for (;;) pause();
+  }
+  close(ready[1]);
+  CHECK_INT(read(ready[0], &(char){0}, 1), 1);
+  close(ready[0]);
+  return other;
+}
+
 /* ---- what must be true afterwards ---- */
 
 static void nothing_left(void) {
@@ -216,6 +262,7 @@ static bool point(const operation_t *o, long n, int how, int error, int *refused
     _exit(0);
   }
   if (dead > 0) t_join(dead);
+  pid_t other = o->robbed ? other_process() : -1;
   start(o);
   long call = -1;
   bool there = strike(n, how, error, &call);
@@ -232,6 +279,8 @@ static bool point(const operation_t *o, long n, int how, int error, int *refused
       }
     }
   }
+  if (told->done) CHECK(told->life != CFN_LIFE_DEAD);
+  if (other > 0) t_kill(other, false);
   if (o->creates) {
     tx = t_open("rx", NULL);
     use(tx, "rx");
