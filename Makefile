@@ -20,7 +20,7 @@ help:
 	@echo "make soak       $(AGENTS) processes stopped, killed and started again for MINUTES=$(MINUTES), with ledgers"
 	@echo "make wakes      wake-ups on one processor without the safety tick, for MINUTES=$(MINUTES)"
 	@echo "make fuzz       libFuzzer changes words of a bus under its users, for MINUTES=$(MINUTES); needs clang"
-	@echo "make coverage   branches of the C core that the C tests take"
+	@echo "make coverage   branches of the C core that the tests take; LIST=--list names the others"
 	@echo "make lint       ruff, mypy, compiler warnings of gcc and clang"
 	@echo "make install    the package into $(VENV)"
 	@echo "make wheel      a wheel in dist/"
@@ -86,17 +86,25 @@ fuzz:
 	@mkdir -p build/corpus
 	build/c/asan-clang-O2/fuzzer -max_total_time=$$(( $(MINUTES) * 60 )) -max_len=2048 -timeout=20 -print_final_stats=1 build/corpus
 
-# Children that are killed count nothing; what is in csrc/sim and csrc/tests is not counted.
+# Children that are killed count nothing; what is in csrc/sim and csrc/tests is not counted. The C tests, the simulator
+# and the Python tests (over the binding and the command) are added up by csrc/coverage.py.
 COV := build/c/cov-gcc-O0
+COUNT := CFLAGS="--coverage -fprofile-update=atomic -D_exit=exit" LDFLAGS=--coverage
+GCOVR := ../$(BIN)/gcovr -r . --gcov-ignore-parse-errors=all --exclude-throw-branches -f base/ -f mem/ -f sync/ -f msg/ -f agent/
 coverage: $(STAMP)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check gcovr
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check gcovr 'setuptools>=77'
+	@rm -rf $(COV)
 	@$(MAKE) -s -C csrc VARIANT=cov OPT=-O0 all
-	@find $(COV) -name '*.gcda' -delete
+	@$(COUNT) $(BIN)/python setup.py -q build_py --build-lib $(COV)/python >/dev/null 2>&1
+	@$(COUNT) $(BIN)/python setup.py -q build_ext --build-temp $(COV)/objects --build-lib $(COV)/python >/dev/null 2>&1
 	@for t in $(COV)/test_*[!.o]; do echo "$$t"; case $$t in *step*) $$t --seconds 20;; *) $$t;; esac >/dev/null || exit 1; done
 	@$(COV)/cfnsim --seconds $(SIM_SECONDS) >/dev/null
 	@folder=$$(mktemp -d) && $(COV)/tool_soak run --agents 20 --minutes 0.1 --dir $$folder/ledgers >/dev/null && rm -rf $$folder
-	@cd csrc && ../$(BIN)/gcovr -r . ../$(COV) --gcov-ignore-parse-errors=all --txt-metric branch --exclude-throw-branches \
-	  -f base/ -f mem/ -f sync/ -f msg/ -f agent/
+	@PATH="$(abspath $(COV)):$(abspath $(BIN)):$$PATH" PYTHONPATH=$(abspath $(COV))/python \
+	  $(BIN)/python -m pytest -q --no-header tests --ignore=tests/test_core.py --ignore=tests/test_demo.py --ignore=tests/test_readme.py
+	@cd csrc && $(GCOVR) --exclude-directories '.*/sim' --json ../$(COV)/core.json ../$(COV) 2>/dev/null
+	@cd csrc && $(GCOVR) --json ../$(COV)/sim.json ../$(COV)/sim 2>/dev/null
+	@$(BIN)/python csrc/coverage.py $(LIST) $(COV)/core.json $(COV)/sim.json
 
 lint: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[lint]'

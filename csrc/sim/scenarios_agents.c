@@ -229,6 +229,7 @@ static void live_there(int me) { /* reads what the dead one left, sends, registe
   cfn_agent_info_t info;
   SIM_CHECK(cfn_bus_find(mine, "reader", &at) == CFN_OK && cfn_bus_agent_info(mine, &at, &info) == CFN_OK);
   SIM_CHECK(info.life == CFN_LIFE_ALIVE && info.incarnation == 2);
+  SIM_CHECK(cfn_owner_att(cfn_load_seq(&cfn_mailbox(cfn_bus_region(mine), at.index)->owner)) == cfn_bus_attachment(mine) + 1);
   SIM_CHECK(take(me, mine, &token, 0) > 0); /* still its reader, and its owner */
   cfn_bus_ack(mine, &token, 1);
   cfn_bus_close(mine);

@@ -343,12 +343,64 @@ static void counters(void) {
   end();
 }
 
+/* ---- what a process says it waits for ---- */
+
+static int wait_once(void) { /* until a message or the next safety tick */
+  char out[512];
+  return (int)cfn_bus_recv(b, NULL, 0, CFN_ALL_LANES, 0, CFN_FOREVER, out, sizeof out);
+}
+static void waits(void) {
+  start();
+  t_case("what it waits for, and since when, over safety ticks");
+  uint64_t before = cfn_os_wall_ns();
+  CHECK_INT(wait_once(), CFN_INTERRUPTED);
+  uint64_t since = cfn_load_seq(&slot_of(b)->waiting_since);
+  CHECK(since >= before && since <= cfn_os_wall_ns());
+  CHECK_INT(cfn_load_seq(&slot_of(b)->waiting), 0); /* it does not sleep just now */
+  CHECK_INT(wait_once(), CFN_INTERRUPTED);
+  CHECK(cfn_load_seq(&slot_of(b)->waiting_since) == since); /* one wait */
+  t_case("another wait begins anew");
+  CHECK_INT(put("b"), 0);
+  CHECK(wait_once() > 0);
+  CHECK_INT(t_recv(b, 0.002, &w, body), CFN_EMPTY);
+  cfn_bus_ack(b, &w.token, 1);
+  pid_t child = t_fork(); /* wakes it, which ends that wait */
+  if (child == 0) {
+    cfn_bus_t *c = t_attach("c");
+    cfn_agent_info_t info;
+    cfn_address_t at;
+    CHECK_INT(cfn_bus_find(c, "b", &at), 0);
+    do {
+      CHECK_INT(cfn_bus_agent_info(c, &at, &info), 0);
+      cfn_os_yield();
+    } while (info.waiting != CFN_WAIT_INBOX);
+    CHECK_INT(t_send(c, "b", CFN_LANE_NORMAL, "x", 1, 0, NULL), 0);
+    t_close(c);
+    _exit(0);
+  }
+  int got;
+  do got = wait_once();
+  while (got == CFN_INTERRUPTED);
+  CHECK(got > 0);
+  t_join(child);
+  uint64_t first = cfn_load_seq(&slot_of(b)->waiting_since);
+  CHECK_INT(wait_once(), CFN_INTERRUPTED);
+  CHECK(cfn_load_seq(&slot_of(b)->waiting_since) > first);
+  t_case("whose agent was unregistered acts as nobody");
+  uint64_t dropped;
+  CHECK(cfn_load_seq(&slot_of(b)->agent) != 0);
+  CHECK_INT(cfn_bus_unregister(b, "b", 0, &dropped), 0);
+  CHECK_INT(cfn_load_seq(&slot_of(b)->agent), 0);
+  end();
+}
+
 int main(void) {
   t_guard(60);
   announcements();
   used_again();
   hints();
   counters();
+  waits();
   t_passed("test_records");
   return 0;
 }
