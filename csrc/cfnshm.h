@@ -72,7 +72,8 @@ enum {
   CFN_WAIT_CHUNKS,  /* for a chunk of a slab class: index = the class */
   CFN_WAIT_RECEIPT, /* for an ack: index = the agent */
   CFN_WAIT_REPLY,   /* for an answer: index = the agent */
-  CFN_WAIT_AGENT    /* for an agent to register */
+  CFN_WAIT_AGENT,   /* for an agent to register */
+  CFN_WAIT_REF      /* for a named value to change: index = the ref, or none */
 };
 typedef struct cfn_agent_info {
   char name[CFN_NAME_BYTES];
@@ -213,6 +214,78 @@ void cfn_bus_request_end(cfn_bus_t *bus, uint64_t correlation);
 /* Answers a request of attachment `att` in its life `inc`. CFN_STALE: it is gone or gave up. */
 int cfn_bus_reply(cfn_bus_t *bus, uint32_t att, uint64_t inc, const cfn_outgoing_t *message,
                   uint64_t deadline);
+
+/* ---- objects: immutable, named by the SHA-256 of their bytes ---- */
+typedef struct cfn_object_info {
+  uint8_t digest[32];
+  uint64_t bytes;
+  uint64_t made_wall_ns;
+} cfn_object_info_t;
+/* Stores the bytes, whose SHA-256 the caller has computed; `*known` = they were there already. */
+int cfn_bus_object_put(cfn_bus_t *bus, const uint8_t digest[32], const void *data, uint64_t bytes, int *known);
+/* Copies an object into out; returns its size, and copies nothing if `room` is less. CFN_UNKNOWN_OBJECT. */
+int64_t cfn_bus_object_get(cfn_bus_t *bus, const uint8_t digest[32], void *out, uint64_t room);
+/* Its size without copying. */
+int64_t cfn_bus_object_bytes(cfn_bus_t *bus, const uint8_t digest[32]);
+/* The bytes where they are, until cfn_bus_object_unpin(pin), close, or the end of the process. */
+typedef struct cfn_pin {
+  const void *data;
+  uint64_t bytes;
+  uint64_t pin;
+} cfn_pin_t;
+int cfn_bus_object_pin(cfn_bus_t *bus, const uint8_t digest[32], cfn_pin_t *out);
+void cfn_bus_object_unpin(cfn_bus_t *bus, uint64_t pin);
+/* Takes the name away; the bytes go when nobody holds them. CFN_UNKNOWN_OBJECT. */
+int cfn_bus_object_delete(cfn_bus_t *bus, const uint8_t digest[32]);
+/* All that have a name; returns how many there are (also beyond `most`). */
+int64_t cfn_bus_object_list(cfn_bus_t *bus, cfn_object_info_t *out, uint64_t most);
+typedef struct cfn_heap_info {
+  uint64_t bytes;            /* of payload, garbage that nobody has collected yet included */
+  uint64_t heap_bytes;       /* what the heap has for it */
+  uint64_t used_bytes;       /* of whole pages */
+  uint64_t longest_bytes;    /* the largest object that fits just now */
+  uint64_t put_bytes;        /* asked to be stored since the bus was made */
+  uint64_t stored_bytes;     /* of these, what was not there already */
+  uint32_t objects;          /* in use */
+  uint32_t objects_most;
+  uint32_t refs, refs_most;
+} cfn_heap_info_t;
+int cfn_bus_heap_info(cfn_bus_t *bus, cfn_heap_info_t *out);
+/* Frees what nobody holds; returns how many blobs. Done by itself when room runs short. */
+int cfn_bus_collect(cfn_bus_t *bus);
+
+/* ---- refs: named values with versions ---- */
+#define CFN_ANY_VERSION UINT64_MAX
+typedef struct cfn_ref_info {
+  char key[CFN_KEY_BYTES];
+  uint64_t version; /* never the same twice on a bus; 0 = no value */
+  uint64_t bytes;
+  uint64_t changed_wall_ns;
+  uint32_t codec;
+  uint32_t changed_by; /* mailbox+1, or 0 */
+} cfn_ref_info_t;
+/* Keys: 1 to 127 bytes, none of them a control character. Sets the value if the key's version is `expect` (0 = it has
+ * none; CFN_ANY_VERSION = whatever it is). CFN_OK and the new version; CFN_CONFLICT (failure.have = the version it has);
+ * CFN_UNKNOWN_KEY (it has no value any more). */
+int cfn_bus_ref_set(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64_t expect, unsigned codec,
+                    const void *data, uint64_t bytes, uint64_t *version);
+/* Copies the value into out: its size, and nothing is copied if `room` is less. CFN_UNKNOWN_KEY. */
+int64_t cfn_bus_ref_get(cfn_bus_t *bus, const char *key, uint32_t key_bytes, void *out, uint64_t room,
+                        cfn_ref_info_t *info);
+/* Takes the value away, under the same condition. */
+int cfn_bus_ref_delete(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64_t expect);
+/* Adds to a whole number, which stands there as JSON (0 if there is nothing). CFN_INVALID: it is no such number, or the
+ * sum does not fit. */
+int cfn_bus_ref_add(cfn_bus_t *bus, const char *key, uint32_t key_bytes, int64_t delta, int64_t *sum,
+                    uint64_t *version);
+/* All refs whose key begins so, in no order; returns how many there are (also beyond `most`). */
+int64_t cfn_bus_ref_list(cfn_bus_t *bus, const char *prefix, uint32_t prefix_bytes, cfn_ref_info_t *out, uint64_t most);
+/* Waits until the key's version is another than `seen` (0 = it has no value); the version there is then. */
+int cfn_bus_ref_wait(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64_t seen, uint64_t deadline,
+                     uint64_t *version);
+/* For waiting on many: arm, look at them, sleep if nothing is new. Any change of any ref ends the sleep. */
+int cfn_bus_refs_arm(cfn_bus_t *bus, uint32_t *armed);
+int cfn_bus_refs_sleep(cfn_bus_t *bus, uint32_t armed, uint64_t deadline);
 
 /* ---- the bus as a whole ---- */
 typedef struct cfn_bus_info {

@@ -5,8 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "agent/directory.h"
 #include "base/os.h"
+#include "mem/directory.h"
 
 #define SPIN_FIRST 8u
 #define OPEN_TRIES 100
@@ -418,7 +418,7 @@ int cfn_bus_act_as(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profi
 static int find_locked(cfn_bus_t *bus, const char *agent, cfn_address_t *out) {
   int r = check_agent_name(agent);
   if (r < 0) return r;
-  if (cfn_directory_find(bus->region, agent, strlen(agent), &out->index, &out->mid) == CFN_OK)
+  if (cfn_directory_find(bus->region, CFN_KIND_AGENT, agent, strlen(agent), &out->index, &out->mid) == CFN_OK)
     return CFN_OK;
   return cfn_fail(CFN_UNKNOWN_AGENT, 0, 0,
                   "no agent '%s' on bus '%s' (cfnshm list shows who is there, cfnshm wait %s waits "

@@ -2,7 +2,7 @@
 #include <string.h>
 
 #include "agent/bus.h"
-#include "agent/directory.h"
+#include "mem/directory.h"
 
 static void owner_waits(const cfn_region_t *r, uint32_t att, uint32_t mailbox,
                         cfn_agent_info_t *out) {

@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "agent/bus.h"
-#include "agent/directory.h"
 #include "base/os.h"
+#include "mem/directory.h"
 
 #define YIELDS 8 /* turns of the processor given to a woken sender */
 

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "agent/bus.h"
-#include "agent/directory.h"
 #include "base/os.h"
+#include "mem/directory.h"
 
 #define MOST_VAIN 1000u
 

@@ -3,8 +3,8 @@
 #include <string.h>
 
 #include "agent/bus.h"
-#include "agent/directory.h"
 #include "base/os.h"
+#include "mem/directory.h"
 
 #define MOST_CONTENDED 256
 #define SCAN_NS 50000000u

@@ -9,10 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/directory.h"
 #include "agent/liveness.h"
 #include "agent/reap.h"
 #include "cfnshm.h"
+#include "mem/directory.h"
+#include "mem/heap.h"
+#include "sync/refs.h"
 
 #define LOOKS 3
 
@@ -125,7 +127,7 @@ static void check_mailbox(checking_t *c, uint32_t i) {
     uint64_t word;
     if (cfn_name_check(name, strlen(name), "name") < 0)
       say(c, "error", "mailbox %u has the impossible name '%s'", i, name);
-    else if ((cfn_directory_find(c->r, name, strlen(name), &index, &word) < 0 || index != i) &&
+    else if ((cfn_directory_find(c->r, CFN_KIND_AGENT, name, strlen(name), &index, &word) < 0 || index != i) &&
              cfn_load_seq(&m->mid) == mid)
       say(c, "error", "agent '%s' is not found under its name", name);
     unsigned owner = cfn_owner_att(cfn_load_seq(&m->owner));
@@ -237,13 +239,104 @@ static void check_hints(checking_t *c) {
   if (lost) say(c, "warning", "%u free chunks are found by nobody before a shortage (doctor --repair mends that)", lost);
 }
 
+/* ---- refs, blobs ---- */
+
+static bool blob_there(const cfn_region_t *r, uint32_t blob_plus1) {
+  unsigned state = cfn_own_state(cfn_load_seq(&cfn_blob_record(r, blob_plus1 - 1)->st));
+  return state == CFN_BLOB_LIVE || state == CFN_BLOB_CHECK;
+}
+
+static void check_ref(checking_t *c, uint32_t i) {
+  const cfn_region_t *r = c->r;
+  cfn_ref_shm_t *ref = cfn_ref(r, i);
+  uint64_t mid = cfn_load_seq(&ref->mid);
+  unsigned state = cfn_mid_state(mid);
+  char key[CFN_KEY_BYTES];
+  size_t bytes = cfn_record_key(r, cfn_record_of_ref(r, i), key);
+  char shown[CFN_KEY_BYTES];
+  for (size_t k = 0; k <= bytes; k++) shown[k] = key[k] && (key[k] < 32 || key[k] == 127) ? '?' : key[k];
+  uint64_t w = cfn_load_seq(&ref->word);
+  uint32_t blob = cfn_ref_blob(w), index;
+  uint64_t word;
+  if (cfn_load_seq(&ref->mid) != mid) return; /* moved on meanwhile */
+  if (state > CFN_MID_REMOVING) say(c, "error", "named value %u has state %u", i, state);
+  if (blob == CFN_REF_CLOSED || state == CFN_MID_REMOVING) {
+    if (state != CFN_MID_FREE) say(c, "warning", "the record of value '%s' is being taken back", shown);
+    return;
+  }
+  if (state != CFN_MID_OPEN) {
+    if (state != CFN_MID_FREE) say(c, "warning", "named value %u ('%s') is being created", i, shown);
+    return;
+  }
+  if ((cfn_directory_find(r, CFN_KIND_REF, key, bytes, &index, &word) < 0 || index != cfn_record_of_ref(r, i)) &&
+      cfn_load_seq(&ref->mid) == mid)
+    say(c, "error", "value '%s' is not found under its key", shown);
+  if (blob > r->geo.config.objects)
+    say(c, "error", "value '%s' names object %u of %u", shown, blob - 1, r->geo.config.objects);
+  else if (blob && !blob_there(r, blob) && cfn_load_seq(&ref->word) == w)
+    say(c, "error", "value '%s' names an object that is not there", shown);
+}
+
+/* Are all pages of a blob its own? */
+static void check_blob(checking_t *c, uint32_t b) {
+  const cfn_region_t *r = c->r;
+  cfn_blob_shm_t *record = cfn_blob_record(r, b);
+  uint64_t st = cfn_load_seq(&record->st);
+  unsigned state = cfn_own_state(st), who = cfn_own_who(st);
+  if (state > CFN_BLOB_CHECK) say(c, "error", "object %u has state %u", b, state);
+  if (state == CFN_BLOB_FILL) {
+    if (who >= r->geo.config.attachments) {
+      say(c, "error", "object %u is being written by attachment %u of %u", b, who, r->geo.config.attachments);
+      return;
+    }
+    bool announced_there = false;
+    for (unsigned k = 0; k < CFN_LEDGER; k++)
+      announced_there |= cfn_names_blob(cfn_load_seq(&cfn_attachment(r, who)->ledger[k])) == b + 1;
+    if (announced_there) say(c, "warning", "object %u is being written by attachment %u", b, who);
+    else if (cfn_load_seq(&record->st) == st) say(c, "error", "object %u is leaked: being written, and in nobody's ledger", b);
+  }
+  cfn_blob_t blob;
+  int e = cfn_heap_look(r, b, &blob);
+  if (e == CFN_CORRUPT) say(c, "error", "object %u: %llu bytes do not fit its pages", b, (unsigned long long)blob.bytes);
+  if (e != CFN_OK || !blob.data) return;
+  uint32_t first = (uint32_t)(((uint64_t)(blob.data - r->base) - r->geo.heap_at) / CFN_PAGE);
+  uint64_t want = cfn_names_word(blob.life & CFN_LAP_MASK, b + 1);
+  for (uint32_t p = 0; (uint64_t)p * CFN_PAGE < blob.bytes; p++) {
+    if (cfn_load_seq(cfn_page_word(r, first + p)) == want) continue;
+    if (cfn_load_seq(&record->life) == blob.life && cfn_own_state(cfn_load_seq(&record->st)) != CFN_BLOB_DEAD)
+      say(c, "error", "object %u: its page %u belongs to another", b, first + p);
+    return;
+  }
+}
+
+static void check_index(checking_t *c) {
+  const cfn_region_t *r = c->r;
+  for (uint32_t s = 0; s < r->geo.index_slots; s++) {
+    uint64_t w = cfn_load_seq(&cfn_index(r)[s]);
+    uint32_t blob = cfn_names_blob(w);
+    if (blob == 0) continue;
+    if (blob > r->geo.config.objects)
+      say(c, "error", "index slot %u names object %u of %u", s, blob - 1, r->geo.config.objects);
+    else if (!blob_there(r, blob) && cfn_load_seq(&cfn_index(r)[s]) == w)
+      say(c, "error", "index slot %u names object %u, which is not there", s, blob - 1);
+  }
+}
+
+static void check_ledger(checking_t *c, uint32_t i) {
+  for (unsigned k = 0; k < CFN_LEDGER; k++) {
+    uint32_t blob = cfn_names_blob(cfn_load_seq(&cfn_attachment(c->r, i)->ledger[k]));
+    if (blob > c->r->geo.config.objects)
+      say(c, "error", "attachment %u holds object %u of %u", i, blob - 1, c->r->geo.config.objects);
+  }
+}
+
 static void check_directory(checking_t *c) {
   cfn_region_t *r = c->r;
   uint64_t intent = cfn_load_seq(&cfn_state(r)->intent);
   if (cfn_intent_record(intent)) {
-    if (cfn_intent_record(intent) > r->geo.config.agents)
+    if (cfn_intent_record(intent) > r->geo.records)
       say(c, "error", "the directory's intent names record %u of %u", cfn_intent_record(intent) - 1,
-          r->geo.config.agents);
+          r->geo.records);
     else
       say(c, "warning", "a change of the directory is pending; the next one finishes it");
   }
@@ -251,11 +344,11 @@ static void check_directory(checking_t *c) {
     uint64_t d = cfn_load_seq(&cfn_directory(r)[s]);
     uint32_t value = cfn_dir_value(d);
     if (value == 0 || value == CFN_DIR_TOMB) continue;
-    if (value > r->geo.config.agents) {
-      say(c, "error", "directory slot %u names record %u of %u", s, value - 1, r->geo.config.agents);
+    if (value > r->geo.records) {
+      say(c, "error", "directory slot %u names record %u of %u", s, value - 1, r->geo.records);
       continue;
     }
-    unsigned state = cfn_mid_state(cfn_load_seq(&cfn_mailbox(r, value - 1)->mid));
+    unsigned state = cfn_mid_state(cfn_load_seq(cfn_record_state(r, value - 1)));
     if (state != CFN_MID_OPEN && state != CFN_MID_PEND &&
         cfn_load_seq(&cfn_directory(r)[s]) == d && !cfn_intent_record(intent))
       say(c, "error", "directory slot %u names record %u, which is not registered (state %u)", s,
@@ -275,6 +368,10 @@ int cfn_region_check(cfn_region_t *r, cfn_check_report_t report, void *context) 
   for (uint32_t i = 0; i < r->geo.config.attachments; i++) check_attachment(&c, i);
   for (uint32_t k = 0; k < r->geo.chunks; k++) check_chunk(&c, k);
   check_hints(&c);
+  for (uint32_t i = 0; i < r->geo.config.attachments; i++) check_ledger(&c, i);
+  for (uint32_t i = 0; i < r->geo.config.refs; i++) check_ref(&c, i);
+  for (uint32_t b = 0; b < r->geo.config.objects; b++) check_blob(&c, b);
+  check_index(&c);
   uint64_t dropped = cfn_load_relaxed(&cfn_state(r)->corrupt_dropped);
   if (dropped)
     say(&c, "warning", "%llu messages were dropped as corrupt since the bus was created",

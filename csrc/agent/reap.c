@@ -1,7 +1,8 @@
 #include "agent/reap.h"
 
-#include "agent/directory.h"
 #include "base/error.h"
+#include "mem/directory.h"
+#include "mem/heap.h"
 
 typedef struct reaping {
   cfn_region_t *r;
@@ -63,9 +64,9 @@ static void reap_hints(const reaping_t *p) {
 
 static void reap_creation(const reaping_t *p) {
   uint64_t cell = cfn_load_acquire(&p->slot->reg[CFN_REG_CREATE]);
-  if (cell == 0 || cell > p->r->geo.config.agents) return;
+  if (cell == 0 || cell > p->r->geo.records) return;
   uint32_t i = (uint32_t)cell - 1;
-  cfn_a64 *mid = &cfn_mailbox(p->r, i)->mid;
+  cfn_a64 *mid = cfn_record_state(p->r, i);
   for (int tries = 0; tries < 64; tries++) {
     uint64_t w = cfn_load_seq(mid);
     unsigned state = cfn_mid_state(w);
@@ -124,6 +125,7 @@ static bool reap_all_of(const reaping_t *p, unsigned me, cfn_a64 *cell) {
   reap_creation(p);
   for (unsigned h = 0; h < CFN_HOLDS; h++) reap_hold(p, cfn_load_acquire(&p->slot->holds[h]));
   reap_replies(p, me, cell);
+  cfn_heap_reap(r, p->d, &p->slot->id, p->word);
   reap_hints(p);
   for (unsigned c = 0; c < CFN_CLASSES; c++) /* it may have died between freeing and saying so */
     cfn_event_ring_futex(&cfn_state(r)->class_room[c].event);

@@ -2,10 +2,10 @@
 
 #include <string.h>
 
-#include "agent/directory.h"
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/os.h"
+#include "mem/directory.h"
 
 /* ---- texts ---- */
 
@@ -103,26 +103,6 @@ static int no_cell(void) {
 
 /* ---- create ---- */
 
-static int64_t claim_record(const cfn_actor_t *a) {
-  const cfn_region_t *r = a->region;
-  uint32_t n = r->geo.config.agents;
-  cfn_a64 *hint = &cfn_state(r)->mailbox_hint;
-  uint32_t start = (uint32_t)(cfn_load_relaxed(hint) % n);
-  for (uint32_t j = 0; j < n; j++) {
-    uint32_t i = (start + j) % n;
-    cfn_a64 *mid = &cfn_mailbox(r, i)->mid;
-    uint64_t w = cfn_load_acquire(mid);
-    if (cfn_mid_state(w) != CFN_MID_FREE) continue;
-    cfn_store_relaxed(&a->slot->reg[CFN_REG_CREATE], i + 1); /* announced before it is taken */
-    if (cfn_cas_seq(mid, w, cfn_mid_word(cfn_mid_ver(w) + 1, CFN_MID_MINE, a->me))) {
-      cfn_store_relaxed(hint, i + 1);
-      return i;
-    }
-  }
-  cfn_store_seq(&a->slot->reg[CFN_REG_CREATE], 0);
-  return -1;
-}
-
 static void fill_record(const cfn_actor_t *a, uint32_t i, const char *name, size_t bytes,
                         const cfn_profile_t *profile) {
   static const cfn_profile_t blank = {{"", "", "", "", ""}};
@@ -150,8 +130,9 @@ int cfn_registry_create(const cfn_actor_t *a, const char *name, size_t bytes,
   const cfn_region_t *r = a->region;
   *created = false;
   for (int tries = 0; tries < 1000; tries++) {
-    if (cfn_directory_find(r, name, bytes, index, open_word) == CFN_OK) return CFN_OK;
-    int64_t i = claim_record(a);
+    if (cfn_directory_find(r, CFN_KIND_AGENT, name, bytes, index, open_word) == CFN_OK) return CFN_OK;
+    cfn_a64 *cell = &a->slot->reg[CFN_REG_CREATE];
+    int64_t i = cfn_record_claim(r, CFN_KIND_AGENT, a->me, cell);
     if (i < 0) {
       if (cfn_registry_finish_removals(a) > 0) continue;
       return cfn_fail(CFN_OVER_CAPACITY, r->geo.config.agents, r->geo.config.agents + 1,
@@ -160,25 +141,12 @@ int cfn_registry_create(const cfn_actor_t *a, const char *name, size_t bytes,
                       "CFNSHM_AGENTS)",
                       r->name, r->geo.config.agents);
     }
-    cfn_a64 *mid = &cfn_mailbox(r, (uint32_t)i)->mid;
-    uint64_t mine = cfn_load_seq(mid);
     fill_record(a, (uint32_t)i, name, bytes, profile);
-    /* dies here: MINE(me), announced: the reaper frees it */
-    uint64_t pend = cfn_mid_word(cfn_mid_ver(mine) + 1, CFN_MID_PEND, a->me);
-    cfn_store_seq(mid, pend); /* ours alone while MINE */
-    /* dies here: PEND(me), announced: the reaper finishes or frees it */
-    int linked = cfn_directory_insert(r, (uint32_t)i, pend);
-    if (linked == CFN_OK) {
-      cfn_store_seq(&a->slot->reg[CFN_REG_CREATE], 0);
-      *index = (uint32_t)i;
-      *open_word = cfn_mid_word(cfn_mid_ver(pend) + 1, CFN_MID_OPEN, 0);
-      *created = true;
-      cfn_event_ring_futex(&cfn_state(r)->registry.event);
-      return CFN_OK;
-    }
-    uint64_t failed = cfn_mid_word(cfn_mid_ver(pend) + 1, CFN_MID_FAIL, a->me);
-    cfn_cas_seq(mid, failed, cfn_mid_word(cfn_mid_ver(failed) + 1, CFN_MID_FREE, 0));
-    cfn_store_seq(&a->slot->reg[CFN_REG_CREATE], 0);
+    if (cfn_record_publish(r, (uint32_t)i, a->me, cell, open_word) != CFN_OK) continue;
+    *index = (uint32_t)i;
+    *created = true;
+    cfn_event_ring_futex(&cfn_state(r)->registry.event);
+    return CFN_OK;
   }
   return cfn_fail(CFN_AGAIN, 0, 0, "agent '%s' is registered and unregistered all the time", name);
 }

@@ -3,10 +3,10 @@
 #include <stdlib.h>
 
 #include "agent/bus.h"
-#include "agent/directory.h"
 #include "agent/liveness.h"
 #include "agent/reap.h"
 #include "base/os.h"
+#include "mem/directory.h"
 
 #define SOMEBODYS 2 /* beside 0 and 1 in `referenced`: in no ring, but who its word names is there */
 

@@ -32,7 +32,10 @@
   X(INVALID, -21, 2, "bad argument")                                                       \
   X(RETIRED, -22, 12, "the bus was destroyed")                                             \
   X(NO_BUS, -23, 12, "no such bus")                                                        \
-  X(NO_MEMORY, -24, 1, "out of memory in this process")
+  X(NO_MEMORY, -24, 1, "out of memory in this process")                                    \
+  X(UNKNOWN_KEY, -25, 3, "no such key")                                                    \
+  X(CONFLICT, -26, 1, "somebody else changed it meanwhile")                                \
+  X(UNKNOWN_OBJECT, -27, 3, "no such object")
 
 enum {
   CFN_OK = 0,

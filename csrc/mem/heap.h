@@ -2,7 +2,7 @@
  *
  *   record   256 B: state, life, size, run of pages or the bytes themselves when they are few
  *   page     4 KiB of payload; its word says whose it is: {life:40 | blob+1:24}
- *   holder   a ledger cell of an attachment (pins, and what is just being put), or a ref (mem/refs.h)
+ *   holder   a ledger cell of an attachment (pins, and what is just being put), or a ref (sync/refs.h)
  *   index    digest -> blob, of what was put under its name (mem/index.h); it names and does not hold
  *
  * State of a blob, {ver:48 | state:3 | who:13}, ver bumped at EVERY transition:

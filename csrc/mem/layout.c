@@ -34,12 +34,20 @@ static int check_config(const cfn_config_shm_t *c) {
   if (chunks < 2 || chunks > CFN_MAX_CHUNKS)
     return cfn_fail(CFN_INVALID, CFN_MAX_CHUNKS, (int64_t)chunks,
                     "the slab must hold 2 to %u chunks in all", CFN_MAX_CHUNKS);
-  if (!is_power_of_two(c->directory_slots) || c->directory_slots < 2 * c->agents ||
+  if (c->refs < 1 || c->refs > CFN_MAX_REFS)
+    return cfn_fail(CFN_INVALID, CFN_MAX_REFS, c->refs, "named values must be 1 to %u, not %u", CFN_MAX_REFS, c->refs);
+  if (c->objects < 2 || c->objects > CFN_MAX_OBJECTS)
+    return cfn_fail(CFN_INVALID, CFN_MAX_OBJECTS, c->objects, "objects must be 2 to %u, not %u", CFN_MAX_OBJECTS,
+                    c->objects);
+  if (c->object_pages < 1 || c->object_pages > 1u << 30)
+    return cfn_fail(CFN_INVALID, 1 << 30, c->object_pages, "the heap must have 1 to %u pages, not %u", 1u << 30,
+                    c->object_pages);
+  if (!is_power_of_two(c->directory_slots) || c->directory_slots < 2 * (c->agents + c->refs) ||
       c->directory_slots > 1u << 24)
     return cfn_fail(CFN_INVALID, 0, c->directory_slots, "bad directory size %u",
                     c->directory_slots);
-  if (c->objects || c->object_pages || c->refs || c->locks || c->barriers || c->tap_slots)
-    return cfn_fail(CFN_INVALID, 0, 0, "this version has no objects, refs, locks or barriers");
+  if (c->locks || c->barriers || c->tap_slots)
+    return cfn_fail(CFN_INVALID, 0, 0, "this version has no locks or barriers in its regions");
   for (unsigned i = 0; i < sizeof c->reserved / sizeof c->reserved[0]; i++)
     if (c->reserved[i]) return cfn_fail(CFN_INVALID, 0, c->reserved[i], "reserved field is set");
   return CFN_OK;
@@ -81,29 +89,47 @@ int cfn_geometry_compute(const cfn_config_shm_t *config, cfn_geometry_t *g) {
   g->attach_at = place(&at, config->attachments, sizeof(cfn_attach_shm_t), CFN_PAGE);
   g->mailbox_at = place(&at, config->agents, sizeof(cfn_mailbox_shm_t), CFN_PAGE);
   g->slots_at = place(&at, (uint64_t)config->agents * g->slots_per_mailbox, 8, CFN_PAGE);
+  g->records = config->agents + config->refs;
+  g->index_slots = 64;
+  while (g->index_slots < 4 * config->objects) g->index_slots *= 2;
+  g->refs_at = place(&at, config->refs, sizeof(cfn_ref_shm_t), CFN_PAGE);
   g->directory_at = place(&at, config->directory_slots, 8, CFN_PAGE);
   g->hints_at = place(&at, g->hint_words, 8, 128);
   g->chunks_at = place(&at, g->chunks, sizeof(cfn_chunk_shm_t), CFN_PAGE);
   g->payload_at = place(&at, 0, 0, CFN_PAGE);
   for (unsigned i = 0; i < CFN_CLASSES; i++)
     g->class_at[i] = place(&at, config->class_chunks[i], config->class_bytes[i], CFN_PAGE);
-  place(&at, 0, 0, CFN_PAGE);
+  g->blobs_at = place(&at, config->objects, sizeof(cfn_blob_shm_t), CFN_PAGE);
+  g->index_at = place(&at, g->index_slots, 8, CFN_PAGE);
+  g->pages_at = place(&at, config->object_pages, 8, CFN_PAGE);
+  g->heap_at = place(&at, config->object_pages, CFN_PAGE, CFN_PAGE);
   g->region_bytes = at;
   uint64_t marks[] = {CFN_ABI,
                       g->attach_at,
                       g->mailbox_at,
                       g->slots_at,
+                      g->refs_at,
                       g->directory_at,
                       g->hints_at,
                       g->chunks_at,
                       g->payload_at,
+                      g->blobs_at,
+                      g->index_at,
+                      g->pages_at,
+                      g->heap_at,
                       g->region_bytes,
                       sizeof(cfn_attach_shm_t),
                       sizeof(cfn_mailbox_shm_t),
                       sizeof(cfn_lane_shm_t),
                       sizeof(cfn_chunk_shm_t),
+                      sizeof(cfn_ref_shm_t),
+                      sizeof(cfn_blob_shm_t),
                       sizeof(cfn_record_shm_t),
-                      sizeof(cfn_state_shm_t)};
+                      sizeof(cfn_state_shm_t),
+                      /* counts that rounding to pages hides */
+                      (uint64_t)config->agents << 32 | config->attachments,
+                      (uint64_t)config->refs << 32 | config->objects,
+                      (uint64_t)config->object_pages << 32 | config->directory_slots};
   g->layout_hash = cfn_hash64(marks, sizeof marks);
   return CFN_OK;
 }

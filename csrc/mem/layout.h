@@ -5,12 +5,16 @@
  *   8 KiB     attachments     one slot per attached process: who it is, what it holds, its replies
  *             mailboxes       one per agent: names, owner, consumer, cursors
  *             lane slots      the rings of all mailboxes: {lap:40|ref:24}
+ *             refs            one per named value: name, {blob+1:20 | version:44}
  *             directory       name -> record, open addressing: {ver:40|record+1:24}
  *             hints           one advisory bit per chunk: "may be free"
  *             chunk metas     128 B each, apart from the payload, so that sweeps stay small
  *             payload         slab classes, each an array of equal chunks
- *             objects, refs, locks, barriers, log tap: sections with their place in the table and
- *                             in the header, of size 0 in this ABI
+ *             blobs           256 B each: state, size, place; the bytes themselves when they are few
+ *             index           digest -> blob: {ver:40|blob+1:24}
+ *             pages           one word per heap page: {life:40|blob+1:24}
+ *             heap            4 KiB pages of blobs
+ *             locks, barriers, log tap: sections with their place in the header, of size 0 in this ABI
  *
  * References between parts are indexes. Every number that locates a part is recomputed from the
  * configuration at attach, compared with the file, and kept in process-private memory
@@ -29,6 +33,9 @@
  *                                          its commit
  *   intent    {ver:39 | remove:1 | record+1:24}
  *   rlap      {tag:24 | lap:40}            the lap at which a retired ring restarts
+ *   blob      {ver:48 | state:3 | who:13}  as own; who = its filler while FILL
+ *   ref       {blob+1:20 | version:44}     a named value; versions come from one counter of the bus
+ *   cell      {ver:40 | blob+1:24}         of an attachment's ledger: a blob that it holds
  */
 #ifndef CFN_MEM_LAYOUT_H
 #define CFN_MEM_LAYOUT_H
@@ -36,7 +43,7 @@
 #include "base/atomics.h"
 
 #define CFN_MAGIC UINT64_C(0x4d48534e46430a1a)
-#define CFN_ABI 1u
+#define CFN_ABI 2u
 #define CFN_ENDIAN_TAG 0x01020304u
 #define CFN_PAGE 4096u
 
@@ -55,6 +62,12 @@ enum { CFN_LANE_CONTROL = 0, CFN_LANE_HIGH = 1, CFN_LANE_NORMAL = 2, CFN_LANE_LO
 #define CFN_REGISTERS 16u
 #define CFN_HOLDS 8u
 #define CFN_LIVE_LOCKS_PER_FILE 64u
+#define CFN_MAX_OBJECTS ((1u << 20) - 2u)
+#define CFN_MAX_REFS 1000000u
+#define CFN_LEDGER 48u      /* blobs that one attachment can hold at a time */
+#define CFN_BLOB_INSIDE 176u /* so many bytes stand in the record itself */
+#define CFN_KEY_BYTES 128u  /* 127 and the NUL */
+#define CFN_INDEX_WINDOW 64u /* slots of the index in which a digest may stand */
 
 /* ---- packed words ---- */
 
@@ -119,6 +132,21 @@ static inline uint64_t cfn_id_word(uint64_t inc, unsigned state) { return inc <<
 static inline uint64_t cfn_id_inc(uint64_t w) { return w >> 24; }
 static inline unsigned cfn_id_state(uint64_t w) { return (unsigned)w & 0xffu; }
 
+enum { CFN_BLOB_DEAD = 0, CFN_BLOB_FILL = 1, CFN_BLOB_LIVE = 2, CFN_BLOB_CHECK = 3 };
+
+#define CFN_VERSION_BITS 44
+#define CFN_VERSION_MASK ((UINT64_C(1) << CFN_VERSION_BITS) - 1)
+static inline uint64_t cfn_ref_word(uint32_t blob_plus1, uint64_t version) {
+  return (uint64_t)blob_plus1 << CFN_VERSION_BITS | (version & CFN_VERSION_MASK);
+}
+static inline uint32_t cfn_ref_blob(uint64_t w) { return (uint32_t)(w >> CFN_VERSION_BITS); }
+static inline uint64_t cfn_ref_version(uint64_t w) { return w & CFN_VERSION_MASK; }
+
+/* Ledger cells, words of the index and of pages: {what:40 | blob+1:24}. */
+static inline uint64_t cfn_names_word(uint64_t what, uint32_t blob_plus1) { return what << 24 | blob_plus1; }
+static inline uint64_t cfn_names_what(uint64_t w) { return w >> 24; }
+static inline uint32_t cfn_names_blob(uint64_t w) { return (uint32_t)(w & 0xffffffu); }
+
 #define CFN_INDEX_BITS 24
 #define CFN_INDEX_MASK ((UINT64_C(1) << CFN_INDEX_BITS) - 1)
 static inline uint64_t cfn_place(uint64_t position, uint32_t index) {
@@ -162,10 +190,10 @@ typedef struct cfn_config_shm {
   uint32_t class_bytes[CFN_CLASSES];
   uint32_t class_chunks[CFN_CLASSES];
   uint32_t directory_slots; /* a power of two, at least twice the records */
-  uint32_t objects;         /* 0 in this ABI, as the next five */
-  uint32_t object_pages;
+  uint32_t objects;         /* blobs */
+  uint32_t object_pages;    /* of the heap */
   uint32_t refs;
-  uint32_t locks;
+  uint32_t locks;           /* 0 in this ABI, as the next two */
   uint32_t barriers;
   uint32_t tap_slots;
   uint32_t wished_kib; /* size that its creator asked for, which the chunks do not always fill; or 0 */
@@ -215,10 +243,16 @@ typedef struct cfn_state_shm {
   cfn_a64 corrupt_dropped; /* messages dropped because their words made no sense */
   cfn_a64 attach_top;      /* CAS-max: slots at or above it were never used */
   cfn_a64 scanned_ns;      /* when a shortage last made somebody look at all attachments; advisory */
-  uint8_t pad2[80];
+  cfn_a64 ref_hint;        /* as mailbox_hint, of refs */
+  cfn_a64 blob_hint;       /* where the next search for a free blob starts; advisory */
+  cfn_a64 page_hint;       /* and for free pages */
+  uint8_t pad2[56];
   cfn_line_event_shm_t registry;                /* rung when an agent comes or goes */
   cfn_line_event_shm_t class_room[CFN_CLASSES]; /* rung when a chunk is freed */
-  uint8_t reserved[CFN_PAGE - 128 * (3 + 1 + CFN_CLASSES)];
+  cfn_line_event_shm_t refs;                    /* rung when any ref was changed */
+  cfn_a64 ref_version;                          /* the last version that a ref was given */
+  uint8_t pad3[120];
+  uint8_t reserved[CFN_PAGE - 128 * (3 + 1 + CFN_CLASSES + 2)];
 } cfn_state_shm_t;
 
 /* ---- attachments ---- */
@@ -236,6 +270,9 @@ enum {
   CFN_COUNT_REAPED,        /* dead attachments this handle recycled */
   CFN_COUNT_CORRUPT,       /* messages it dropped as corrupt */
   CFN_COUNT_FALSE_FREE,    /* life byte free though the process lives: not reaped */
+  CFN_COUNT_PUT_BYTES,     /* of objects that were put */
+  CFN_COUNT_STORED_BYTES,  /* of these, bytes that were not there before */
+  CFN_COUNT_COLLECTS,      /* times it looked for blobs that nobody holds */
   CFN_COUNTERS = 16
 };
 
@@ -244,7 +281,7 @@ enum {
   CFN_REG_SEND = 0,   /* chunk+1 being filled or published */
   CFN_REG_DONE = 1,   /* chunk+1 whose slot it is about to empty */
   CFN_REG_DRAIN = 2,  /* chunk+1 taken out of a ring that is being retired */
-  CFN_REG_CREATE = 3, /* mailbox+1 being created */
+  CFN_REG_CREATE = 3, /* named record+1 being created */
   /* 4 is not used */
   CFN_REG_JOINER = 8  /* like DRAIN, written by a process that recycles a dead slot to join in it */
 };
@@ -282,8 +319,8 @@ typedef struct cfn_attach_shm {
   cfn_a64 counter[CFN_COUNTERS];
   /* 1152: replies */
   cfn_a64 reply_slot[CFN_REPLY_SLOTS];
-  /* 1664: the ledger of objects, not used in this ABI */
-  cfn_a64 ledger[48];
+  /* 1664: blobs that it holds; versions of a cell only grow, over all lives of the slot */
+  cfn_a64 ledger[CFN_LEDGER];
 } cfn_attach_shm_t;
 
 /* ---- mailboxes ---- */
@@ -372,6 +409,29 @@ typedef struct cfn_record_shm {
   uint16_t flags; /* CFN_MESSAGE_* */
 } cfn_record_shm_t;
 
+/* ---- refs and blobs ---- */
+
+typedef struct cfn_ref_shm {
+  cfn_a64 mid;  /* as a mailbox's */
+  cfn_a64 word; /* {blob+1:20 | version:44}; anyone by CAS while OPEN */
+  cfn_a64 changed_wall_ns, changed_by; /* of the last change, mailbox+1; advisory */
+  cfn_event_shm_t event; /* rung at every change */
+  uint8_t pad[92];
+  cfn_a64 name[CFN_KEY_BYTES / 8];
+} cfn_ref_shm_t;
+
+/* All but the state is written while FILL and constant while LIVE and CHECK. */
+typedef struct cfn_blob_shm {
+  cfn_a64 st;
+  cfn_a64 life;  /* version of `st` when it began to be filled: its pages carry it */
+  cfn_a64 bytes;
+  cfn_a64 run;   /* {pages:32 | first page:32}, or 0: the bytes are inside */
+  cfn_a64 digest[4];
+  cfn_a64 made_wall_ns;
+  cfn_a64 codec;
+  cfn_a64 inside[CFN_BLOB_INSIDE / 8];
+} cfn_blob_shm_t;
+
 #define CFN_CHECK_OFFSET(type, member, offset) \
   _Static_assert(__builtin_offsetof(type, member) == (offset), #type "." #member)
 _Static_assert(sizeof(cfn_super_shm_t) == CFN_PAGE, "superblock");
@@ -381,6 +441,8 @@ _Static_assert(sizeof(cfn_lane_shm_t) == 256, "lane");
 _Static_assert(sizeof(cfn_mailbox_shm_t) == 2560, "mailbox");
 _Static_assert(sizeof(cfn_chunk_shm_t) == 128, "chunk meta");
 _Static_assert(sizeof(cfn_record_shm_t) == 16, "record");
+_Static_assert(sizeof(cfn_ref_shm_t) == 256, "ref");
+_Static_assert(sizeof(cfn_blob_shm_t) == 256, "blob");
 CFN_CHECK_OFFSET(cfn_super_shm_t, config, 176);
 CFN_CHECK_OFFSET(cfn_super_shm_t, crc, 4092);
 CFN_CHECK_OFFSET(cfn_state_shm_t, registry, 384);
@@ -407,10 +469,13 @@ CFN_CHECK_OFFSET(cfn_chunk_shm_t, delivery, 64);
 
 typedef struct cfn_geometry {
   cfn_config_shm_t config;
-  uint64_t attach_at, mailbox_at, slots_at, directory_at, hints_at, chunks_at, payload_at;
+  uint64_t attach_at, mailbox_at, slots_at, refs_at, directory_at, hints_at, chunks_at, payload_at;
+  uint64_t blobs_at, index_at, pages_at, heap_at;
   uint64_t region_bytes;
   uint64_t layout_hash;
   uint32_t chunks;                       /* of all classes */
+  uint32_t records;                      /* named ones of all kinds */
+  uint32_t index_slots;                  /* a power of two, four times the objects at least */
   uint32_t lane_first[CFN_LANES];        /* first slot of a lane inside a mailbox's slots */
   uint32_t lane_log2[CFN_LANES];
   uint32_t slots_per_mailbox;

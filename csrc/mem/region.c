@@ -75,7 +75,13 @@ int cfn_region_path(const char *dir, const char *name, char out[CFN_PATH_BYTES])
 static const uint32_t class_share[CFN_CLASSES] = {12, 20, 20, 16, 16, 16};
 static const uint32_t class_bytes[CFN_CLASSES] = {256, 1024, 4096, 16384, 65536, 1u << 20};
 
-static void plan_slab(const cfn_wish_t *wish, uint64_t slab_bytes, cfn_config_shm_t *c) {
+/* A third of what is left for payload goes to the heap. */
+static void plan_payload(const cfn_wish_t *wish, uint64_t bytes, cfn_config_shm_t *c) {
+  uint64_t heap = bytes / 3, slab_bytes = bytes - heap;
+  uint64_t pages = heap / (CFN_PAGE + 8);
+  if (pages < 16) pages = 16;
+  if (pages > 1u << 30) pages = 1u << 30;
+  c->object_pages = wish->object_pages ? wish->object_pages : (uint32_t)pages;
   for (unsigned i = 0; i < CFN_CLASSES; i++) {
     uint64_t each = class_bytes[i] + sizeof(cfn_chunk_shm_t);
     uint64_t n = slab_bytes / 100 * class_share[i] / each;
@@ -112,18 +118,21 @@ int cfn_region_plan(const cfn_wish_t *wish, uint64_t free_bytes, const char *whe
                            : lean[i];
     if (wish->lane_slots[i]) c->lane_slots[i] = wish->lane_slots[i];
   }
+  uint32_t refs = 4 * c->agents;
+  c->refs = wish->refs ? wish->refs : refs < 64 ? 64 : refs > 16384 ? 16384 : refs;
+  c->objects = wish->objects ? wish->objects : 2 * c->refs;
   c->directory_slots = 64;
-  while (c->directory_slots < 2 * c->agents) c->directory_slots *= 2;
+  while (c->directory_slots < 2 * (c->agents + c->refs)) c->directory_slots *= 2;
 
   cfn_geometry_t g;
-  plan_slab(wish, 0, c);
+  plan_payload(wish, 0, c);
   int r = cfn_geometry_compute(c, &g);
   if (r < 0) return r;
-  uint64_t bare = g.region_bytes; /* with the smallest slab */
+  uint64_t bare = g.region_bytes; /* with the smallest slab and heap */
   uint64_t limit = free_bytes / 4 * 3; /* the rest stays for everyone else on the tmpfs */
   uint64_t target = wish->size_bytes;
   if (!target) {
-    target = bare + 16 * MIB + (uint64_t)c->agents * 64 * 1024;
+    target = bare + 24 * MIB + (uint64_t)c->agents * 64 * 1024;
     if (target > 256 * MIB && bare < 192 * MIB) target = 256 * MIB;
     if (target > limit) target = limit;
     if (target < bare + MIB) return no_room(bare + MIB, limit, where);
@@ -136,7 +145,7 @@ int cfn_region_plan(const cfn_wish_t *wish, uint64_t free_bytes, const char *whe
   } else if (target > free_bytes) {
     return no_room(target, free_bytes, where);
   }
-  plan_slab(wish, target - bare, c);
+  plan_payload(wish, target - bare, c);
   r = cfn_geometry_compute(c, &g);
   if (r < 0) return r;
   if (g.region_bytes > free_bytes) return no_room(g.region_bytes, free_bytes, where);

@@ -35,6 +35,7 @@ typedef struct cfn_wish {
   uint32_t lane_slots[CFN_LANES];
   uint32_t class_chunks[CFN_CLASSES];
   uint32_t class_wished; /* bit i: class_chunks[i] is meant, even if 0 */
+  uint32_t refs, objects, object_pages;
 } cfn_wish_t;
 
 /* The process-local side of one mapped region, shared by all handles of the process. */
@@ -91,6 +92,20 @@ static inline unsigned cfn_chunk_class(const cfn_region_t *r, uint32_t k) {
 static inline uint8_t *cfn_chunk_payload(const cfn_region_t *r, uint32_t k, unsigned cls) {
   return r->base + r->geo.class_at[cls] +
          (uint64_t)(k - r->geo.class_first[cls]) * r->geo.config.class_bytes[cls];
+}
+
+static inline cfn_ref_shm_t *cfn_ref(const cfn_region_t *r, uint32_t i) {
+  return (cfn_ref_shm_t *)(void *)(r->base + r->geo.refs_at) + i;
+}
+static inline cfn_blob_shm_t *cfn_blob_record(const cfn_region_t *r, uint32_t b) {
+  return (cfn_blob_shm_t *)(void *)(r->base + r->geo.blobs_at) + b;
+}
+static inline cfn_a64 *cfn_index(const cfn_region_t *r) { return (cfn_a64 *)(void *)(r->base + r->geo.index_at); }
+static inline cfn_a64 *cfn_page_word(const cfn_region_t *r, uint32_t p) {
+  return (cfn_a64 *)(void *)(r->base + r->geo.pages_at) + p;
+}
+static inline uint8_t *cfn_heap_page(const cfn_region_t *r, uint32_t p) {
+  return r->base + r->geo.heap_at + (uint64_t)p * CFN_PAGE;
 }
 
 /* 0 or CFN_BAD_NAME. Names: [A-Za-z0-9_:@-][A-Za-z0-9._:@-]{0,62} */

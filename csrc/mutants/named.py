@@ -76,15 +76,15 @@ NAMED = [
     Mutant("a new record keeps the old consumer", "agent/registry.c",
            "  do {\n    w = cfn_load_seq(&m->consumer);\n  } while (!cfn_cas_seq(&m->consumer, w, "
            "cfn_consumer_word(cfn_consumer_ver(w) + 1, 0)));\n", "", "remove-reuse-read remove-reuse remove-reuse-killed"),
-    Mutant("the intent is not looked at again", "agent/directory.c",
+    Mutant("the intent is not looked at again", "mem/directory.c",
            "  if (cfn_load_seq(intent_word) != intent) return; /* LAST: what was read belongs to this intent */\n", "",
            "names names-three names-twice names-stale"),
-    Mutant("two inserts beside the intent", "agent/directory.c",
+    Mutant("two inserts beside the intent", "mem/directory.c",
            "    if (cfn_intent_record(intent)) {\n      finish(r, intent);\n      continue;\n    }\n"
            "    uint64_t mine = cfn_intent_word(cfn_intent_ver(intent) + 1, 0, i + 1);",
            "    uint64_t mine = cfn_intent_word(cfn_intent_ver(intent) + 1, 0, i + 1);",
            "names names-three names-twice"),
-    Mutant("a name is found without a second look", "agent/directory.c",
+    Mutant("a name is found without a second look", "mem/directory.c",
            "    if (cfn_load_seq(state_of(r, value - 1)) != before) continue; /* the name may be another's */\n", "",
            "names names-lookup", "what is found wrongly comes with the old word: STALE to whoever uses it"),
     Mutant("the reaper does not look in the ring", "agent/reap.c",

@@ -34,7 +34,7 @@ CSRC = Path(__file__).resolve().parent.parent
 SCENARIOS = {
     "mem/slab": "send*,read-killed,full*,life*,corpse*", "sync/event": "event,send*,full*,request*",
     "msg/ring": "corpse-replies,remove*,request*,life*,send*", "msg/inbox": "steal*,frame*,full*,read-killed,heirs*,remove-read*,peek",
-    "msg/outbox": "send*,full*", "msg/envelope": "frame*,steal*", "agent/directory": "names*,remove-reuse*",
+    "msg/outbox": "send*,full*", "msg/envelope": "frame*,steal*", "mem/directory": "names*,remove-reuse*",
     "agent/registry": "remove*,owners*,heirs*,names*,profile,steal*", "agent/attach": "life*,request-life*,owners*",
     "agent/reap": "corpse*,life*,names-killed,request-life*", "agent/liveness": "life*,heirs*,owners*",
     "agent/bus_send": "full*,send*,request*", "agent/bus_recv": "steal*,full*,heirs*,remove-read*,send*",

@@ -47,6 +47,9 @@ cfn_wish_t t_small_wish(void) {
   w.class_chunks[2] = 4;
   w.class_chunks[3] = 2;
   w.class_chunks[4] = 2;
+  w.refs = 8;
+  w.objects = 16;
+  w.object_pages = 64;
   return w;
 }
 

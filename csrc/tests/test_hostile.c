@@ -4,7 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "agent/directory.h"
+#include "mem/directory.h"
 #include "tests/harness.h"
 
 static cfn_bus_t *a, *b;

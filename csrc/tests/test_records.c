@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include "agent/bus.h"
-#include "agent/directory.h"
 #include "agent/liveness.h"
 #include "base/os.h"
+#include "mem/directory.h"
 #include "tests/harness.h"
 
 static cfn_bus_t *a, *b;

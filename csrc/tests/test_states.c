@@ -5,7 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "agent/directory.h"
+#include "mem/directory.h"
 #include "sync/event.h"
 #include "tests/harness.h"
 

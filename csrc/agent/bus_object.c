@@ -1,0 +1,242 @@
+/* Objects through a handle: put, get, pin, delete, list. */
+#include <string.h>
+
+#include "agent/bus.h"
+#include "agent/reap.h"
+#include "mem/index.h"
+
+#define TRIES 64
+
+static int no_cell(void) {
+  return cfn_fail(CFN_OVER_CAPACITY, CFN_LEDGER, CFN_LEDGER + 1,
+                  "one handle can hold at most %u objects in place at a time; release some views, or read copies",
+                  CFN_LEDGER);
+}
+
+static int fail_no_room(cfn_bus_t *bus, uint64_t bytes) {
+  const cfn_region_t *r = bus->region;
+  cfn_heap_room_t room;
+  cfn_heap_room(r, &room);
+  if (room.blobs >= r->geo.config.objects)
+    return cfn_fail(CFN_NO_SPACE, room.blobs, room.blobs + 1,
+                    "all %u objects of bus '%s' are in use; delete some (bus.context.delete, del bus.state[key]), or make "
+                    "the bus with more agents, which brings more of them", r->geo.config.objects, r->name);
+  uint64_t free_bytes = (uint64_t)(r->geo.config.object_pages - room.pages) * CFN_PAGE;
+  return cfn_fail(CFN_NO_SPACE, (int64_t)((uint64_t)room.longest * CFN_PAGE), (int64_t)bytes,
+                  "%llu bytes in a row are not free in the heap of bus '%s': %.1f of %.1f MiB are free, %.1f MiB of them "
+                  "in a row, and %u objects are in use or held; delete some, release views, or make the bus larger "
+                  "(--size, CFNSHM_SIZE)", (unsigned long long)bytes, r->name, (double)free_bytes / (1 << 20),
+                  (double)r->geo.config.object_pages * CFN_PAGE / (1 << 20),
+                  (double)room.longest * CFN_PAGE / (1 << 20), room.blobs);
+}
+
+int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const void *data, uint64_t bytes,
+                  cfn_a64 **cell, cfn_filling_t *f) {
+  const cfn_region_t *r = bus->region;
+  *cell = cfn_ledger_cell(r, bus->actor.me);
+  if (!*cell) return no_cell();
+  int e = cfn_heap_begin(r, bus->actor.me, *cell, bytes, f);
+  if (e == CFN_NO_SPACE) {
+    cfn_bus_count(bus, CFN_COUNT_COLLECTS, 1);
+    cfn_heap_collect(r);
+    e = cfn_heap_begin(r, bus->actor.me, *cell, bytes, f);
+  }
+  if (e == CFN_NO_SPACE && cfn_reap_all(&bus->actor) > 0) { /* the dead held some of it */
+    cfn_heap_collect(r);
+    e = cfn_heap_begin(r, bus->actor.me, *cell, bytes, f);
+  }
+  if (e == CFN_TOO_LARGE)
+    return cfn_fail(e, (int64_t)r->geo.config.object_pages * CFN_PAGE, (int64_t)bytes,
+                    "%llu bytes are more than the whole heap of bus '%s' has (%.1f MiB); make the bus larger (--size, "
+                    "CFNSHM_SIZE)", (unsigned long long)bytes, r->name,
+                    (double)r->geo.config.object_pages * CFN_PAGE / (1 << 20));
+  if (e == CFN_NO_SPACE) return fail_no_room(bus, bytes);
+  memcpy(f->data, data, bytes);
+  if (cfn_heap_publish(r, f, digest, codec)) return CFN_OK;
+  cfn_ledger_clear(*cell);
+  return cfn_fail(CFN_AGENT_FENCED, 0, 0, "this process was judged dead while it stored something; open the bus again");
+}
+
+/* ---- objects ---- */
+
+/* Holds the object of this digest by *cell: CFN_OK, CFN_UNKNOWN_OBJECT without a text, or another error. */
+static int hold(cfn_bus_t *bus, const uint8_t digest[32], cfn_a64 **cell, cfn_blob_t *out) {
+  const cfn_region_t *r = bus->region;
+  *cell = cfn_ledger_cell(r, bus->actor.me);
+  if (!*cell) return no_cell();
+  uint32_t at = 0, b;
+  cfn_a64 *slot;
+  uint64_t word;
+  while (cfn_index_find(r, digest, &at, &slot, &word, &b) == CFN_OK) {
+    if (cfn_heap_hold(r, *cell, b) != CFN_OK) continue;
+    int e = cfn_heap_look(r, b, out);
+    if (e == CFN_OK && cfn_load_seq(slot) == word) return CFN_OK; /* LAST: named all the time, so it is that content */
+    cfn_ledger_clear(*cell);
+    if (e == CFN_CORRUPT)
+      return cfn_fail(e, 0, 0, "the record of an object makes no sense; see cfnshm doctor");
+  }
+  return CFN_UNKNOWN_OBJECT;
+}
+
+static int fail_unknown(const cfn_bus_t *bus, const uint8_t digest[32]) {
+  char text[17];
+  for (unsigned i = 0; i < 8; i++) {
+    static const char hex[] = "0123456789abcdef";
+    text[2 * i] = hex[digest[i] >> 4];
+    text[2 * i + 1] = hex[digest[i] & 15];
+  }
+  text[16] = 0;
+  return cfn_fail(CFN_UNKNOWN_OBJECT, 0, 0, "bus '%s' has no object sha256:%s...; it was never put here, or deleted",
+                  bus->region->name, text);
+}
+
+static int put(cfn_bus_t *bus, const uint8_t digest[32], const void *data, uint64_t bytes, int *known) {
+  const cfn_region_t *r = bus->region;
+  cfn_a64 *cell;
+  cfn_blob_t there;
+  int e = hold(bus, digest, &cell, &there);
+  *known = e == CFN_OK && there.bytes == bytes;
+  if (e == CFN_OK) cfn_ledger_clear(cell);
+  if (*known) cfn_bus_count(bus, CFN_COUNT_PUT_BYTES, bytes);
+  if (*known || (e < 0 && e != CFN_UNKNOWN_OBJECT)) return e;
+  cfn_filling_t f;
+  e = cfn_bus_store(bus, digest, CFN_CODEC_RAW, data, bytes, &cell, &f);
+  if (e < 0) return e;
+  /* dies here: LIVE, without a name, held by our ledger: free when that is reaped */
+  e = cfn_index_add(r, digest, f.blob);
+  if (e != CFN_OK) {
+    cfn_heap_abandon(r, &f);
+    e = cfn_fail(e, 0, 0, "too many objects of bus '%s' have names that begin alike; delete some, or make the bus with more "
+                 "agents, which brings a larger index", r->name);
+  } else {
+    cfn_bus_count(bus, CFN_COUNT_PUT_BYTES, bytes);
+    cfn_bus_count(bus, CFN_COUNT_STORED_BYTES, bytes);
+  }
+  cfn_ledger_clear(cell); /* AFTER it has its name */
+  return e;
+}
+
+int cfn_bus_object_put(cfn_bus_t *bus, const uint8_t digest[32], const void *data, uint64_t bytes, int *known) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  r = put(bus, digest, data, bytes, known);
+  return cfn_bus_left(bus, r);
+}
+
+int64_t cfn_bus_object_get(cfn_bus_t *bus, const uint8_t digest[32], void *out, uint64_t room) {
+  int64_t r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  cfn_a64 *cell;
+  cfn_blob_t blob;
+  r = hold(bus, digest, &cell, &blob);
+  if (r == CFN_OK) {
+    r = (int64_t)blob.bytes;
+    if (blob.bytes <= room && blob.data) memcpy(out, blob.data, blob.bytes);
+    else if (blob.bytes <= room &&
+             cfn_heap_copy_few(bus->region, cfn_names_blob(cfn_load_relaxed(cell)) - 1, &blob, out) != CFN_OK)
+      r = CFN_UNKNOWN_OBJECT; /* we hold it: only if we were judged dead */
+    cfn_ledger_clear(cell);
+  }
+  if (r == CFN_UNKNOWN_OBJECT) fail_unknown(bus, digest);
+  if (cfn_region_lost(bus->region)) r = cfn_bus_lost(bus);
+  cfn_bus_leave(bus);
+  return r;
+}
+
+int64_t cfn_bus_object_bytes(cfn_bus_t *bus, const uint8_t digest[32]) {
+  return cfn_bus_object_get(bus, digest, NULL, 0);
+}
+
+int cfn_bus_object_pin(cfn_bus_t *bus, const uint8_t digest[32], cfn_pin_t *out) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  cfn_a64 *cell;
+  cfn_blob_t blob;
+  r = hold(bus, digest, &cell, &blob);
+  if (r == CFN_OK) {
+    uint32_t b = cfn_names_blob(cfn_load_relaxed(cell)) - 1;
+    const uint8_t *inside = (const uint8_t *)(const void *)cfn_blob_record(bus->region, b)->inside;
+    *out = (cfn_pin_t){blob.data ? blob.data : inside, blob.bytes,
+                       (uint64_t)(cell - bus->actor.slot->ledger) + 1};
+    bus->region->keep_mapped = true; /* whoever looks at it later finds memory there */
+  }
+  if (r == CFN_UNKNOWN_OBJECT) fail_unknown(bus, digest);
+  return cfn_bus_left(bus, r);
+}
+
+void cfn_bus_object_unpin(cfn_bus_t *bus, uint64_t pin) {
+  if (pin == 0 || pin > CFN_LEDGER || cfn_bus_enter(bus) < 0) return; /* closed: its cells were given back */
+  cfn_ledger_clear(&bus->actor.slot->ledger[pin - 1]);
+  cfn_bus_leave(bus);
+}
+
+int cfn_bus_object_delete(cfn_bus_t *bus, const uint8_t digest[32]) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  uint32_t at = 0, b, removed = 0;
+  cfn_a64 *slot;
+  uint64_t word;
+  while (cfn_index_find(bus->region, digest, &at, &slot, &word, &b) == CFN_OK) /* two may have been put at once */
+    removed += cfn_index_remove(slot, word);
+  r = removed ? CFN_OK : fail_unknown(bus, digest);
+  return cfn_bus_left(bus, r);
+}
+
+int64_t cfn_bus_object_list(cfn_bus_t *bus, cfn_object_info_t *out, uint64_t most) {
+  int64_t n = cfn_bus_enter(bus);
+  if (n < 0) return n;
+  const cfn_region_t *r = bus->region;
+  n = 0;
+  for (uint32_t s = 0; s < r->geo.index_slots; s++) {
+    cfn_a64 *slot = cfn_index(r) + s;
+    for (int tries = 0; tries < TRIES; tries++) {
+      uint64_t word = cfn_load_seq(slot);
+      uint32_t b = cfn_names_blob(word);
+      if (b == 0 || b > r->geo.config.objects) break;
+      cfn_blob_t blob;
+      cfn_object_info_t info;
+      if (cfn_heap_look(r, b - 1, &blob) != CFN_OK) break;
+      cfn_index_digest(r, b - 1, info.digest);
+      info.bytes = blob.bytes;
+      info.made_wall_ns = blob.made_wall_ns;
+      if (cfn_load_seq(slot) != word) continue; /* LAST: what was read is what is named */
+      if ((uint64_t)n < most) out[n] = info;
+      n++;
+      break;
+    }
+  }
+  if (cfn_region_lost(r)) n = cfn_bus_lost(bus);
+  cfn_bus_leave(bus);
+  return n;
+}
+
+int cfn_bus_heap_info(cfn_bus_t *bus, cfn_heap_info_t *out) {
+  int e = cfn_bus_enter(bus);
+  if (e < 0) return e;
+  const cfn_region_t *r = bus->region;
+  cfn_heap_room_t room;
+  cfn_heap_room(r, &room);
+  *out = (cfn_heap_info_t){.bytes = room.bytes,
+                           .heap_bytes = (uint64_t)r->geo.config.object_pages * CFN_PAGE,
+                           .used_bytes = (uint64_t)room.pages * CFN_PAGE,
+                           .longest_bytes = (uint64_t)room.longest * CFN_PAGE,
+                           .objects = room.blobs,
+                           .objects_most = r->geo.config.objects,
+                           .refs_most = r->geo.config.refs};
+  for (uint32_t i = 0; i < r->geo.config.refs; i++) {
+    uint32_t blob = cfn_ref_blob(cfn_load_seq(&cfn_ref(r, i)->word));
+    out->refs += blob && blob <= r->geo.config.objects;
+  }
+  for (uint32_t i = 0; i < r->geo.config.attachments; i++) {
+    out->put_bytes += cfn_load_relaxed(&cfn_attachment(r, i)->counter[CFN_COUNT_PUT_BYTES]);
+    out->stored_bytes += cfn_load_relaxed(&cfn_attachment(r, i)->counter[CFN_COUNT_STORED_BYTES]);
+  }
+  return cfn_bus_left(bus, CFN_OK);
+}
+
+int cfn_bus_collect(cfn_bus_t *bus) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  r = (int)cfn_heap_collect(bus->region);
+  return cfn_bus_left(bus, r);
+}

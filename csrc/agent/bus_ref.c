@@ -1,0 +1,307 @@
+/* Named values through a handle. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/bus.h"
+#include "sync/refs.h"
+
+#define TRIES 1000 /* lock-free: each turn that is lost was somebody else's success */
+
+static int check_key(const char *key, uint32_t bytes) {
+  if (bytes == 0 || bytes >= CFN_KEY_BYTES)
+    return cfn_fail(CFN_BAD_NAME, CFN_KEY_BYTES - 1, bytes, "a key has 1 to %u bytes, not %u", CFN_KEY_BYTES - 1, bytes);
+  for (uint32_t i = 0; i < bytes; i++)
+    if ((unsigned char)key[i] < 32 || key[i] == 127)
+      return cfn_fail(CFN_BAD_NAME, 0, i, "a key may not hold control characters (byte %u)", i);
+  return CFN_OK;
+}
+
+static int fail_unknown(const cfn_bus_t *bus, const char *key, uint32_t bytes) {
+  return cfn_fail(CFN_UNKNOWN_KEY, 0, 0, "bus '%s' has no value '%.*s'", bus->region->name, (int)bytes, key);
+}
+static int fail_conflict(const char *key, uint32_t bytes, uint64_t have, uint64_t want) {
+  if (want == 0)
+    return cfn_fail(CFN_CONFLICT, (int64_t)have, 0, "'%.*s' has a value already (version %" PRIu64 ")", (int)bytes, key, have);
+  return cfn_fail(CFN_CONFLICT, (int64_t)have, (int64_t)want,
+                  "'%.*s' was changed meanwhile: it has version %" PRIu64 " and not %" PRIu64, (int)bytes, key, have, want);
+}
+static int fail_again(const char *key, uint32_t bytes) {
+  return cfn_fail(CFN_AGAIN, 0, 0, "'%.*s' changes faster than it can be changed", (int)bytes, key);
+}
+
+static bool has_value(uint64_t word) { return cfn_ref_blob(word) && cfn_ref_blob(word) != CFN_REF_CLOSED; }
+
+/* The ref and its word, made if missing and `create`. CFN_OK, CFN_UNKNOWN_KEY without a text, or another error. */
+static int load(cfn_bus_t *bus, const char *key, uint32_t bytes, bool create, cfn_ref_at_t *at, uint64_t *word) {
+  const cfn_region_t *r = bus->region;
+  for (int tries = 0; tries < TRIES; tries++) {
+    int e = create ? cfn_refs_create(r, bus->actor.me, &bus->actor.slot->reg[CFN_REG_CREATE], key, bytes, at)
+                   : cfn_refs_find(r, key, bytes, at);
+    if (e == CFN_OVER_CAPACITY)
+      return cfn_fail(e, r->geo.config.refs, r->geo.config.refs + 1,
+                      "bus '%s' has room for %u named values and all are in use; delete some, or make the bus with more "
+                      "agents, which brings more of them", r->name, r->geo.config.refs);
+    if (e == CFN_AGAIN) return fail_again(key, bytes);
+    if (e < 0) return e;
+    if (cfn_refs_load(r, at, word) == CFN_OK) return CFN_OK;
+  }
+  return fail_again(key, bytes);
+}
+
+/* CFN_OK if the word is as expected. */
+static int expected(const cfn_bus_t *bus, const char *key, uint32_t bytes, uint64_t word, uint64_t expect) {
+  if (expect == CFN_ANY_VERSION) return CFN_OK;
+  uint64_t version = has_value(word) ? cfn_ref_version(word) : 0;
+  if (version == expect) return CFN_OK;
+  return version ? fail_conflict(key, bytes, version, expect) : fail_unknown(bus, key, bytes);
+}
+
+static int set(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64_t expect, unsigned codec, const void *data,
+               uint64_t bytes, uint64_t *version) {
+  cfn_ref_at_t at;
+  uint64_t word;
+  int r = load(bus, key, key_bytes, expect == 0 || expect == CFN_ANY_VERSION, &at, &word);
+  if (r == CFN_UNKNOWN_KEY) return fail_unknown(bus, key, key_bytes);
+  if (r == CFN_OK) r = expected(bus, key, key_bytes, word, expect); /* before anything is copied */
+  if (r < 0) return r;
+  cfn_a64 *cell;
+  cfn_filling_t f;
+  r = cfn_bus_store(bus, NULL, codec, data, bytes, &cell, &f);
+  if (r < 0) return r;
+  for (int tries = 0; tries < TRIES; tries++) {
+    /* dies here: the blob is held by our ledger alone, and goes with it */
+    r = cfn_refs_swap(bus->region, &at, word, f.blob + 1, bus->mailbox, version);
+    if (r == CFN_OK) break;
+    r = load(bus, key, key_bytes, expect == 0 || expect == CFN_ANY_VERSION, &at, &word);
+    if (r == CFN_UNKNOWN_KEY) r = fail_unknown(bus, key, key_bytes);
+    if (r == CFN_OK) r = expected(bus, key, key_bytes, word, expect);
+    if (r < 0) break;
+    r = CFN_AGAIN;
+  }
+  if (r != CFN_OK) cfn_heap_abandon(bus->region, &f);
+  cfn_ledger_clear(cell); /* AFTER the ref has it */
+  return r == CFN_AGAIN ? fail_again(key, key_bytes) : r;
+}
+
+static int entered_with(cfn_bus_t *bus, const char *key, uint32_t bytes) {
+  int r = check_key(key, bytes);
+  return r < 0 ? r : cfn_bus_enter(bus);
+}
+
+int cfn_bus_ref_set(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64_t expect, unsigned codec,
+                    const void *data, uint64_t bytes, uint64_t *version) {
+  int r = entered_with(bus, key, key_bytes);
+  if (r < 0) return r;
+  r = set(bus, key, key_bytes, expect, codec, data, bytes, version);
+  return cfn_bus_left(bus, r);
+}
+
+/* Copies the value that `word` of the ref names: its size; CFN_STALE: it is not that any more, look again. */
+static int64_t copy_value(cfn_bus_t *bus, const cfn_ref_at_t *at, uint64_t word, void *out, uint64_t room,
+                          cfn_ref_info_t *info) {
+  const cfn_region_t *r = bus->region;
+  cfn_ref_shm_t *ref = cfn_ref(r, at->ref);
+  uint32_t b = cfn_ref_blob(word) - 1;
+  if (b >= r->geo.config.objects) return cfn_fail(CFN_CORRUPT, 0, 0, "a named value has no object; see cfnshm doctor");
+  cfn_blob_t blob;
+  int e = cfn_heap_look(r, b, &blob);
+  if (e == CFN_OK && !blob.data && blob.bytes <= room) e = cfn_heap_copy_few(r, b, &blob, out);
+  cfn_a64 *cell = NULL;
+  if (e == CFN_OK && blob.data && blob.bytes <= room) { /* too much to be sure of it without holding it */
+    cell = cfn_ledger_cell(r, bus->actor.me);
+    if (!cell)
+      return cfn_fail(CFN_OVER_CAPACITY, CFN_LEDGER, CFN_LEDGER + 1, "this handle holds %u objects in place, the most it "
+                      "can; release some views", CFN_LEDGER);
+    e = cfn_heap_hold(r, cell, b);
+  }
+  if (e == CFN_OK && cell) {
+    /* While the ref still names it, what we hold is the same blob that we looked at. */
+    if (cfn_load_seq(&ref->word) == word) memcpy(out, blob.data, blob.bytes);
+    else e = CFN_STALE;
+    cfn_ledger_clear(cell);
+  }
+  if (info) {
+    info->version = cfn_ref_version(word);
+    info->bytes = blob.bytes;
+    info->codec = blob.codec;
+    info->changed_wall_ns = cfn_load_relaxed(&ref->changed_wall_ns);
+    info->changed_by = (uint32_t)cfn_load_relaxed(&ref->changed_by);
+  }
+  if (cfn_load_seq(&ref->word) != word) return CFN_STALE; /* LAST */
+  if (e == CFN_CORRUPT || e == CFN_STALE)
+    return cfn_fail(CFN_CORRUPT, 0, 0, "the object of a named value makes no sense; see cfnshm doctor");
+  return e < 0 ? e : (int64_t)blob.bytes;
+}
+
+static int64_t get(cfn_bus_t *bus, const char *key, uint32_t key_bytes, void *out, uint64_t room, cfn_ref_info_t *info,
+                   cfn_ref_at_t *at, uint64_t *word) {
+  for (int tries = 0; tries < TRIES; tries++) {
+    int64_t r = load(bus, key, key_bytes, false, at, word);
+    if (r < 0) return r;
+    if (!has_value(*word)) return CFN_UNKNOWN_KEY;
+    r = copy_value(bus, at, *word, out, room, info);
+    if (r != CFN_STALE) return r;
+  }
+  return fail_again(key, key_bytes);
+}
+
+int64_t cfn_bus_ref_get(cfn_bus_t *bus, const char *key, uint32_t key_bytes, void *out, uint64_t room,
+                        cfn_ref_info_t *info) {
+  int64_t r = entered_with(bus, key, key_bytes);
+  if (r < 0) return r;
+  cfn_ref_at_t at;
+  uint64_t word;
+  r = get(bus, key, key_bytes, out, room, info, &at, &word);
+  if (r == CFN_UNKNOWN_KEY) fail_unknown(bus, key, key_bytes);
+  if (info) {
+    memset(info->key, 0, sizeof info->key);
+    memcpy(info->key, key, key_bytes);
+  }
+  if (cfn_region_lost(bus->region)) r = cfn_bus_lost(bus);
+  cfn_bus_leave(bus);
+  return r;
+}
+
+int cfn_bus_ref_delete(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64_t expect) {
+  int r = entered_with(bus, key, key_bytes);
+  if (r < 0) return r;
+  for (int tries = 0;; tries++) {
+    cfn_ref_at_t at;
+    uint64_t word, version;
+    r = load(bus, key, key_bytes, false, &at, &word);
+    if (r == CFN_OK && !has_value(word)) r = CFN_UNKNOWN_KEY;
+    if (r == CFN_UNKNOWN_KEY) fail_unknown(bus, key, key_bytes);
+    if (r == CFN_OK) r = expected(bus, key, key_bytes, word, expect);
+    if (r == CFN_OK) r = cfn_refs_swap(bus->region, &at, word, 0, bus->mailbox, &version);
+    if (r != CFN_AGAIN) break;
+    if (tries == TRIES) {
+      r = fail_again(key, key_bytes);
+      break;
+    }
+  }
+  return cfn_bus_left(bus, r);
+}
+
+static int fail_no_number(const char *key, uint32_t key_bytes) {
+  return cfn_fail(CFN_INVALID, 0, 0, "'%.*s' holds no whole number of 64 bits, so nothing can be added to it", (int)key_bytes,
+                  key);
+}
+
+int cfn_bus_ref_add(cfn_bus_t *bus, const char *key, uint32_t key_bytes, int64_t delta, int64_t *sum,
+                    uint64_t *version) {
+  int r = entered_with(bus, key, key_bytes);
+  if (r < 0) return r;
+  for (int tries = 0; tries < TRIES; tries++) {
+    char text[32];
+    cfn_ref_at_t at;
+    uint64_t word = 0;
+    cfn_ref_info_t info = {.codec = CFN_CODEC_JSON};
+    int64_t n = get(bus, key, key_bytes, text, sizeof text - 1, &info, &at, &word), was = 0;
+    if (n < 0 && n != CFN_UNKNOWN_KEY) {
+      r = (int)n;
+      break;
+    }
+    if (n >= 0) {
+      char *end = NULL;
+      if (n > 0 && n < (int64_t)sizeof text) {
+        text[n] = 0;
+        errno = 0;
+        was = strtoll(text, &end, 10);
+      }
+      if (!end || *end || errno || info.codec != CFN_CODEC_JSON || !strchr("-0123456789", text[0])) {
+        r = fail_no_number(key, key_bytes);
+        break;
+      }
+    }
+    if (__builtin_add_overflow(was, delta, sum)) {
+      r = cfn_fail(CFN_INVALID, was, delta, "%" PRId64 " and %" PRId64 " make no number of 64 bits", was, delta);
+      break;
+    }
+    int bytes = snprintf(text, sizeof text, "%" PRId64, *sum);
+    r = set(bus, key, key_bytes, n < 0 ? 0 : cfn_ref_version(word), CFN_CODEC_JSON, text, (uint64_t)bytes, version);
+    if (r != CFN_CONFLICT && r != CFN_UNKNOWN_KEY) break;
+    r = CFN_AGAIN;
+  }
+  if (r == CFN_AGAIN) fail_again(key, key_bytes);
+  return cfn_bus_left(bus, r);
+}
+
+int64_t cfn_bus_ref_list(cfn_bus_t *bus, const char *prefix, uint32_t prefix_bytes, cfn_ref_info_t *out, uint64_t most) {
+  int64_t n = cfn_bus_enter(bus);
+  if (n < 0) return n;
+  const cfn_region_t *r = bus->region;
+  n = 0;
+  for (uint32_t i = 0; i < r->geo.config.refs; i++) {
+    for (int tries = 0; tries < TRIES; tries++) {
+      cfn_ref_at_t at = {cfn_load_seq(&cfn_ref(r, i)->mid), i};
+      cfn_ref_info_t info;
+      uint64_t word;
+      if (cfn_mid_state(at.mid) != CFN_MID_OPEN) break;
+      cfn_record_key(r, cfn_record_of_ref(r, i), info.key);
+      if (cfn_refs_load(r, &at, &word) != CFN_OK) continue; /* LAST: its name was that one's */
+      if (!has_value(word) || strncmp(info.key, prefix, prefix_bytes) != 0) break;
+      int64_t e = copy_value(bus, &at, word, NULL, 0, &info);
+      if (e == CFN_STALE) continue;
+      if (e < 0) {
+        cfn_bus_leave(bus);
+        return e;
+      }
+      if ((uint64_t)n < most) out[n] = info;
+      n++;
+      break;
+    }
+  }
+  if (cfn_region_lost(r)) n = cfn_bus_lost(bus);
+  cfn_bus_leave(bus);
+  return n;
+}
+
+/* ---- waiting ---- */
+
+int cfn_bus_ref_wait(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64_t seen, uint64_t deadline,
+                     uint64_t *version) {
+  int r = check_key(key, key_bytes);
+  if (r < 0) return r;
+  for (bool late = false;;) {
+    r = cfn_bus_enter(bus);
+    if (r < 0) return r;
+    cfn_ref_at_t at;
+    uint64_t word = 0;
+    cfn_event_shm_t *event = &cfn_state(bus->region)->refs.event; /* a key without a record: any change */
+    uint32_t armed = 0;
+    for (int look = 0; look < 2; look++) { /* AFTER arming, again */
+      r = load(bus, key, key_bytes, false, &at, &word);
+      *version = r == CFN_OK && has_value(word) ? cfn_ref_version(word) : 0;
+      bool settled = (r < 0 && r != CFN_UNKNOWN_KEY) || *version != seen;
+      if (settled) {
+        if (r == CFN_UNKNOWN_KEY) r = CFN_OK;
+        return cfn_bus_left(bus, r);
+      }
+      if (look == 0 && r == CFN_OK) event = &cfn_ref(bus->region, at.ref)->event;
+      if (look == 0) armed = cfn_event_arm(event);
+    }
+    r = cfn_bus_sleep(bus, event, armed, CFN_WAIT_REF, r == CFN_OK ? at.ref : 0xffffffffu, NULL, deadline);
+    if (r == CFN_TIMEOUT && late)
+      return cfn_fail(r, (int64_t)seen, 0, "timed out: '%.*s' was not changed", (int)key_bytes, key);
+    if (r < 0 && r != CFN_TIMEOUT) return r;
+    late = r == CFN_TIMEOUT; /* look once more */
+  }
+}
+
+int cfn_bus_refs_arm(cfn_bus_t *bus, uint32_t *armed) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  *armed = cfn_event_arm(&cfn_state(bus->region)->refs.event);
+  return cfn_bus_left(bus, r);
+}
+
+int cfn_bus_refs_sleep(cfn_bus_t *bus, uint32_t armed, uint64_t deadline) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  r = cfn_bus_sleep(bus, &cfn_state(bus->region)->refs.event, armed, CFN_WAIT_REF, 0xffffffffu, NULL, deadline);
+  if (r == CFN_TIMEOUT) cfn_fail(r, 0, 0, "timed out: no named value was changed");
+  return r;
+}

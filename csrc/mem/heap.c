@@ -1,0 +1,323 @@
+#include "mem/heap.h"
+
+#include <string.h>
+
+#include "base/error.h"
+#include "base/os.h"
+#include "mem/index.h"
+
+#define LOOKS 64      /* how often a word may change under one operation before the caller is asked again */
+#define BATCH 2048u   /* blobs that one pass over all holders decides on */
+
+/* ---- ledgers ---- */
+
+cfn_a64 *cfn_ledger_cell(const cfn_region_t *r, unsigned me) {
+  cfn_a64 *cell = cfn_attachment(r, me)->ledger;
+  for (unsigned i = 0; i < CFN_LEDGER; i++)
+    if (cfn_names_blob(cfn_load_relaxed(&cell[i])) == 0) return &cell[i];
+  return NULL;
+}
+
+/* The version is the cell's own and only grows: a reaper that slept since an earlier life of the slot swaps an exact
+ * word, and must not meet it again. seq_cst: it stands before the state of the blob is looked at, as the collector
+ * sets CHECK before it looks at ledgers; one of the two sees the other. */
+void cfn_ledger_set(cfn_a64 *cell, uint32_t blob) {
+  cfn_store_seq(cell, cfn_names_word(cfn_names_what(cfn_load_relaxed(cell)) + 1, blob + 1));
+}
+/* Our reads of the blob are over before it: release, in seq_cst. */
+void cfn_ledger_clear(cfn_a64 *cell) {
+  cfn_store_seq(cell, cfn_names_word(cfn_names_what(cfn_load_relaxed(cell)) + 1, 0));
+}
+
+/* ---- pages ---- */
+
+static uint32_t pages_for(uint64_t bytes) {
+  return bytes <= CFN_BLOB_INSIDE ? 0 : (uint32_t)((bytes + CFN_PAGE - 1) / CFN_PAGE);
+}
+
+/* Whose is the page: is it free? *after is the first page behind what is known to be somebody's. */
+static bool page_free(const cfn_region_t *r, uint32_t p, uint64_t word, uint32_t *after) {
+  uint32_t blob = cfn_names_blob(word);
+  *after = p + 1;
+  if (blob == 0 || blob > r->geo.config.objects) return true; /* never used, or damage */
+  cfn_blob_shm_t *b = cfn_blob_record(r, blob - 1);
+  if (cfn_own_state(cfn_load_seq(&b->st)) == CFN_BLOB_DEAD) return true;
+  /* While FILL has not stored its life yet, the old one stands there, and old pages look taken: no harm. */
+  if ((cfn_load_seq(&b->life) & CFN_LAP_MASK) != cfn_names_what(word)) return true;
+  uint64_t run = cfn_load_relaxed(&b->run);
+  uint32_t first = (uint32_t)run, pages = (uint32_t)(run >> 32);
+  if (p >= first && p - first < pages && pages <= r->geo.config.object_pages - first) *after = first + pages;
+  return false;
+}
+
+static void release_pages(const cfn_region_t *r, uint64_t mine, uint32_t first, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++) cfn_cas_seq(cfn_page_word(r, first + i), mine, 0);
+}
+
+/* Claims `n` pages in a row for the life `mine` names, looking from the hint on, once round. */
+static int claim_pages(const cfn_region_t *r, uint64_t mine, uint32_t n, uint32_t *first) {
+  uint32_t all = r->geo.config.object_pages;
+  cfn_a64 *hint = &cfn_state(r)->page_hint;
+  uint32_t start = (uint32_t)(cfn_load_relaxed(hint) % all);
+  for (int half = 0; half < 2; half++) { /* [start, all), then [0, start + n) */
+    uint32_t from = half ? 0 : start, end = half ? (start + n < all ? start + n : all) : all;
+    uint32_t run = 0, p = from;
+    while (p < end && end - p >= n - run) {
+      uint64_t word = cfn_load_seq(cfn_page_word(r, p));
+      uint32_t after;
+      if (!page_free(r, p, word, &after)) {
+        run = 0;
+        p = after;
+        continue;
+      }
+      p++;
+      if (++run < n) continue;
+      uint32_t got = 0;
+      for (; got < n; got++) {
+        cfn_a64 *page = cfn_page_word(r, p - n + got);
+        uint64_t w = cfn_load_seq(page);
+        if (!page_free(r, p - n + got, w, &after) || !cfn_cas_seq(page, w, mine)) break;
+        /* dies here: claimed for a blob that is FILL(dead): free again when that is DEAD */
+      }
+      if (got == n) {
+        *first = p - n;
+        cfn_store_relaxed(hint, p % all);
+        return CFN_OK;
+      }
+      release_pages(r, mine, p - n, got); /* somebody was faster: go on behind the page that they took */
+      p = p - n + got + 1;
+      run = 0;
+    }
+  }
+  return CFN_NO_SPACE;
+}
+
+/* ---- filling ---- */
+
+static int64_t claim_blob(const cfn_region_t *r, unsigned me, cfn_a64 *cell, uint64_t *fill) {
+  uint32_t n = r->geo.config.objects;
+  cfn_a64 *hint = &cfn_state(r)->blob_hint;
+  uint32_t start = (uint32_t)(cfn_load_relaxed(hint) % n);
+  for (uint32_t j = 0; j < n; j++) {
+    uint32_t b = (start + j) % n;
+    cfn_a64 *st = &cfn_blob_record(r, b)->st;
+    uint64_t w = cfn_load_seq(st);
+    if (cfn_own_state(w) != CFN_BLOB_DEAD) continue;
+    cfn_ledger_set(cell, b); /* announced before it is taken */
+    *fill = cfn_own_next(w, CFN_BLOB_FILL, me);
+    if (cfn_cas_seq(st, w, *fill)) {
+      cfn_store_relaxed(hint, b + 1);
+      return b;
+    }
+  }
+  cfn_ledger_clear(cell);
+  return -1;
+}
+
+int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_a64 *cell, uint64_t bytes, cfn_filling_t *out) {
+  uint64_t most = (uint64_t)r->geo.config.object_pages * CFN_PAGE;
+  if (bytes > most) return CFN_TOO_LARGE;
+  int64_t b = claim_blob(r, me, cell, &out->word);
+  if (b < 0) return CFN_NO_SPACE;
+  /* dies here: FILL(me), named by the ledger: the reaper makes it DEAD */
+  out->blob = (uint32_t)b;
+  out->bytes = bytes;
+  out->pages = pages_for(bytes);
+  out->first = 0;
+  out->data = out->few;
+  cfn_blob_shm_t *record = cfn_blob_record(r, out->blob);
+  uint64_t life = cfn_own_ver(out->word);
+  cfn_store_relaxed(&record->run, 0); /* of its last life: must not make a claimer pass over free pages */
+  cfn_store_seq(&record->life, life);
+  if (out->pages == 0) return CFN_OK;
+  int e = claim_pages(r, cfn_names_word(life & CFN_LAP_MASK, out->blob + 1), out->pages, &out->first);
+  if (e != CFN_OK) {
+    cfn_heap_abandon(r, out);
+    cfn_ledger_clear(cell);
+    return e;
+  }
+  out->data = cfn_heap_page(r, out->first);
+  return CFN_OK;
+}
+
+bool cfn_heap_publish(const cfn_region_t *r, cfn_filling_t *f, const uint8_t *digest, unsigned codec) {
+  cfn_blob_shm_t *record = cfn_blob_record(r, f->blob);
+  uint64_t words[CFN_BLOB_INSIDE / 8] = {0};
+  if (f->pages == 0) {
+    memcpy(words, f->few, f->bytes);
+    for (unsigned i = 0; i < (f->bytes + 7) / 8; i++) cfn_store_relaxed(&record->inside[i], words[i]);
+  }
+  memset(words, 0, 32);
+  if (digest) memcpy(words, digest, 32);
+  for (unsigned i = 0; i < 4; i++) cfn_store_relaxed(&record->digest[i], words[i]);
+  cfn_store_relaxed(&record->bytes, f->bytes);
+  cfn_store_relaxed(&record->run, f->pages ? (uint64_t)f->pages << 32 | f->first : 0);
+  cfn_store_relaxed(&record->made_wall_ns, cfn_os_wall_ns());
+  cfn_store_relaxed(&record->codec, codec);
+  /* release: who sees LIVE sees all of it */
+  uint64_t live = cfn_own_next(f->word, CFN_BLOB_LIVE, 0);
+  if (!cfn_cas_seq(&record->st, f->word, live)) return false;
+  f->word = live;
+  return true;
+}
+
+void cfn_heap_abandon(const cfn_region_t *r, cfn_filling_t *f) {
+  /* Its exact word: if a collector has it in CHECK, the collector will find that nobody holds it. */
+  if (cfn_cas_seq(&cfn_blob_record(r, f->blob)->st, f->word, cfn_own_next(f->word, CFN_BLOB_DEAD, 0)) && f->pages)
+    cfn_store_relaxed(&cfn_state(r)->page_hint, f->first); /* the next one finds warm pages */
+}
+
+/* ---- holding ---- */
+
+int cfn_heap_hold(const cfn_region_t *r, cfn_a64 *cell, uint32_t b) {
+  cfn_a64 *st = &cfn_blob_record(r, b)->st;
+  cfn_ledger_set(cell, b);
+  for (int look = 0; look < LOOKS; look++) {
+    uint64_t w = cfn_load_seq(st);
+    unsigned state = cfn_own_state(w);
+    if (state == CFN_BLOB_LIVE) return CFN_OK;
+    if (state != CFN_BLOB_CHECK) break;
+    if (cfn_cas_seq(st, w, cfn_own_next(w, CFN_BLOB_LIVE, 0))) return CFN_OK; /* a rescue */
+  }
+  cfn_ledger_clear(cell);
+  return CFN_STALE;
+}
+
+int cfn_heap_look(const cfn_region_t *r, uint32_t b, cfn_blob_t *out) {
+  cfn_blob_shm_t *record = cfn_blob_record(r, b);
+  unsigned state = cfn_own_state(cfn_load_seq(&record->st)); /* acquire half pairs with publish */
+  if (state != CFN_BLOB_LIVE && state != CFN_BLOB_CHECK) return CFN_STALE;
+  out->life = cfn_load_acquire(&record->life);
+  out->bytes = cfn_load_acquire(&record->bytes);
+  out->made_wall_ns = cfn_load_acquire(&record->made_wall_ns);
+  out->codec = (unsigned)cfn_load_acquire(&record->codec) & 0xffu;
+  uint64_t run = cfn_load_acquire(&record->run);
+  uint32_t first = (uint32_t)run, pages = (uint32_t)(run >> 32);
+  out->data = NULL;
+  if (pages_for(out->bytes) != pages || pages > r->geo.config.object_pages ||
+      first > r->geo.config.object_pages - pages || out->bytes > (uint64_t)r->geo.config.object_pages * CFN_PAGE)
+    return cfn_load_seq(&record->life) == out->life ? CFN_CORRUPT : CFN_STALE;
+  if (pages) out->data = cfn_heap_page(r, first);
+  return CFN_OK;
+}
+
+int cfn_heap_copy_few(const cfn_region_t *r, uint32_t b, const cfn_blob_t *blob, uint8_t *out) {
+  cfn_blob_shm_t *record = cfn_blob_record(r, b);
+  uint64_t words[CFN_BLOB_INSIDE / 8];
+  /* acquire: the state is looked at after them */
+  for (unsigned i = 0; i < (blob->bytes + 7) / 8; i++) words[i] = cfn_load_acquire(&record->inside[i]);
+  unsigned state = cfn_own_state(cfn_load_seq(&record->st));
+  if (cfn_load_seq(&record->life) != blob->life || (state != CFN_BLOB_LIVE && state != CFN_BLOB_CHECK))
+    return CFN_STALE;
+  memcpy(out, words, blob->bytes);
+  return CFN_OK;
+}
+
+/* ---- collecting ---- */
+
+typedef struct collecting {
+  const cfn_region_t *r;
+  uint32_t first, n;
+  uint64_t mark[BATCH]; /* the exact CHECK word, or 0: not ours to decide */
+} collecting_t;
+
+static uint32_t mark_batch(collecting_t *c) {
+  uint32_t marked = 0;
+  for (uint32_t i = 0; i < c->n; i++) {
+    cfn_a64 *st = &cfn_blob_record(c->r, c->first + i)->st;
+    uint64_t w = cfn_load_seq(st);
+    c->mark[i] = 0;
+    if (cfn_own_state(w) == CFN_BLOB_LIVE) {
+      uint64_t check = cfn_own_next(w, CFN_BLOB_CHECK, 0);
+      if (!cfn_cas_seq(st, w, check)) continue;
+      w = check;
+    }
+    if (cfn_own_state(w) != CFN_BLOB_CHECK) continue;
+    c->mark[i] = w; /* ours, or one that another collector left: all holders are looked at after this load */
+    marked++;
+  }
+  return marked;
+}
+
+static void held(collecting_t *c, uint32_t blob_plus1) {
+  uint32_t i = blob_plus1 - 1 - c->first;
+  if (blob_plus1 == 0 || i >= c->n || !c->mark[i]) return;
+  cfn_cas_seq(&cfn_blob_record(c->r, c->first + i)->st, c->mark[i], cfn_own_next(c->mark[i], CFN_BLOB_LIVE, 0));
+  c->mark[i] = 0;
+}
+
+/* Ledgers FIRST, refs after them: see the top of heap.h. */
+static void look_at_holders(collecting_t *c) {
+  const cfn_region_t *r = c->r;
+  for (uint32_t i = 0; i < r->geo.config.attachments; i++) {
+    if (cfn_id_state(cfn_load_seq(&cfn_attachment(r, i)->id)) == CFN_ID_FREE) continue; /* never used */
+    for (unsigned k = 0; k < CFN_LEDGER; k++)
+      held(c, cfn_names_blob(cfn_load_seq(&cfn_attachment(r, i)->ledger[k])));
+  }
+  for (uint32_t i = 0; i < r->geo.config.refs; i++) held(c, cfn_ref_blob(cfn_load_seq(&cfn_ref(r, i)->word)));
+}
+
+static uint32_t decide(collecting_t *c) {
+  uint32_t freed = 0;
+  for (uint32_t i = 0; i < c->n; i++) {
+    if (!c->mark[i]) continue;
+    uint32_t b = c->first + i;
+    uint64_t run = cfn_load_relaxed(&cfn_blob_record(c->r, b)->run);
+    bool named = cfn_index_names(c->r, b); /* LAST: who put it drops its ledger cell only after naming it */
+    uint64_t next = cfn_own_next(c->mark[i], named ? CFN_BLOB_LIVE : CFN_BLOB_DEAD, 0);
+    /* dies here: CHECK: the next collector decides */
+    if (!cfn_cas_seq(&cfn_blob_record(c->r, b)->st, c->mark[i], next) || named) continue;
+    freed++;
+    if (run >> 32) cfn_store_relaxed(&cfn_state(c->r)->page_hint, (uint32_t)run);
+  }
+  return freed;
+}
+
+uint32_t cfn_heap_collect(const cfn_region_t *r) {
+  uint32_t freed = 0, all = r->geo.config.objects;
+  collecting_t c = {.r = r};
+  for (c.first = 0; c.first < all; c.first += BATCH) {
+    c.n = all - c.first < BATCH ? all - c.first : BATCH;
+    if (mark_batch(&c) == 0) continue;
+    look_at_holders(&c);
+    freed += decide(&c);
+  }
+  return freed;
+}
+
+void cfn_heap_reap(const cfn_region_t *r, uint32_t dead, const cfn_a64 *id, uint64_t reap_word) {
+  for (unsigned k = 0; k < CFN_LEDGER; k++) {
+    cfn_a64 *cell = &cfn_attachment(r, dead)->ledger[k];
+    uint64_t e = cfn_load_seq(cell);
+    uint32_t blob = cfn_names_blob(e);
+    if (blob == 0) continue;
+    if (blob <= r->geo.config.objects) {
+      cfn_a64 *st = &cfn_blob_record(r, blob - 1)->st;
+      uint64_t w = cfn_load_seq(st);
+      if (cfn_own_state(w) == CFN_BLOB_FILL && cfn_own_who(w) == dead) {
+        if (cfn_load_seq(id) != reap_word) return; /* LAST: or it may be its next process's */
+        cfn_cas_seq(st, w, cfn_own_next(w, CFN_BLOB_DEAD, 0));
+      }
+    }
+    /* dies here: a cell that names what is DEAD: harmless, and the next reaper goes on */
+    if (cfn_load_seq(id) != reap_word) return;
+    cfn_cas_seq(cell, e, cfn_names_word(cfn_names_what(e) + 1, 0));
+  }
+}
+
+void cfn_heap_room(const cfn_region_t *r, cfn_heap_room_t *out) {
+  *out = (cfn_heap_room_t){0};
+  for (uint32_t b = 0; b < r->geo.config.objects; b++) {
+    cfn_blob_t blob;
+    if (cfn_heap_look(r, b, &blob) != CFN_OK) continue;
+    out->blobs++;
+    out->bytes += blob.bytes;
+  }
+  uint32_t run = 0, after;
+  for (uint32_t p = 0; p < r->geo.config.object_pages; p++) {
+    bool unused = page_free(r, p, cfn_load_seq(cfn_page_word(r, p)), &after);
+    run = unused ? run + 1 : 0;
+    if (!unused) out->pages++;
+    if (run > out->longest) out->longest = run;
+  }
+}
