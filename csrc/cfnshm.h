@@ -88,7 +88,7 @@ typedef struct cfn_agent_info {
   uint64_t waiting_since_wall_ns;
   uint32_t index;
   uint32_t waiting_index;
-  char waiting_for[CFN_NAME_BYTES]; /* the agent that is waited for, or empty */
+  char waiting_for[CFN_NAME_BYTES]; /* the agent that is waited for, or the key (its start), or empty */
   uint8_t life; /* CFN_LIFE_* */
   uint8_t waiting; /* CFN_WAIT_*, of its owner */
   uint8_t readable; /* all texts were whole */

@@ -277,7 +277,7 @@ def test_an_interrupt_is_never_swallowed_and_loses_nothing(body, bus_name, spawn
 
 def test_closing_under_a_thread_that_copies_large_bodies():
     for _ in range(30):
-        with temp_bus("a", size="64M") as bus:
+        with temp_bus("a", size="96M") as bus:
             for _ in range(8):
                 bus.send("a", bytes(900_000))
             started = threading.Event()

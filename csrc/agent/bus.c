@@ -186,6 +186,8 @@ int cfn_bus_destroy(cfn_bus_t *bus) {
   }
   for (uint32_t i = 0; i < region->geo.config.attachments; i++)
     cfn_event_ring(&cfn_attachment(region, i)->reply_bell, (cfn_doorbell_t){region, 'a', i});
+  cfn_event_ring_futex(&cfn_state(region)->refs.event);
+  for (uint32_t i = 0; i < region->geo.config.refs; i++) cfn_event_ring_futex(&cfn_ref(region, i)->event);
   cfn_bus_leave(bus);
   return r;
 }

@@ -14,6 +14,11 @@ static void owner_waits(const cfn_region_t *r, uint32_t att, uint32_t mailbox,
   if (waiting) out->waiting_since_wall_ns = cfn_load_relaxed(&slot->waiting_since);
   bool agent = out->waiting == CFN_WAIT_SPACE || out->waiting == CFN_WAIT_RECEIPT || out->waiting == CFN_WAIT_REPLY;
   if (agent && out->waiting_index < r->geo.config.agents) cfn_record_name(r, out->waiting_index, out->waiting_for);
+  if (out->waiting == CFN_WAIT_REF && out->waiting_index < r->geo.config.refs) {
+    char key[CFN_KEY_BYTES];
+    cfn_record_key(r, cfn_record_of_ref(r, out->waiting_index), key);
+    memcpy(out->waiting_for, key, sizeof out->waiting_for - 1);
+  }
 }
 
 static void fill_agent(cfn_bus_t *bus, uint32_t i, cfn_agent_info_t *out) {

@@ -51,7 +51,7 @@ int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const v
                     "CFNSHM_SIZE)", (unsigned long long)bytes, r->name,
                     (double)r->geo.config.object_pages * CFN_PAGE / (1 << 20));
   if (e == CFN_NO_SPACE) return fail_no_room(bus, bytes);
-  memcpy(f->data, data, bytes);
+  if (bytes) memcpy(f->data, data, bytes);
   if (cfn_heap_publish(r, f, digest, codec)) return CFN_OK;
   cfn_ledger_clear(*cell);
   return cfn_fail(CFN_AGENT_FENCED, 0, 0, "this process was judged dead while it stored something; open the bus again");

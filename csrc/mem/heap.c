@@ -209,7 +209,7 @@ int cfn_heap_copy_few(const cfn_region_t *r, uint32_t b, const cfn_blob_t *blob,
   unsigned state = cfn_own_state(cfn_load_seq(&record->st));
   if (cfn_load_seq(&record->life) != blob->life || (state != CFN_BLOB_LIVE && state != CFN_BLOB_CHECK))
     return CFN_STALE;
-  memcpy(out, words, blob->bytes);
+  if (blob->bytes) memcpy(out, words, blob->bytes);
   return CFN_OK;
 }
 

@@ -9,6 +9,7 @@ with Bus("build-42", agent="planner") as bus:
 from .agents import AgentInfo
 from .aio import AsyncBus
 from .bus import Bus
+from .context import Context, HeapInfo, ObjectInfo, Ref
 from .errors import (
     AgentBusy,
     AgentDead,
@@ -16,6 +17,7 @@ from .errors import (
     BadName,
     BusDestroyed,
     Closed,
+    Conflict,
     Contended,
     Corrupt,
     Error,
@@ -32,10 +34,13 @@ from .errors import (
     Timeout,
     TooLarge,
     UnknownAgent,
+    UnknownKey,
+    UnknownObject,
     VersionMismatch,
 )
 from .message import Batch, Message
 from .receipt import Receipt
+from .state import State, Value
 
 __version__ = "0.1.0"
 
@@ -50,23 +55,32 @@ __all__ = [
     "Bus",
     "BusDestroyed",
     "Closed",
+    "Conflict",
     "Contended",
+    "Context",
     "Corrupt",
     "Error",
     "ForkedHandle",
     "Full",
+    "HeapInfo",
     "Interrupted",
     "InvalidArgument",
     "Message",
     "NoBus",
     "NoSpace",
+    "ObjectInfo",
     "OutOfMemory",
     "OverCapacity",
     "PermissionDenied",
     "Receipt",
+    "Ref",
+    "State",
     "SystemFailure",
     "Timeout",
     "TooLarge",
     "UnknownAgent",
+    "UnknownKey",
+    "UnknownObject",
+    "Value",
     "VersionMismatch",
 ]

@@ -20,16 +20,18 @@ from typing import Any
 
 from . import _core, config, profile
 from ._core import c_text, check, ffi, lib
+from .context import Context
 from .errors import AgentBusy, Closed, Error
 from .message import LANE_NAMES, Batch, Message, decode, encode
 from .receipt import Receipt
 from .request import Requests
+from .state import State
 
 _OWN, _ONLY = 1, 2  # CFN_ACT_*
 
 COUNTERS = (
     "sent", "sent_bytes", "received", "acked", "redelivered", "replies", "replies_late", "waits",
-    "full", "reaped", "corrupt", "false_free",
+    "full", "reaped", "corrupt", "false_free", "put_bytes", "stored_bytes", "collects",
 )  # fmt: skip
 
 
@@ -141,6 +143,7 @@ class Bus(Requests):
         self._rooms = []
         self._receipts = []
         self._id_prefix = ""
+        self._verified = set()
         self._bind(int(ffi.cast("uintptr_t", self._handle)), self._handle)
         try:
             if self.agent:
@@ -219,6 +222,17 @@ class Bus(Requests):
     def closed(self) -> bool:
         return self._closed
 
+    # Made when asked for: a Bus that nobody knows any more is gone at once, without cycles.
+    @property
+    def context(self) -> Context:
+        """Objects that are stored once and named by their SHA-256: see `cfnshm.context`."""
+        return Context(self)
+
+    @property
+    def state(self) -> State:
+        """Named values with versions: see `cfnshm.state`."""
+        return State(self)
+
     # -- the bus as a whole ----------------------------------------------------------------------
 
     def info(self) -> dict[str, Any]:
@@ -231,7 +245,7 @@ class Bus(Requests):
             corrupt_dropped, attachment and attachment_incarnation (of this handle), and `counters`,
             totals since the bus was created: sent, sent_bytes, received, acked, redelivered, replies,
             replies_late (their asker was gone), waits (sleeps), full (lanes found full), reaped,
-            corrupt, false_free.
+            corrupt, false_free, put_bytes and stored_bytes (of objects), collects.
         """
         info = ffi.new("cfn_bus_info_t *")
         check(lib.cfn_bus_info(self._handle, info))

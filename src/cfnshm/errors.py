@@ -78,13 +78,13 @@ class NoSpace(Error):
 
 
 class TooLarge(Error):
-    """The message needs `want` bytes and the largest chunk holds `have`."""
+    """The message needs `want` bytes and the largest chunk holds `have`; or the object, and the whole heap."""
 
     code = "TOO_LARGE"
 
 
 class BadName(Error, ValueError):
-    """Names are `[A-Za-z0-9_:@-][A-Za-z0-9._:@-]{0,62}`."""
+    """Names are `[A-Za-z0-9_:@-][A-Za-z0-9._:@-]{0,62}`; keys of values 1 to 127 bytes without control characters."""
 
     code = "BAD_NAME"
 
@@ -167,12 +167,34 @@ class Contended(Error):
     code = "AGAIN"
 
 
+class UnknownKey(Error, KeyError):
+    """There is no value of that key."""
+
+    code = "UNKNOWN_KEY"
+
+    def __str__(self) -> str:  # KeyError shows its argument as it would be written in a program
+        return Exception.__str__(self)
+
+
+class Conflict(Error):
+    """Somebody else changed it first: it has version `have`, and `want` was asked for."""
+
+    code = "CONFLICT"
+
+
+class UnknownObject(Error, LookupError):
+    """No object of that digest is on the bus."""
+
+    code = "UNKNOWN_OBJECT"
+
+
 BY_CODE: dict[str, type[Error]] = {
     cls.code: cls
     for cls in (
         Interrupted, Timeout, Full, UnknownAgent, AgentDead, AgentBusy, NoSpace, TooLarge, BadName,
         VersionMismatch, Corrupt, OverCapacity, AgentFenced, Closed, ForkedHandle,
         PermissionDenied, BusDestroyed, NoBus, InvalidArgument, OutOfMemory, SystemFailure, Contended,
+        UnknownKey, Conflict, UnknownObject,
     )
 }  # fmt: skip
 BY_CODE["EMPTY"] = Timeout

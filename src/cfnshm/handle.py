@@ -24,6 +24,7 @@ class Handle(_core.HandleBase):
     _handed: dict[int, Any]  # who (thread, iterator, task) -> what it was handed last
     _rooms: list[Any]
     _receipts: list[Any]
+    _verified: set[bytes]  # digests of objects whose bytes this process has hashed
 
     def _look(self, agent: str) -> tuple[int, int] | None:
         """Index and exact word of an agent, looked up now; None if there is none of that name."""

@@ -34,7 +34,16 @@ assert WIRE.size == 104
 
 _NOT_DECODED = object()
 _TOTAL_BYTES = _BODY_BYTES = struct.Struct("<I").unpack_from
-_encode_json = msgspec.json.Encoder().encode
+
+
+def _plain(body: Any) -> Any:
+    """What JSON has no type of its own for: kinds of str, as names of objects are."""
+    if isinstance(body, str):
+        return str(body)
+    raise TypeError(f"no type of JSON is a {type(body).__name__}")
+
+
+_encode_json = msgspec.json.Encoder(enc_hook=_plain).encode
 _decode_json = msgspec.json.Decoder().decode
 
 
@@ -53,6 +62,8 @@ def encode(body: Any) -> tuple[int, Any]:
         return RAW, body
     if kind is str:
         return TEXT, body.encode("utf-8", "surrogatepass")
+    if isinstance(body, str):
+        return TEXT, str(body).encode("utf-8", "surrogatepass")
     if kind is bytearray or kind is memoryview:
         view = memoryview(body)
         return RAW, view if view.contiguous else bytes(view)

@@ -28,7 +28,11 @@ __all__ = ["BINDING", "FOREVER", "c_text", "check", "deadline_of", "fail", "ffi"
 FOREVER: int = 0xFFFFFFFFFFFFFFFF
 
 # Result codes by name, read from the core's own list.
-_NAMES = {code: ffi.string(lib.cfn_error_name(code)).decode() for code in range(-24, 1)}
+_NAMES = {
+    code: name
+    for code in range(-64, 1)
+    if (name := ffi.string(lib.cfn_error_name(code)).decode()) != "UNKNOWN"
+}
 CODES = {name: code for code, name in _NAMES.items()}
 
 INTERRUPTED = CODES["INTERRUPTED"]

@@ -170,7 +170,7 @@ def _circles(by_name: dict[str, AgentInfo]) -> list[str]:
         while name is not None and name not in way and name not in seen and name in by_name:
             way.append(name)
             agent = by_name[name]
-            name = agent.waiting_for or None
+            name = agent.waiting_for if agent.waiting in ("space", "reply", "receipt") else None
         if name in way:
             ring = way[way.index(name) :]
             found.append("a circle: " + ", ".join(f"'{one}' waits for {_what(by_name[one])}" for one in ring)
