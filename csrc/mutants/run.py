@@ -34,13 +34,15 @@ CSRC = Path(__file__).resolve().parent.parent
 SCENARIOS = {
     "mem/slab": "send*,read-killed,full*,life*,corpse*", "sync/event": "event,send*,full*,request*",
     "msg/ring": "corpse-replies,remove*,request*,life*,send*", "msg/inbox": "steal*,frame*,full*,read-killed,heirs*,remove-read*,peek",
-    "msg/outbox": "send*,full*", "msg/envelope": "frame*,steal*", "mem/directory": "names*,remove-reuse*",
+    "msg/outbox": "send*,full*", "msg/envelope": "frame*,steal*", "mem/directory": "names*,remove-reuse*,value-names*",
     "agent/registry": "remove*,owners*,heirs*,names*,profile,steal*", "agent/attach": "life*,request-life*,owners*",
     "agent/reap": "corpse*,life*,names-killed,request-life*", "agent/liveness": "life*,heirs*,owners*",
     "agent/bus_send": "full*,send*,request*", "agent/bus_recv": "steal*,full*,heirs*,remove-read*,send*",
-    "agent/bus_request": "request*",
+    "agent/bus_request": "request*", "mem/heap": "value*,object*", "mem/index": "object*", "sync/refs": "value*",
+    "agent/bus_ref": "value*", "agent/bus_object": "object*",
 }
 QUICK = [
+    "test_context", "test_arguments",
     "test_wakeups", "test_records", "test_messages", "test_states", "test_mended", "test_attach", "test_threads",
     "test_hostile", "test_liveness", "test_syscalls", "test_frame_stolen",
 ]  # fmt: skip

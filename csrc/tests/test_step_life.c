@@ -7,15 +7,10 @@
  *   stop   at instruction n: others send three laps, use every chunk again, register and unregister, reap;
  *          then it goes on, and its operation ends as if nothing had been
  *
- * Points are the instructions that touch what others see (system calls, locked instructions) and others at
- * random; --all takes every one, of the operations of more than some 10,000 instructions a stride.
- *
  *   test_step_life [--all | --seconds S] [--op NAME] [--mode kill|stop] [--from N --to M]
  */
-#include <sys/user.h>
-
 #include "base/os.h"
-#include "tests/stepper.h"
+#include "tests/step_sweep.h"
 
 static cfn_bus_t *rx, *tx;
 static victim_t victim, corpse;
@@ -508,114 +503,22 @@ static bool point(const operation_t *o, int mode, long n) {
   return over;
 }
 
-/* ---- which instructions ---- */
-
-/* How long an operation is, what it costs, and where it touches what others see: its system calls and locked
- * instructions, and those behind them. */
-typedef struct way {
-  long instructions;
-  double seconds;
-  long *mark;
-  long marks;
-} way_t;
-
-#if defined(__x86_64__)
-static bool touches(pid_t pid) {
-  struct user_regs_struct regs;
-  CHECK_INT(ptrace(PTRACE_GETREGS, pid, 0, &regs), 0);
-  errno = 0;
-  long code = ptrace(PTRACE_PEEKTEXT, pid, regs.rip, 0);
-  CHECK_INT(errno, 0);
-  uint8_t a = (uint8_t)code, b = (uint8_t)(code >> 8);
-  if (a >= 0x40 && a <= 0x4f) a = b, b = (uint8_t)(code >> 16); /* REX */
-  return a == 0xf0 || (a == 0x0f && b == 0x05) || ((a == 0x86 || a == 0x87) && b < 0xc0);
-}
-#else
-static bool touches(pid_t pid) { return pid < 0; }
-#endif
-
-static void walk(const operation_t *o, way_t *way) {
-  t_case("%s: counting", o->name);
-  double start = t_now();
-  stage_set(o);
-  long room = 0;
-  bool after = false, more = true;
-  while (more) {
-    bool now = touches(victim.pid);
-    if ((now || after) && way->marks == room) {
-      room = room ? 2 * room : 1024;
-      way->mark = realloc(way->mark, (size_t)room * sizeof *way->mark);
-      CHECK(way->mark);
-    }
-    if (now || after) way->mark[way->marks++] = victim.steps;
-    after = now;
-    more = victim_step(&victim, 1);
-  }
-  way->instructions = victim.steps;
-  way->seconds = (t_now() - start) / 3; /* without the looking */
-  victim_leave(&victim);
-  if (o->kind != CREATES) {
+static void set_out(int o) { stage_set(&operations[o]); }
+static void clear_away(int o) {
+  if (operations[o].kind != CREATES) {
     t_close(rx);
     t_close(tx);
   }
   t_destroy();
 }
-
-static long below(long n) { return (long)(cfn_os_random() % (uint64_t)(n > 0 ? n : 1)); }
-
-static void sweep(const operation_t *o, int mode, long from, long to, double seconds) {
-  static way_t ways[OPERATIONS];
-  way_t *way = &ways[o - operations];
-  double start = t_now();
-  long points = 0;
-  if (to > 0) {
-    for (long n = from; n <= to; n++, points++)
-      if (point(o, mode, n)) break;
-  } else {
-    if (!way->instructions) walk(o, way);
-    start = t_now();
-    if (seconds == 0) { /* every mark; every instruction, or of the long ones as many as fit in ten minutes */
-      for (long i = 0; i < way->marks; i++, points++) point(o, mode, way->mark[i]);
-      long fit = (long)(600 / (way->seconds / 2 + 0.003)) + 1, stride = way->instructions / fit + 1;
-      for (long n = below(stride); n <= way->instructions; n += stride, points++) point(o, mode, n);
-    } else { /* half of it at marks, half anywhere: many runs see every instruction */
-      do {
-        point(o, mode, points % 2 && way->marks ? way->mark[below(way->marks)] : below(way->instructions + 1));
-        points++;
-      } while (t_now() - start < seconds);
-    }
-  }
-  printf("  %-10s %-5s %5ld points of %6ld instructions with %4ld marks, %.1f s\n", o->name, mode ? "stop" : "kill",
-         points, way->instructions ? way->instructions : to, way->marks, t_now() - start);
-  fflush(stdout);
-}
+static bool strike_at(int o, int mode, long n) { return point(&operations[o], mode, n); }
+static const char *name_of(int o) { return operations[o].name; }
 
 int main(int argc, char **argv) {
-  step_setup(argv);
-  const char *op = NULL, *mode = NULL;
-  long from = 0, to = 0;
-  double seconds = 30;
-  for (int i = 1; i < argc; i++) {
-    if (!strcmp(argv[i], "--all")) seconds = 0;
-    else if (i + 1 < argc && !strcmp(argv[i], "--op")) op = argv[++i];
-    else if (i + 1 < argc && !strcmp(argv[i], "--mode")) mode = argv[++i];
-    else if (i + 1 < argc && !strcmp(argv[i], "--from")) from = atol(argv[++i]);
-    else if (i + 1 < argc && !strcmp(argv[i], "--to")) to = atol(argv[++i]);
-    else if (i + 1 < argc && !strcmp(argv[i], "--seconds")) seconds = atof(argv[++i]);
-    else {
-      fprintf(stderr, "usage: %s [--all | --seconds S] [--op NAME] [--mode kill|stop] [--from N --to M]\n", argv[0]);
-      return 2;
-    }
-  }
-  t_guard(seconds > 0 && seconds < 200 && to == 0 ? 600 : 0);
-  victim.report = rep = report_new();
   corpse.report = report_new();
+  victim.report = rep = report_new();
   bodies_make();
   for (int i = 0; i < 4; i++) memset(large[i], i + 1, LARGE);
-  for (unsigned o = 0; o < OPERATIONS; o++)
-    for (int m = 0; m < 2; m++)
-      if ((!op || !strcmp(op, operations[o].name)) && (!mode || !strcmp(mode, m ? "stop" : "kill")))
-        sweep(&operations[o], m, from, to, seconds / (OPERATIONS * 2));
-  t_passed("test_step_life");
-  return 0;
+  static const step_stage_t stage = {"test_step_life", OPERATIONS, name_of, set_out, strike_at, clear_away, &victim};
+  return step_main(argc, argv, &stage);
 }

@@ -1,0 +1,201 @@
+/* Objects and named values: what the virtual processes do, and what must be true afterwards, whatever the schedule.
+ *
+ * A value or an object of id n has n in all its bytes. A few bytes stand in the record, more in pages: both ways of
+ * reading are in here. */
+#include <string.h>
+
+#include "mem/heap.h"
+#include "mem/index.h"
+#include "sim/ledger.h"
+#include "sim/scenarios.h"
+#include "sync/refs.h"
+
+enum { FEW = 24, PAGE = 3000 };
+
+static int added; /* additions that were told to have happened */
+
+static const uint8_t *digest_of(int id) {
+  static uint8_t d[IDS][32];
+  for (int i = 0; i < 32; i++) d[id][i] = (uint8_t)(id * 37 + i * 101);
+  return d[id];
+}
+static int set(int me, const char *key, int id, uint64_t bytes) {
+  uint8_t data[PAGE];
+  uint64_t version;
+  memset(data, id, sizeof data);
+  int r = cfn_bus_ref_set(bus[me], key, (uint32_t)strlen(key), CFN_ANY_VERSION, 0, data, bytes, &version);
+  sim_note("  process %d set '%s' to %d: %s", me, key, id, cfn_error_name(r));
+  return r;
+}
+/* The id that it has; 0: it has no value. */
+static int value(cfn_bus_t *of, const char *key) {
+  uint8_t out[PAGE];
+  int64_t n = cfn_bus_ref_get(of, key, (uint32_t)strlen(key), out, sizeof out, NULL);
+  if (n == CFN_UNKNOWN_KEY) return 0;
+  SIM_CHECK(n == FEW || n == PAGE);
+  for (int64_t i = 1; i < n; i++) SIM_CHECK(out[i] == out[0]);
+  return out[0];
+}
+static int put(int me, int id) {
+  uint8_t data[PAGE];
+  int known;
+  memset(data, id, sizeof data);
+  int r = cfn_bus_object_put(bus[me], digest_of(id), data, PAGE, &known);
+  sim_note("  process %d put %d: %s", me, id, cfn_error_name(r));
+  return r;
+}
+static bool object(cfn_bus_t *of, int id) {
+  uint8_t out[PAGE];
+  int64_t n = cfn_bus_object_get(of, digest_of(id), out, sizeof out);
+  if (n == CFN_UNKNOWN_OBJECT) return false;
+  SIM_CHECK(n == PAGE);
+  for (int64_t i = 0; i < n; i++) SIM_CHECK(out[i] == id);
+  return true;
+}
+
+static void setup_context(void) {
+  begin();
+  added = 0;
+  for (int p = 0; p < 3; p++) bus[p] = sim_open(p, NULL);
+  SIM_CHECK(set(0, "k", 8, PAGE) == CFN_OK);
+}
+static void setup_objects(void) {
+  setup_context();
+  SIM_CHECK(put(0, 9) == CFN_OK);
+}
+/* Four records of values: two with one, one without, one free. */
+static void setup_few_refs(void) {
+  setup_context();
+  SIM_CHECK(set(0, "other", 8, FEW) == CFN_OK);
+  SIM_CHECK(set(0, "gone", 8, FEW) == CFN_OK);
+  SIM_CHECK(cfn_bus_ref_delete(bus[0], "gone", 4, CFN_ANY_VERSION) == CFN_OK);
+}
+
+static void set_page(int me) { set(me, "k", me * 8 + 1, PAGE); }
+static void set_few(int me) { set(me, "k", me * 8 + 2, FEW); }
+static void set_twice(int me) {
+  set_page(me);
+  set_few(me);
+}
+static void read_value(int me) {
+  int id = value(bus[me], "k");
+  SIM_CHECK(id == 8 || id % 8 == 1 || id % 8 == 2);
+}
+static void read_twice(int me) {
+  read_value(me);
+  read_value(me);
+}
+static void read_or_none(int me) {
+  int id = value(bus[me], "k");
+  SIM_CHECK(id == 0 || id == 8 || id == 10);
+}
+static void unset(int me) { cfn_bus_ref_delete(bus[me], "k", 1, CFN_ANY_VERSION); }
+static void collect(int me) { SIM_CHECK(cfn_bus_collect(bus[me]) >= 0); }
+static void add(int me) {
+  int64_t sum;
+  uint64_t version;
+  int r = cfn_bus_ref_add(bus[me], "n", 1, 1, &sum, &version);
+  sim_note("  process %d added one: %s, %d", me, cfn_error_name(r), (int)sum);
+  if (r == CFN_OK) added++;
+}
+static void set_new(int me) {
+  char key[] = "new-0";
+  key[4] = (char)('0' + me);
+  set(me, key, me * 8 + 1, FEW);
+}
+static void set_gone(int me) { set(me, "gone", me * 8 + 1, FEW); }
+static void put_one(int me) { put(me, 10); }
+static void put_and_delete(int me) {
+  put(me, 10);
+  cfn_bus_object_delete(bus[me], digest_of(10));
+}
+static void get_both(int me) {
+  object(bus[me], 9);
+  object(bus[me], 10);
+}
+static void look_at_view(int me) {
+  cfn_pin_t pin;
+  if (cfn_bus_object_pin(bus[me], digest_of(9), &pin) != CFN_OK) return;
+  for (int look = 0; look < 3; look++) {
+    for (uint64_t i = 0; i < pin.bytes; i++) SIM_CHECK(((const uint8_t *)pin.data)[i] == 9);
+    cfn_bus_object_bytes(bus[me], digest_of(9)); /* others may go on */
+  }
+  cfn_bus_object_unpin(bus[me], pin.pin);
+}
+static void delete_and_fill(int me) {
+  cfn_bus_object_delete(bus[me], digest_of(9));
+  for (int i = 0; i < 3; i++) put(me, me * 8 + 11 + i);
+}
+
+/* Whatever was done: what has no name and no value any more leaves all its room. */
+static void verify_context(void) {
+  int p = SIM_PROCESSES - 1;
+  sim_as(p);
+  cfn_bus_t *late = sim_open(p, NULL);
+  SIM_CHECK(cfn_bus_reap(late) >= 0);
+  int id = value(late, "k");
+  SIM_CHECK(id == 0 || id == 8 || id % 8 == 1 || id % 8 == 2);
+  object(late, 9);
+  object(late, 10);
+  char text[32] = "0";
+  int64_t n = cfn_bus_ref_get(late, "n", 1, text, sizeof text - 1, NULL);
+  if (n >= 0) text[n] = 0;
+  int sum = text[0] - '0';
+  SIM_CHECK(sum >= added && (sum == added || sim_anyone_killed()));
+  cfn_ref_info_t refs[8];
+  cfn_object_info_t objects[8];
+  n = cfn_bus_ref_list(late, "", 0, refs, 8);
+  for (int i = 0; i < n; i++)
+    SIM_CHECK(cfn_bus_ref_delete(late, refs[i].key, (uint32_t)strlen(refs[i].key), CFN_ANY_VERSION) == CFN_OK);
+  n = cfn_bus_object_list(late, objects, 8);
+  for (int i = 0; i < n; i++) cfn_bus_object_delete(late, objects[i].digest);
+  for (int i = 0; i < SIM_PROCESSES - 1; i++)
+    if (bus[i] && sim_end(i) == 'd') {
+      sim_as(i);
+      cfn_bus_close(bus[i]);
+    }
+  sim_as(p);
+  cfn_bus_reap(late);
+  cfn_bus_collect(late);
+  cfn_heap_info_t info;
+  SIM_CHECK(cfn_bus_heap_info(late, &info) == CFN_OK);
+  if (info.objects || info.used_bytes) sim_fail("%u objects, %d bytes are held by nobody", info.objects, (int)info.used_bytes);
+  bus[0] = bus[1] = bus[2] = NULL;
+  cfn_bus_close(late);
+  audit(NULL);
+}
+/* Both new values are there, and so is what was told to have been set. */
+static void verify_few_refs(void) {
+  sim_as(SIM_PROCESSES - 1);
+  cfn_bus_t *late = sim_open(SIM_PROCESSES - 1, NULL);
+  for (int p = 0; p < 2; p++) {
+    char key[] = "new-0";
+    key[4] = (char)('0' + p);
+    int id = value(late, key);
+    SIM_CHECK(id == p * 8 + 1 || sim_anyone_killed() || id == 0); /* 0: all records were in use for a moment */
+  }
+  int id = value(late, "gone");
+  SIM_CHECK(id == 17 || id == 0);
+  SIM_CHECK(value(late, "other") == 8);
+  cfn_bus_close(late);
+  verify_context();
+}
+
+const sim_scenario_t sim_context_scenarios[] = {
+    {"value", setup_context, {set_page, set_few, read_value}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
+    {"value-killed", setup_context, {set_page, set_few, read_value}, verify_context, ALL, true, {1, 1, 0, 0}, NULL},
+    {"value-collect", setup_context, {read_value, set_twice, collect}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
+    {"value-collect-killed", setup_context, {read_value, set_twice, collect}, verify_context, ALL, true, {1, 1, 0, 0}, NULL},
+    {"value-collectors", setup_context, {collect, set_page, collect}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
+    {"value-scarce", setup_context, {set_twice, set_twice, read_twice}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
+    {"value-delete", setup_context, {unset, set_few, read_or_none}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
+    {"value-add", setup_context, {add, add, add}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
+    {"value-add-killed", setup_context, {add, add, add}, verify_context, ALL, true, {1, 1, 0, 0}, NULL},
+    {"value-names", setup_few_refs, {set_new, set_new, set_gone}, verify_few_refs, 0, false, {2, 0, 0, 0}, NULL},
+    {"value-names-killed", setup_few_refs, {set_new, set_new, set_gone}, verify_few_refs, ALL, true, {1, 1, 0, 0}, NULL},
+    {"object", setup_objects, {put_one, put_and_delete, get_both}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
+    {"object-killed", setup_objects, {put_one, put_and_delete, get_both}, verify_context, ALL, true, {1, 1, 0, 0}, NULL},
+    {"object-view", setup_objects, {look_at_view, delete_and_fill, collect}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
+    {"object-view-killed", setup_objects, {look_at_view, delete_and_fill, collect}, verify_context, ALL, true, {1, 1, 0, 0}, NULL},
+};
+const int sim_context_scenario_count = sizeof sim_context_scenarios / sizeof sim_context_scenarios[0];
