@@ -29,7 +29,8 @@ def test_put_and_get(bus):
     assert bus.context.get(ref) == text.encode()
     assert bus.context.text(ref) == text
     assert bus.context.text(str(ref)) == text
-    assert ref in bus.context and bus.context.exists(ref)
+    assert ref in bus.context
+    assert bus.context.exists(ref)
 
 
 def test_the_name_is_what_sha256sum_says(bus, tmp_path):
@@ -47,7 +48,8 @@ def test_known_content_is_not_stored_again(bus):
         assert bus.context.put(content).known
     info = bus.context.info()
     assert (info.objects, info.used) == (before.objects, before.used)
-    assert info.put == 500_000 and info.stored == 50_000
+    assert info.put == 500_000
+    assert info.stored == 50_000
     assert info.saved == pytest.approx(0.9)
 
 
@@ -57,7 +59,9 @@ def test_sizes(bus, size):
     ref = bus.context.put(content)
     assert bus.context.get(ref) == content
     with bus.context.view(ref) as view:
-        assert view.readonly and len(view) == size and bytes(view) == content
+        assert view.readonly
+        assert len(view) == size
+        assert bytes(view) == content
 
 
 def test_kinds_of_content(bus):
@@ -127,7 +131,8 @@ def test_names_travel(bus):
     assert bus.recv().body == {"read": str(ref)}
     assert bus.recv().body == str(ref)
     copy = pickle.loads(pickle.dumps(ref))
-    assert copy == ref and copy.size == 300
+    assert copy == ref
+    assert copy.size == 300
     assert repr(ref) == f"Ref({str(ref)!r})"
 
 
@@ -137,7 +142,8 @@ def test_list(bus):
     assert {o.ref for o in infos} == set(refs)
     assert all(o.size == len(f"number {i}") for i, o in enumerate(infos))
     assert [o.created for o in infos] == sorted(o.created for o in infos)
-    assert len(bus.context) == 20 and set(bus.context) == set(refs)
+    assert len(bus.context) == 20
+    assert set(bus.context) == set(refs)
 
 
 def test_changed_bytes_are_found(bus):
@@ -194,7 +200,8 @@ def test_closed(bus):
     view = bus.context.view(ref)
     context = bus.context
     bus.close()
-    for call in (lambda: context.put("y"), lambda: context.get(ref), context.list, context.info, lambda: ref in context):
+    asked = (lambda: context.put("y"), lambda: context.get(ref), context.list, context.info, lambda: ref in context)
+    for call in asked:
         with pytest.raises(errors.Closed):
             call()
     del view

@@ -31,7 +31,9 @@ def test_as_a_dict(bus, other):
     assert "phase" not in other.state
     bus.state["phase"] = "analysis"
     assert other.state["phase"] == "analysis"
-    assert "phase" in other.state and len(other.state) == 1 and list(other.state) == ["phase"]
+    assert "phase" in other.state
+    assert len(other.state) == 1
+    assert list(other.state) == ["phase"]
     del other.state["phase"]
     with pytest.raises(KeyError) as missing:
         bus.state["phase"]
@@ -39,7 +41,8 @@ def test_as_a_dict(bus, other):
     assert str(missing.value) == f"bus '{bus.name}' has no value 'phase'"
     with pytest.raises(errors.UnknownKey):
         del bus.state["phase"]
-    assert bus.state.get("phase") is None and bus.state.get("phase", 7) == 7
+    assert bus.state.get("phase") is None
+    assert bus.state.get("phase", 7) == 7
 
 
 @pytest.mark.parametrize(
@@ -53,7 +56,8 @@ def test_kinds_of_values(bus, other, value):
 
 def test_arrays(bus, other):
     bus.state["k"] = numpy.arange(1000.0).reshape(10, 100)
-    assert other.state["k"].shape == (10, 100) and other.state["k"].sum() == 499500
+    assert other.state["k"].shape == (10, 100)
+    assert other.state["k"].sum() == 499500
     with pytest.raises(errors.InvalidArgument):
         bus.state["k"] = object()
     assert other.state["k"].shape == (10, 100)
@@ -66,7 +70,8 @@ def test_versions(bus, other):
         other.state.set("k", 2, version=0)
     assert conflict.value.have == first
     second = other.state.set("k", 2, version=first)
-    assert second > first and bus.state.lookup("k").version == second
+    assert second > first
+    assert bus.state.lookup("k").version == second
     with pytest.raises(errors.Conflict, match="changed meanwhile"):
         bus.state.set("k", 3, version=first)
     with pytest.raises(errors.Conflict):
@@ -219,7 +224,8 @@ def test_watch(bus, other):
     assert next(seen).value == 3
     del bus.state["k"]
     gone = next(seen)
-    assert gone.version == 0 and gone.value is None
+    assert gone.version == 0
+    assert gone.value is None
     assert list(seen) == []
 
 

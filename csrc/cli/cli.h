@@ -14,6 +14,7 @@ typedef struct cfn_cli {
   const char *dir;   /* --dir, CFNSHM_DIR */
   const char *type, *team, *capabilities, *tags, *status;
   uint64_t agents, size, count;
+  uint64_t version; /* CFN_ANY_VERSION: none was asked for */
   cfn_wish_t wish; /* lanes and slabs: CFNSHM_LANES, CFNSHM_SLABS */
   double timeout; /* seconds; < 0: for ever */
   bool timeout_set, json, follow, hold, force, as_json, as_raw, steal, all, shell, total,

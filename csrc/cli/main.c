@@ -36,6 +36,9 @@ static const char *remedy(int code) {
     case CFN_AGENT_BUSY: return "end the process that holds it, or use --steal / --force";
     case CFN_FULL: return "wait longer with --timeout SECONDS; who should read it: cfnshm list";
     case CFN_TIMEOUT: case CFN_EMPTY: return "wait longer with --timeout SECONDS";
+    case CFN_UNKNOWN_KEY: return "which there are: cfnshm state list";
+    case CFN_CONFLICT: return "read it again (cfnshm state get KEY --json) and decide anew";
+    case CFN_UNKNOWN_OBJECT: return "put it again: cfnshm put FILE";
     case CFN_NO_SPACE: return "read the full inboxes; destroy what is not needed (cfnshm buses); or choose "
                               "another size (CFNSHM_SIZE)";
     case CFN_OVER_CAPACITY: return "create the bus larger: CFNSHM_SIZE, CFNSHM_AGENTS";
@@ -119,7 +122,7 @@ static bool parse_lane(const char *text, unsigned *out) {
 enum {
   O_BUS = 256, O_AS, O_DIR, O_JSON, O_TIMEOUT, O_PRIORITY, O_TYPE, O_TEAM, O_CAPABILITIES, O_TAGS,
   O_STATUS, O_AGENTS, O_SIZE, O_FOLLOW, O_HOLD, O_FORCE, O_STEAL, O_BODY_JSON, O_RAW, O_COUNT,
-  O_ALL, O_SHELL, O_TOTAL, O_WAIT, O_HELP
+  O_ALL, O_SHELL, O_TOTAL, O_WAIT, O_VERSION, O_HELP
 };
 static const struct option options[] = {
     {"bus", 1, 0, O_BUS},         {"as", 1, 0, O_AS},
@@ -134,7 +137,8 @@ static const struct option options[] = {
     {"raw", 0, 0, O_RAW},         {"count", 1, 0, O_COUNT},
     {"all", 0, 0, O_ALL},         {"shell", 0, 0, O_SHELL},
     {"total", 0, 0, O_TOTAL},     {"wait", 0, 0, O_WAIT},
-    {"help", 0, 0, O_HELP},       {0, 0, 0, 0}};
+    {"version", 1, 0, O_VERSION}, {"help", 0, 0, O_HELP},
+    {0, 0, 0, 0}};
 
 /* 0, or the exit status: -1 stands for "help was printed". */
 static int parse(cfn_cli_t *cli, int argc, char **argv) {
@@ -169,6 +173,7 @@ static int parse(cfn_cli_t *cli, int argc, char **argv) {
       case O_SHELL: shell = true; break;
       case O_TOTAL: cli->total = true; break;
       case O_WAIT: cli->wait_ack = true; break;
+      case O_VERSION: good = parse_size(optarg, &cli->version); break;
       case O_HELP: fputs(cfn_cli_help(cli->verb), stdout); return -1;
       default:
         snprintf(problem, sizeof problem, "unknown option, or one without its value: %s",
@@ -291,7 +296,8 @@ int main(int argc, char **argv) {
                    .bus = env("CFNSHM_BUS", "default"),
                    .agent = env("CFNSHM_AGENT", NULL),
                    .lane = CFN_LANE_NORMAL,
-                   .count = 1};
+                   .count = 1,
+                   .version = CFN_ANY_VERSION};
   cfn_cli_t *c = &cli;
   for (int i = 2; i < argc && strcmp(argv[i], "--") != 0; i++) { /* how to say what is wrong with the others */
     if (strcmp(argv[i], "--json") == 0) c->json = true;

@@ -26,6 +26,20 @@ static void show_reply_token(FILE *out, const cfn_wire_t *w, const char *sender)
     fprintf(out, "message:%llu:%.*s", (unsigned long long)w->sequence, w->sender_bytes, sender);
 }
 
+void cfn_show_payload(const char *name, unsigned codec, const uint8_t *body, size_t bytes) {
+  printf("\"%s\":", name);
+  if (codec == CFN_CODEC_JSON && cfn_json_valid(body, bytes)) {
+    for (size_t i = 0; i < bytes; i++) /* one line each: breaks are only white space here */
+      putchar(body[i] == '\n' || body[i] == '\r' ? ' ' : body[i]);
+  } else if (codec != CFN_CODEC_RAW && codec != CFN_CODEC_ARRAY && cfn_json_is_text(body, bytes)) {
+    cfn_json_string(stdout, (const char *)body, bytes);
+  } else {
+    printf("\"");
+    cfn_base64(stdout, body, bytes);
+    printf("\",\"encoding\":\"base64\"");
+  }
+}
+
 void cfn_show_json(const cfn_wire_t *w, const char *to) {
   const char *sender = (const char *)(w + 1), *type = sender + w->sender_bytes;
   const uint8_t *body = wire_body(w);
@@ -47,18 +61,8 @@ void cfn_show_json(const cfn_wire_t *w, const char *to) {
   if (w->flags & CFN_MESSAGE_FAILURE) printf(",\"failure\":true");
   printf(",\"is_request\":%s,\"reply_to\":\"", w->flags & CFN_MESSAGE_REQUEST ? "true" : "false");
   show_reply_token(stdout, w, sender);
-  printf("\",\"payload\":");
-  if (w->codec == CFN_CODEC_JSON && cfn_json_valid(body, w->body_bytes)) {
-    for (uint32_t i = 0; i < w->body_bytes; i++) /* one line each: breaks are only white space here */
-      putchar(body[i] == '\n' || body[i] == '\r' ? ' ' : body[i]);
-  } else if (w->codec != CFN_CODEC_RAW && w->codec != CFN_CODEC_ARRAY &&
-             cfn_json_is_text(body, w->body_bytes)) {
-    cfn_json_string(stdout, (const char *)body, w->body_bytes);
-  } else {
-    printf("\"");
-    cfn_base64(stdout, body, w->body_bytes);
-    printf("\",\"encoding\":\"base64\"");
-  }
+  printf("\",");
+  cfn_show_payload("payload", w->codec, body, w->body_bytes);
   printf("}\n");
 }
 

@@ -1,9 +1,13 @@
 /* The table of the verbs, and their help texts. */
 #include "cli/verbs.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "cli/json.h"
 
 int cfn_cli_open_as_nobody(const cfn_cli_t *cli, int need, cfn_bus_t **bus) {
   cfn_cli_t nobody = *cli;
@@ -33,6 +37,43 @@ int cfn_cli_open(const cfn_cli_t *cli, int need, cfn_bus_t **bus) {
   return r;
 }
 
+/* ---- payloads ---- */
+
+#define STDIN_MOST (1u << 26)
+
+int cfn_cli_read_body(const cfn_cli_t *cli, int argument, uint8_t **body, uint32_t *bytes) {
+  if (cli->argc > argument && strcmp(cli->argv[argument], "-") != 0) {
+    *bytes = (uint32_t)strlen(cli->argv[argument]);
+    *body = (uint8_t *)strdup(cli->argv[argument]);
+    return *body ? CFN_OK : cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for what is sent");
+  }
+  size_t used = 0, room = 1u << 16;
+  *body = malloc(room);
+  while (*body) {
+    ssize_t n = read(0, *body + used, room - used);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return cfn_fail_os("cannot read the message from standard input");
+    if (n == 0) break;
+    used += (size_t)n;
+    if (used > STDIN_MOST)
+      return cfn_fail(CFN_TOO_LARGE, STDIN_MOST, (int64_t)used, "standard input gives more than 64 MiB");
+    if (used == room) *body = realloc(*body, room *= 2);
+  }
+  if (!*body) return cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for what is sent");
+  *bytes = (uint32_t)used;
+  return CFN_OK;
+}
+
+uint8_t cfn_cli_codec(const cfn_cli_t *cli, const uint8_t *body, size_t bytes) {
+  if (cli->as_json) return CFN_CODEC_JSON;
+  return cli->as_raw || !cfn_json_is_text(body, bytes) ? CFN_CODEC_RAW : CFN_CODEC_TEXT;
+}
+
+int cfn_cli_check_json(const cfn_cli_t *cli, const uint8_t *body, uint32_t bytes) {
+  if (!cli->as_json || cfn_json_valid(body, bytes)) return CFN_OK;
+  return cfn_fail(CFN_INVALID, 0, bytes, "--body-json: the body is not one JSON value");
+}
+
 /* ---- help ---- */
 
 static const char general_help[] =
@@ -48,6 +89,10 @@ static const char general_help[] =
     "  request TO [BODY]    send, and print the answer\n"
     "  reply TOKEN [BODY]   answer a message (its reply_to)\n"
     "  broadcast [BODY]     send to everybody but me\n"
+    "  put [FILE]           store a file (or standard input) once, and print its name: sha256:...\n"
+    "  get REF              print what was stored under it\n"
+    "  delete REF...        take the name away\n"
+    "  state ...            named values that all share: get set delete incr list wait\n"
     "  wait NAME...         wait until these agents are registered\n"
     "  inbox [NAME]         show what waits, without taking it\n"
     "  list                 the agents\n"
@@ -101,6 +146,22 @@ static const verb_t verbs[] = {
     {"wait", cfn_verb_wait, 1048576,
      "usage: cfnshm wait NAME... [--timeout SECONDS]\n"
      "Waits until all of them are registered; makes the bus if it is missing. Exit 3 names who is not.\n"},
+    {"put", cfn_verb_put, 1,
+     "usage: cfnshm put [FILE | -] [--json]\n"
+     "Stores the bytes under their SHA-256, as sha256sum says it, and prints the name. What is there already is\n"
+     "not stored again. It stays until: cfnshm delete REF.\n"},
+    {"get", cfn_verb_get, 1,
+     "usage: cfnshm get REF [--json]\nPrints the bytes as they are. Exit 3: there is no such object.\n"},
+    {"delete", cfn_verb_delete, 1048576, "usage: cfnshm delete REF...\nObjects; a value: cfnshm state delete KEY.\n"},
+    {"state", cfn_verb_state, 3,
+     "usage: cfnshm state [list [PREFIX]]                       keys, one a line\n"
+     "       cfnshm state get KEY\n"
+     "       cfnshm state set KEY [VALUE | -] [--body-json | --raw] [--version N]\n"
+     "       cfnshm state delete KEY [--version N]\n"
+     "       cfnshm state incr KEY [N]                          prints the sum; N may be negative: -- -1\n"
+     "       cfnshm state wait KEY [--version N] [--timeout SECONDS]   until it is changed; prints what it is then\n"
+     "--version N: only if the value has this version (0: if there is none), which --json shows; exit 1 if\n"
+     "somebody was faster. wait --version N returns at once if it has another. Exit 3: there is no value.\n"},
     {"list", cfn_verb_list, 0,
      "usage: cfnshm list [--team T] [--type T] [--json]\n"
      "LIFE: alive; dead: its process ended without leaving, proven by the kernel; -: nobody owns it now\n"

@@ -1,5 +1,4 @@
 /* Messages: send, receive, ack, ask, answer. */
-#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,45 +10,14 @@
 #include "cli/verbs.h"
 
 #define OUT_BYTES (sizeof(cfn_wire_t) + 1024u + (1u << 16))
-#define STDIN_MOST (1u << 26)
-
-/* The payload: the argument, or standard input where it is "-" or missing. */
-static int read_body(const cfn_cli_t *cli, int argument, uint8_t **body, uint32_t *bytes) {
-  if (cli->argc > argument && strcmp(cli->argv[argument], "-") != 0) {
-    *bytes = (uint32_t)strlen(cli->argv[argument]);
-    *body = (uint8_t *)strdup(cli->argv[argument]);
-    return *body ? CFN_OK : cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for the message");
-  }
-  size_t used = 0, room = 1u << 16;
-  *body = malloc(room);
-  while (*body) {
-    ssize_t n = read(0, *body + used, room - used);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return cfn_fail_os("cannot read the message from standard input");
-    if (n == 0) break;
-    used += (size_t)n;
-    if (used > STDIN_MOST)
-      return cfn_fail(CFN_TOO_LARGE, STDIN_MOST, (int64_t)used, "standard input gives more than 64 MiB");
-    if (used == room) *body = realloc(*body, room *= 2);
-  }
-  if (!*body) return cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for the message");
-  *bytes = (uint32_t)used;
-  return CFN_OK;
-}
 
 static cfn_outgoing_t outgoing(const cfn_cli_t *cli, const uint8_t *body, uint32_t bytes) {
-  uint8_t codec = cli->as_json ? CFN_CODEC_JSON
-                  : cli->as_raw || !cfn_json_is_text(body, bytes) ? CFN_CODEC_RAW : CFN_CODEC_TEXT;
+  uint8_t codec = cfn_cli_codec(cli, body, bytes);
   return (cfn_outgoing_t){.body = body,
                           .body_bytes = bytes,
                           .type = cli->type,
                           .type_bytes = cli->type ? (uint8_t)strlen(cli->type) : 0,
                           .codec = codec};
-}
-
-static int check_json(const cfn_cli_t *cli, const uint8_t *body, uint32_t bytes) {
-  if (!cli->as_json || cfn_json_valid(body, bytes)) return CFN_OK;
-  return cfn_fail(CFN_INVALID, 0, bytes, "--body-json: the body is not one JSON value");
 }
 
 static int check_type(const cfn_cli_t *cli) {
@@ -66,8 +34,8 @@ static int prepare(const cfn_cli_t *cli, int argument, uint8_t **body, uint32_t 
   *bytes = 0;
   *bus = NULL;
   int r = check_type(cli);
-  if (r == CFN_OK) r = read_body(cli, argument, body, bytes);
-  if (r == CFN_OK) r = check_json(cli, *body, *bytes);
+  if (r == CFN_OK) r = cfn_cli_read_body(cli, argument, body, bytes);
+  if (r == CFN_OK) r = cfn_cli_check_json(cli, *body, *bytes);
   return r == CFN_OK ? cfn_cli_open(cli, CFN_CREATE_AGENT, bus) : r;
 }
 

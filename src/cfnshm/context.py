@@ -10,6 +10,7 @@ still looks at in place stays until they let go of it.
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ class Context:
             if is_size <= size:
                 break
             size = is_size
-        content = ffi.buffer(room)[:is_size]
+        content: bytes = ffi.buffer(room)[:is_size]
         if digest not in self._bus._verified:
             self._verify(digest, content)
         return content
@@ -255,7 +256,7 @@ class Context:
     def __len__(self) -> int:
         return check(lib.cfn_bus_object_list(self._handle, ffi.NULL, 0))
 
-    def verify(self, report: Callable[[Ref], None] | None = None) -> list[Ref]:
+    def verify(self, report: Callable[[Ref], None] | None = None) -> builtins.list[Ref]:
         """Computes all digests again. Returns those whose bytes were changed.
 
         Args:

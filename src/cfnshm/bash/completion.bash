@@ -31,9 +31,17 @@ _cfnshm_messages() {
   done < <(cfnshm inbox --json "$@" 2>/dev/null)
 }
 
+# The keys of the named values. The rest: --bus and --dir. Those with blanks cannot be completed.
+_cfnshm_keys() {
+  local line
+  while IFS= read -r line; do
+    [[ $line == *[[:space:]]* ]] || printf '%s\n' "$line"
+  done < <(cfnshm state list "$@" 2>/dev/null)
+}
+
 _cfnshm() {
   local verbs='register unregister send recv ack request reply broadcast inbox list status whoami
-    destroy wait buses demo doctor version help'
+    destroy wait put get delete state buses demo doctor version help'
   local common='--bus --as --dir --json --timeout --help'
   # Bash breaks words at ':' and '@', which names may contain, so the words are taken from the line.
   # Quotes are not looked at: no word that matters here has a blank in it.
@@ -62,7 +70,7 @@ _cfnshm() {
         --as=*) as=${word#*=} ;;
         --dir=*) dir=${word#*=} ;;
         --bus | --as | --dir | --timeout | --priority | --type | --team | --capabilities | --tags | \
-          --status | --agents | --size | --count)
+          --status | --agents | --size | --count | --version)
           option=$word ;;
         --*) ;;
         *) positional+=1 ;;
@@ -100,7 +108,8 @@ _cfnshm() {
       broadcast) choices+=' --team --priority --type --body-json --raw' ;;
       inbox) choices+=' --total --priority' ;;
       list) choices+=' --team --type' ;;
-      ack | whoami | status | wait) ;;
+      ack | whoami | status | wait | put | get | delete) ;;
+      state) choices+=' --body-json --raw --version' ;;
       buses) choices='--dir --json --prune --help' ;;
       doctor) choices='--bus --dir --json --repair --remove --help' ;;
       demo) choices='--coordinators --workers --no-baseline --json --help' ;;
@@ -113,6 +122,11 @@ _cfnshm() {
       wait/*) choices=$(_cfnshm_agents "${on[@]}") ;;
       destroy/0 | doctor/0) choices=$(_cfnshm_buses "${dir:-${CFNSHM_DIR:-/dev/shm}}") ;;
       help/0) choices=$verbs ;;
+      state/0) choices='list get set delete incr wait' ;;
+      state/1) choices=$(_cfnshm_keys "${on[@]}") ;;
+      put/0)
+        while IFS= read -r word; do COMPREPLY+=("$word"); done < <(compgen -f -- "$cur")
+        return ;;
       ack/*)
         as=${as:-${CFNSHM_AGENT:-}}
         [[ -z $as ]] || choices=$(_cfnshm_messages "${on[@]}" -- "$as") ;;
