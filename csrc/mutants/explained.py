@@ -90,4 +90,10 @@ EXPLAINED: dict[str, str] = {
     "agent/bus.c cfn_bus_free no check 1": "a thread that sleeps while its process ends: nothing is freed that anybody sees",
     "msg/inbox.c pass_damage no check 1": EXACT,
     "msg/inbox.c pass_damage no check 2": "only for a word that is damage already",
+    "mem/heap.c claim_pages no store 1": ADVICE,
+    "mem/heap.c claim_blob no store 1": ADVICE,
+    "mem/heap.c cfn_heap_abandon no store 1": ADVICE,
+    "mem/heap.c cfn_heap_begin no store 1": "a claimer passes over free pages at most, and finds them at its second turn",
+    "mem/heap.c cfn_heap_hold no check 1": "the next turn finds it LIVE",
+    "mem/heap.c cfn_heap_copy_few no check 1": "the word that names it is looked at once more behind it",
 }

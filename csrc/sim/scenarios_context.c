@@ -25,6 +25,7 @@ static int set(int me, const char *key, int id, uint64_t bytes) {
   memset(data, id, sizeof data);
   int r = cfn_bus_ref_set(bus[me], key, (uint32_t)strlen(key), CFN_ANY_VERSION, 0, data, bytes, &version);
   sim_note("  process %d set '%s' to %d: %s", me, key, id, cfn_error_name(r));
+  SIM_CHECK(r == CFN_OK || r == CFN_NO_SPACE || r == CFN_OVER_CAPACITY || r == CFN_AGAIN);
   return r;
 }
 /* The id that it has; 0: it has no value. */
@@ -42,6 +43,7 @@ static int put(int me, int id) {
   memset(data, id, sizeof data);
   int r = cfn_bus_object_put(bus[me], digest_of(id), data, PAGE, &known);
   sim_note("  process %d put %d: %s", me, id, cfn_error_name(r));
+  SIM_CHECK(r == CFN_OK || r == CFN_NO_SPACE);
   return r;
 }
 static bool object(cfn_bus_t *of, int id) {
@@ -96,6 +98,7 @@ static void add(int me) {
   uint64_t version;
   int r = cfn_bus_ref_add(bus[me], "n", 1, 1, &sum, &version);
   sim_note("  process %d added one: %s, %d", me, cfn_error_name(r), (int)sum);
+  SIM_CHECK(r == CFN_OK || r == CFN_NO_SPACE || r == CFN_AGAIN);
   if (r == CFN_OK) added++;
 }
 static void set_new(int me) {
@@ -197,5 +200,16 @@ const sim_scenario_t sim_context_scenarios[] = {
     {"object-killed", setup_objects, {put_one, put_and_delete, get_both}, verify_context, ALL, true, {1, 1, 0, 0}, NULL},
     {"object-view", setup_objects, {look_at_view, delete_and_fill, collect}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
     {"object-view-killed", setup_objects, {look_at_view, delete_and_fill, collect}, verify_context, ALL, true, {1, 1, 0, 0}, NULL},
+    /* Holders against collectors, closely: what is held is not used again, and what is used again is not held. */
+    {"heap-hold", setup_objects, {look_at_view, delete_and_fill}, verify_context, 0, false, {3, 0, 0, 0},
+     "cfn_heap_hold,cfn_ledger_set,cfn_index_find,hold,mark_batch,held,decide,claim_blob,cfn_heap_begin,cfn_heap_publish"},
+    {"heap-collectors", setup_objects, {collect, look_at_view, delete_and_fill}, verify_context, 0, false, {3, 0, 0, 0},
+     "cfn_heap_hold,cfn_ledger_set,mark_batch,held,decide,claim_blob,cfn_heap_publish,cfn_ledger_clear"},
+    {"heap-collectors-killed", setup_objects, {collect, look_at_view, delete_and_fill}, verify_context, ALL, true, {2, 1, 0, 0},
+     "cfn_heap_hold,cfn_ledger_set,mark_batch,held,decide,claim_blob,cfn_heap_publish,cfn_ledger_clear,cfn_index_add"},
+    {"heap-pages", setup_context, {set_page, set_twice, put_and_delete}, verify_context, 0, false, {3, 0, 0, 0},
+     "claim_pages,page_free,release_pages,cfn_heap_begin,cfn_heap_publish,decide"},
+    {"heap-inside", setup_context, {read_twice, set_few, set_twice}, verify_context, 0, false, {3, 0, 0, 0},
+     "cfn_heap_copy_few,copy_value,cfn_heap_publish,claim_blob,mark_batch,decide,cfn_refs_swap"},
 };
 const int sim_context_scenario_count = sizeof sim_context_scenarios / sizeof sim_context_scenarios[0];

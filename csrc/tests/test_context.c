@@ -108,9 +108,12 @@ static void objects(void) {
   CHECK_INT(cfn_bus_object_get(b, digest_of(7), out, 4999), 5000);
   CHECK_INT(out[0], 0x55);
   t_case("a list");
+  uint64_t before = cfn_os_wall_ns();
   CHECK_INT(put(b, 8, 10), 0);
   cfn_object_info_t list[4];
   CHECK_INT(cfn_bus_object_list(a, list, 4), 2);
+  for (int i = 0; i < 2; i++)
+    if (list[i].bytes == 10) CHECK(list[i].made_wall_ns >= before && list[i].made_wall_ns <= cfn_os_wall_ns());
   CHECK_INT(list[0].bytes + list[1].bytes, 5010);
   CHECK_INT(cfn_bus_object_list(a, list, 1), 2);
   t_case("figures");
@@ -153,6 +156,21 @@ static void scarce(void) {
   CHECK_INT(put(a, 5, 10), CFN_NO_SPACE);
   CHECK_INT(set(a, "k", CFN_ANY_VERSION, "v"), CFN_NO_SPACE);
   CHECK_INT(cfn_bus_object_delete(b, digest_of(0)), 0);
+  CHECK_INT(put(a, 5, 10), 0);
+  end();
+  t_case("a record that was used for more pages before: the others are free");
+  start_with(2, 8, 8);
+  CHECK_INT(put(a, 1, 8 * CFN_PAGE), 0);
+  CHECK_INT(cfn_bus_object_delete(b, digest_of(1)), 0);
+  CHECK_INT(put(a, 2, CFN_PAGE), 0); /* in one of the two records ... */
+  CHECK_INT(put(a, 3, CFN_PAGE), 0); /* ... and in the other */
+  CHECK_INT(cfn_bus_object_delete(b, digest_of(2)), 0);
+  CHECK_INT(put(a, 4, 6 * CFN_PAGE), 0);
+  CHECK_INT(get(b, 3), CFN_PAGE);
+  CHECK_INT(get(b, 4), 6 * CFN_PAGE);
+  end();
+  start_with(4, 8, 8);
+  for (uint64_t i = 1; i < 4; i++) CHECK_INT(put(a, i, 10), 0);
   CHECK_INT(put(a, 5, 10), 0);
   t_case("more pins than a handle has cells");
   cfn_pin_t pin[CFN_LEDGER + 1];
@@ -420,6 +438,17 @@ static void windows(void) {
   CHECK_INT(get(b, 1), 10); /* rescues it */
   CHECK_INT(cfn_bus_collect(b), 0);
   VALUE(b, "k", "v");
+  t_case("one who was judged dead while it wrote");
+  cfn_filling_t f;
+  cfn_a64 *cell = cfn_ledger_cell(r, cfn_bus_attachment(a));
+  CHECK_INT(cfn_heap_begin(r, cfn_bus_attachment(a), cell, 5000, &f), 0);
+  cfn_a64 *st = &cfn_blob_record(r, f.blob)->st;
+  CHECK(cfn_cas_seq(st, f.word, cfn_own_next(f.word, CFN_BLOB_DEAD, 0)));
+  CHECK(!cfn_heap_publish(r, &f, NULL, 0));
+  cfn_heap_abandon(r, &f);
+  CHECK_INT(cfn_own_state(cfn_load_seq(st)), CFN_BLOB_DEAD);
+  CHECK_INT(cfn_own_ver(cfn_load_seq(st)), cfn_own_ver(f.word) + 1);
+  cfn_ledger_clear(cell);
   t_case("a record that is being taken back: whoever comes by goes on");
   CHECK_INT(cfn_bus_ref_delete(a, "k", 1, CFN_ANY_VERSION), 0);
   CHECK_INT(cfn_refs_find(r, "k", 1, &at), 0);
