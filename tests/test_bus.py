@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import subprocess
+import sys
 import threading
 
 import numpy
@@ -634,3 +636,26 @@ def test_messages_and_receipts_belong_to_their_handle(bus):
         bus.ack("foo")
     with pytest.raises(cfnshm.InvalidArgument, match="not 'foo'"):
         bus.reply("foo", 1)
+
+
+def test_an_error_that_is_kept_in_a_cycle(bus):
+    """Its traceback keeps our frames, and the collector takes them apart in any order."""
+    script = f"""
+import gc
+from cfnshm import Bus, errors
+with Bus({bus.name!r}, agent="x") as bus:
+    for body in (memoryview(bytearray(10)), bytearray(10), memoryview(bytearray(9 << 20))):
+        for call in (
+            lambda: bus.send("nobody", body), lambda: bus.send("x", body), lambda: bus.send_many([b"1", body], to="nobody"),
+            lambda: bus.context.put(memoryview(bytearray(1 << 26))), lambda: bus.state.set("k", body, version=7),
+            lambda: bus.request("nobody", body), lambda: bus.broadcast(body),
+        ):
+            try:
+                call()
+            except errors.Error as error:
+                error.me = error
+gc.collect()
+print("whole")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")

@@ -28,7 +28,7 @@ def environment(name):
 @pytest.mark.parametrize("code", blocks("python"), ids=lambda code: code.splitlines()[-1][:24])
 def test_python_snippets_print_what_they_say(code):
     name = temp_bus_name()
-    for known in ("build-42", "squares"):
+    for known in ("build-42", "build-43", "squares"):
         code = code.replace(f'"{known}"', f'"{name}"')
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -38,8 +38,8 @@ def test_python_snippets_print_what_they_say(code):
     assert done.stdout.splitlines() == promised
 
 
-def test_console_session():
-    (session,) = blocks("console")
+@pytest.mark.parametrize("session", blocks("console"), ids=lambda session: session.splitlines()[-1][:24])
+def test_console_sessions(session, tmp_path):
     commands = [line[2:] for line in session.splitlines() if line.startswith("$ ")]
     expected = [line for line in session.splitlines() if not line.startswith("$ ")]
     done = subprocess.run(
@@ -49,6 +49,7 @@ def test_console_session():
         text=True,
         timeout=60,
         env=environment(temp_bus_name()),
+        cwd=tmp_path,
     )
     assert done.stdout.splitlines() == expected
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import multiprocessing
 import os
 import threading
@@ -273,3 +275,19 @@ def test_destroy_wakes_a_watcher(bus):
     thread.join(30)
     assert done
     other.close()
+
+
+def test_an_error_holds_no_buffers(bus):
+    """Nothing of a failed call is left to the collector of cycles."""
+    gc.collect()
+    gc.disable()
+    try:
+        bus.state["k"] = b"x" * 1000
+        with contextlib.suppress(errors.Conflict):
+            bus.state.set("k", b"y" * 1000, version=0)
+        with contextlib.suppress(errors.TooLarge):
+            bus.context.put(bytearray(bus.context.info().size + 1))
+        assert not [o for o in gc.get_objects() if isinstance(o, errors.Error)]
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

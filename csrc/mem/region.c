@@ -132,7 +132,7 @@ int cfn_region_plan(const cfn_wish_t *wish, uint64_t free_bytes, const char *whe
   uint64_t limit = free_bytes / 4 * 3; /* the rest stays for everyone else on the tmpfs */
   uint64_t target = wish->size_bytes;
   if (!target) {
-    target = bare + 24 * MIB + (uint64_t)c->agents * 64 * 1024;
+    target = bare + 40 * MIB + (uint64_t)c->agents * 64 * 1024;
     if (target > 256 * MIB && bare < 192 * MIB) target = 256 * MIB;
     if (target > limit) target = limit;
     if (target < bare + MIB) return no_room(bare + MIB, limit, where);

@@ -150,7 +150,8 @@ class Context:
         view = _bytes_of(content)
         digest = hashlib.sha256(view).digest()
         known = ffi.new("int *")
-        check(lib.cfn_bus_object_put(self._handle, digest, ffi.from_buffer(view), view.nbytes, known))
+        with ffi.from_buffer(view) as data:
+            check(lib.cfn_bus_object_put(self._handle, digest, data, view.nbytes, known))
         self._bus._verified.add(digest)
         return Ref(digest, view.nbytes, bool(known[0]))
 

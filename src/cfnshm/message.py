@@ -64,9 +64,12 @@ def encode(body: Any) -> tuple[int, Any]:
         return TEXT, body.encode("utf-8", "surrogatepass")
     if isinstance(body, str):
         return TEXT, str(body).encode("utf-8", "surrogatepass")
-    if kind is bytearray or kind is memoryview:
-        view = memoryview(body)
-        return RAW, view if view.contiguous else bytes(view)
+    if kind is bytearray:
+        return RAW, body
+    if kind is memoryview:
+        # A copy: a memoryview that is exported when the collector of cycles meets it (an exception keeps
+        # our frames) brings the interpreter down.
+        return RAW, bytes(body)
     if hasattr(body, "__array_interface__"):
         return ARRAY, _encode_array(body)
     try:

@@ -133,8 +133,8 @@ class State:
         expect = ANY_VERSION if version is None else version
         if not isinstance(expect, int) or expect < 0:
             raise InvalidArgument(f"a version is a number from 0 up, not {version!r}")
-        put = ffi.from_buffer(view)
-        check(lib.cfn_bus_ref_set(self._handle, name, len(name), expect, codec, put, view.nbytes, made))
+        with ffi.from_buffer(view) as put:
+            check(lib.cfn_bus_ref_set(self._handle, name, len(name), expect, codec, put, view.nbytes, made))
         return int(made[0])
 
     def __setitem__(self, key: str, value: Any) -> None:

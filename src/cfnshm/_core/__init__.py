@@ -62,7 +62,10 @@ def fail(code: int) -> NoReturn:
         error.have, error.want = failure.have, failure.want
         if isinstance(error, OSError):
             error.errno = failure.os_errno or None
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # else it would hold its traceback, which holds this frame: a cycle with all frames above in it
 
 
 def c_text(value: str, what: str) -> Any:
