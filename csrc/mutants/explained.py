@@ -96,4 +96,6 @@ EXPLAINED: dict[str, str] = {
     "mem/heap.c cfn_heap_begin no store 1": "a claimer passes over free pages at most, and finds them at its second turn",
     "mem/heap.c cfn_heap_hold no check 1": "the next turn finds it LIVE",
     "mem/heap.c cfn_heap_copy_few no check 1": "the word that names it is looked at once more behind it",
+    "mem/heap.c look_at_holders no check 1": "slots that were never used have empty ledgers",
+    "mem/heap.c release_pages store 1": "nobody else claims a page of a blob that is being written",
 }

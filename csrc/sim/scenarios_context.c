@@ -108,13 +108,14 @@ static void set_new(int me) {
 }
 static void set_gone(int me) { set(me, "gone", me * 8 + 1, FEW); }
 static void put_one(int me) { put(me, 10); }
+static void put_other(int me) { put(me, 11); }
 static void put_and_delete(int me) {
   put(me, 10);
   cfn_bus_object_delete(bus[me], digest_of(10));
 }
 static void get_both(int me) {
-  object(bus[me], 9);
   object(bus[me], 10);
+  object(bus[me], 11);
 }
 static void look_at_view(int me) {
   cfn_pin_t pin;
@@ -138,8 +139,7 @@ static void verify_context(void) {
   SIM_CHECK(cfn_bus_reap(late) >= 0);
   int id = value(late, "k");
   SIM_CHECK(id == 0 || id == 8 || id % 8 == 1 || id % 8 == 2);
-  object(late, 9);
-  object(late, 10);
+  for (int o = 9; o <= 11; o++) object(late, o);
   char text[32] = "0";
   int64_t n = cfn_bus_ref_get(late, "n", 1, text, sizeof text - 1, NULL);
   if (n >= 0) text[n] = 0;
@@ -207,8 +207,10 @@ const sim_scenario_t sim_context_scenarios[] = {
      "cfn_heap_hold,cfn_ledger_set,mark_batch,held,decide,claim_blob,cfn_heap_publish,cfn_ledger_clear"},
     {"heap-collectors-killed", setup_objects, {collect, look_at_view, delete_and_fill}, verify_context, ALL, true, {2, 1, 0, 0},
      "cfn_heap_hold,cfn_ledger_set,mark_batch,held,decide,claim_blob,cfn_heap_publish,cfn_ledger_clear,cfn_index_add"},
-    {"heap-pages", setup_context, {set_page, set_twice, put_and_delete}, verify_context, 0, false, {3, 0, 0, 0},
-     "claim_pages,page_free,release_pages,cfn_heap_begin,cfn_heap_publish,decide"},
+    {"heap-rescue", setup_objects, {look_at_view, delete_and_fill}, verify_context, 0, false, {4, 0, 0, 0},
+     "cfn_heap_hold,decide,cfn_heap_publish"},
+    {"heap-pages", setup_context, {put_one, put_other, get_both}, verify_context, 0, false, {3, 0, 0, 0},
+     "claim_pages,page_free,release_pages,cfn_heap_publish"},
     {"heap-inside", setup_context, {read_twice, set_few, set_twice}, verify_context, 0, false, {3, 0, 0, 0},
      "cfn_heap_copy_few,copy_value,cfn_heap_publish,claim_blob,mark_batch,decide,cfn_refs_swap"},
 };
