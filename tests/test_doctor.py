@@ -179,7 +179,7 @@ def test_remove_takes_what_is_unread_and_refuses_the_living(bus, child, capsys):
     child.join()
     bus.close()
     assert main(["doctor", "--remove", bus.name, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"bus": bus.name, "removed": True, "unread": 2}
+    assert json.loads(capsys.readouterr().out) == {"bus": bus.name, "removed": True, "unread": 2, "objects": 0, "values": 0}
     assert main(["doctor", "--remove", bus.name, "--repair"]) == 2
     assert main(["doctor", "--remove", bus.name]) == 12
 
@@ -287,3 +287,33 @@ def test_two_buses_one_cut_short(bus):
         assert second.recv(timeout=1).body == "and goes on"
         return
     pytest.fail("the other bus was hurt")
+
+
+def test_what_holds_an_object_or_a_value_is_not_taken_away(bus_name):
+    for fill in (lambda bus: bus.context.put("kept"), lambda bus: bus.state.set("k", "kept")):
+        with temp_bus(name=bus_name) as bus:
+            fill(bus)
+            child = os.fork()
+            if child == 0:
+                Bus(bus_name, agent="dead")
+                os._exit(0)
+            os.waitpid(child, 0)
+            bus.close()
+            assert not prune(look(bus_name, None), None)
+            report = doctor.examine(bus_name, None, repair=True)
+            assert report["objects"] + report["values"] == 1
+            assert not report["removed"]
+            assert look(bus_name, None)["objects"] + look(bus_name, None)["values"] == 1
+
+
+def test_doctor_finds_a_changed_object(bus_name):
+    with temp_bus(name=bus_name) as bus:
+        content = os.urandom(9000)
+        ref = bus.context.put(content)
+        assert doctor.examine(bus_name, None, repair=False)["errors"] == []
+        with open(f"{bus.info()['path']}/region", "r+b") as region:
+            at = region.read().index(content)
+            region.seek(at)
+            region.write(bytes([content[0] ^ 1]))
+        (error,) = doctor.examine(bus_name, None, repair=False)["errors"]
+        assert ref in error

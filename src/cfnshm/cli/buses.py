@@ -32,21 +32,25 @@ def look(name: str, directory: str | None) -> dict[str, Any]:
     try:
         with Bus(name, agent="", create=False, directory=directory) as bus:
             info, agents = bus.info(), bus.agents()
+            objects, values = len(bus.context), len(bus.state)
     except errors.Error as error:
         return {"bus": name, "problem": str(error), "code": error.code}
     return {
         "bus": name, "path": info["path"], "bytes": info["bytes"], "agents": len(agents),
         "attached": info["attached"] - 1, "dead": info["dead"],
-        "unread": sum(agent.unread for agent in agents), "created": info["created"],
+        "unread": sum(agent.unread for agent in agents), "objects": objects, "values": values,
+        "created": info["created"],
     }  # fmt: skip
 
 
 def prune(found: dict[str, Any], directory: str | None) -> bool:
-    """Destroys a bus if no living process uses it and nothing in it is unread."""
-    if "problem" in found or found["attached"] or found["unread"]:
+    """Destroys a bus if no living process uses it and it holds nothing: no unread message, object or value."""
+    if "problem" in found or any(found[what] for what in ("attached", "unread", "objects", "values")):
         return False
     try:
         with Bus(found["bus"], agent="", create=False, directory=directory) as bus:
+            if len(bus.context) or len(bus.state):  # put meanwhile
+                return False
             if any(severity == "error" for severity, _ in bus.check()):
                 found["problem"] = "damaged: it may hold more than it shows; cfnshm doctor --remove removes it"
                 return False
@@ -69,22 +73,22 @@ def run(arguments: argparse.Namespace) -> int:
     if not all_:
         print("no buses")
         return 0
-    print(f"{'BUS':24} {'MiB':>7} {'AGENTS':>6} {'IN USE':>6} {'UNREAD':>7}  AGE")
+    print(f"{'BUS':24} {'MiB':>7} {'AGENTS':>6} {'IN USE':>6} {'UNREAD':>7} {'OBJECTS':>7} {'VALUES':>6}  AGE")
     for found in all_:
         if "bytes" not in found:
             print(f"{found['bus']:24} {found['problem']}")
             continue
         print(
             f"{found['bus']:24} {found['bytes'] / 2**20:7.1f} {found['agents']:6} {found['attached']:6} "
-            f"{found['unread']:7}  {_age(time.time() - found['created'])}"
+            f"{found['unread']:7} {found['objects']:7} {found['values']:6}  {_age(time.time() - found['created'])}"
             + ("  destroyed" if found.get("destroyed") else "")
         )
     left = [f for f in all_ if not f.get("destroyed") and f.get("attached") == 0]
     if left and arguments.prune:
-        print(f"kept, though nobody uses them: {len(left)} (unread messages); cfnshm destroy BUS removes one")
+        print(f"kept, though nobody uses them: {len(left)} (they hold messages, objects or values); cfnshm destroy BUS removes one")
     elif left:
         print(
-            f"{len(left)} not in use: cfnshm buses --prune removes those with nothing unread, "
+            f"{len(left)} not in use: cfnshm buses --prune removes those that hold nothing, "
             "cfnshm destroy BUS any"
         )
     return 0

@@ -45,6 +45,12 @@ def examine(name: str, directory: str | None, repair: bool) -> dict[str, Any]:
         findings = bus.check()
         info = bus.info()
         agents = list(bus.agents())
+        heap = bus.context.info()
+        findings += [
+            ("error", f"the bytes of object {ref} were changed: cfnshm delete {ref}, and put it again")
+            for ref in bus.context.verify()
+        ]
+        objects, values = len(bus.context), len(bus.state)
         report: dict[str, Any] = {
             "bus": info["name"], "path": info["path"],
             "errors": [text for severity, text in findings if severity == "error"],
@@ -54,10 +60,13 @@ def examine(name: str, directory: str | None, repair: bool) -> dict[str, Any]:
             "attached": info["attached"] - 1, "bytes": info["bytes"], "counters": info["counters"],
             "chunks": {str(size): [total - info["chunks_free"][size], total]
                        for size, total in info["chunks"].items() if total},
+            "objects": objects, "values": values, "heap_used": heap.used, "heap_bytes": heap.size,
+            "saved": round(heap.saved, 4),
         }  # fmt: skip
         report["sound"] = not report["errors"]
         everybody_died = bool(agents) and all(agent.life == "dead" for agent in agents)
         empty = not report["attached"] and not any(agent.unread for agent in agents)
+        empty = empty and not objects and not values
         if repair and report["sound"] and everybody_died and empty:  # what is damaged may hold more than it shows
             try:
                 bus.destroy_idle()
@@ -95,18 +104,21 @@ def remove(name: str, directory: str | None, as_json: bool) -> int:
         errors.AgentBusy: a living process has it open.
         errors.NoBus: there is none.
     """
-    unread = 0
+    unread = objects = values = 0
     try:
         with Bus(name, agent="", create=False, directory=directory) as bus:
             unread = sum(agent.unread for agent in bus.agents())
+            objects, values = len(bus.context), len(bus.state)
     except errors.Error:  # it cannot be read: what was in it is not known
         pass
     path = directory.encode() if directory else ffi.NULL
     check(lib.cfn_bus_remove(path, name.encode(), ffi.new("uint64_t *")))
     if as_json:
-        print(json.dumps({"bus": name, "removed": True, "unread": unread}))
+        print(json.dumps({"bus": name, "removed": True, "unread": unread, "objects": objects, "values": values}))
     else:
-        print(f"removed bus '{name}'" + (f" with {_count(unread, 'unread message')}" if unread else ""))
+        held = ((unread, "unread message"), (objects, "object"), (values, "value"))
+        said = ", ".join(_count(n, what) for n, what in held if n)
+        print(f"removed bus '{name}'" + (f" with {said}" if said else ""))
     return 0
 
 
@@ -198,6 +210,11 @@ def _print(report: dict[str, Any]) -> None:
         )
         full = [f"{size} B {used}/{total}" for size, (used, total) in report["chunks"].items()]
         print("chunks in use: " + ", ".join(full))
+        print(
+            f"heap: {_count(report['objects'], 'object')} and {_count(report['values'], 'value')} in "
+            f"{report['heap_used'] / 2**20:.1f} of {report['heap_bytes'] / 2**20:.1f} MiB; "
+            f"{100 * report['saved']:.0f} % of what was put was there already"
+        )
     for kind in ("errors", "dead", "stuck", "warnings"):
         label = "ERROR" if kind == "errors" else kind.rstrip("s")
         for text in report[kind][:MOST_LINES]:
@@ -210,7 +227,7 @@ def _print(report: dict[str, Any]) -> None:
     elif any("not recycled" in text for text in report["warnings"]):
         print("cfnshm doctor --repair recycles what the dead left (the next shortage does it by itself)")
     if report["removed"]:
-        print("removed the bus: all of its agents had died, and nothing was unread")
+        print("removed the bus: all of its agents had died, and it held nothing")
     elif done and report["errors"]:
         print(f"what is left cannot be mended under its agents: end them, then cfnshm doctor --remove {report['bus']}")
     print("sound" if report["sound"] else "DAMAGED: see ERROR lines")
