@@ -47,6 +47,7 @@ verify: $(STAMP)
 	$(MAKE) -s -C csrc all
 	build/c/plain-gcc-O2/test_step --all
 	build/c/plain-gcc-O2/test_step_life --all
+	build/c/plain-gcc-O2/test_step_context --all
 	build/c/plain-gcc-O2/test_step_pairs --seconds 1800
 	for opt in -O0 -O3; do $(MAKE) -s -C csrc OPT=$$opt all && build/c/plain-gcc$$opt/test_step --all || exit 1; done
 	if command -v clang >/dev/null; then $(MAKE) -s -C csrc CC=clang all && build/c/plain-clang-O2/test_step --all; fi
@@ -108,7 +109,7 @@ coverage: $(STAMP)
 
 lint: $(STAMP)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[lint]'
-	$(BIN)/ruff check src tests benchmarks examples setup.py csrc/models csrc/mutants
+	$(BIN)/ruff check src tests benchmarks examples setup.py csrc/models csrc/mutants csrc/coverage.py
 	$(BIN)/mypy
 	$(MAKE) -s -C csrc all
 	@if command -v clang >/dev/null; then $(MAKE) -s -C csrc CC=clang all; fi

@@ -646,7 +646,8 @@ from cfnshm import Bus, errors
 with Bus({bus.name!r}, agent="x") as bus:
     for body in (memoryview(bytearray(10)), bytearray(10), memoryview(bytearray(9 << 20))):
         for call in (
-            lambda: bus.send("nobody", body), lambda: bus.send("x", body), lambda: bus.send_many([b"1", body], to="nobody"),
+            lambda: bus.send("nobody", body), lambda: bus.send("x", body),
+            lambda: bus.send_many([b"1", body], to="nobody"),
             lambda: bus.context.put(memoryview(bytearray(1 << 26))), lambda: bus.state.set("k", body, version=7),
             lambda: bus.request("nobody", body), lambda: bus.broadcast(body),
         ):

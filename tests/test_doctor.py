@@ -179,7 +179,8 @@ def test_remove_takes_what_is_unread_and_refuses_the_living(bus, child, capsys):
     child.join()
     bus.close()
     assert main(["doctor", "--remove", bus.name, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"bus": bus.name, "removed": True, "unread": 2, "objects": 0, "values": 0}
+    said = json.loads(capsys.readouterr().out)
+    assert said == {"bus": bus.name, "removed": True, "unread": 2, "objects": 0, "values": 0}
     assert main(["doctor", "--remove", bus.name, "--repair"]) == 2
     assert main(["doctor", "--remove", bus.name]) == 12
 

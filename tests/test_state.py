@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import multiprocessing
@@ -11,8 +12,8 @@ import threading
 import numpy
 import pytest
 
-from cfnshm import Bus, errors
-from cfnshm.testing import temp_bus
+from cfnshm import AsyncBus, Bus, errors
+from cfnshm.testing import temp_bus, temp_bus_name
 
 fork = multiprocessing.get_context("spawn")
 
@@ -291,3 +292,32 @@ def test_an_error_holds_no_buffers(bus):
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_asyncio():
+    async def run():
+        async with AsyncBus(temp_bus_name(), agent="a", agents=16, size="8M", temporary=True) as bus:
+            bus.state["k"] = 1
+            assert bus.state["k"] == 1
+            assert bus.context.text(bus.context.put("text")) == "text"
+            with pytest.raises(errors.Timeout):
+                await bus.state.wait("k", timeout=0.01)
+
+            async def change():
+                bus.state["k"] = 2
+                bus.state["tasks/1"] = "new"
+
+            waiting = asyncio.create_task(bus.state.wait("k", timeout=30))
+            watching = asyncio.create_task(anext(bus.state.watch_prefix("tasks/", timeout=30)))
+            asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(change()))
+            assert (await waiting).value == 2
+            assert (await watching).value == "new"
+            assert [v.value async for v in bus.state.watch("k", timeout=0.01)] == [2]
+            forever = asyncio.create_task(bus.state.wait("k"))
+            done, _ = await asyncio.wait([forever], timeout=0.05)
+            assert not done
+            forever.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await forever
+
+    asyncio.run(run())

@@ -7,7 +7,7 @@ with Bus("build-42", agent="planner") as bus:
 """
 
 from .agents import AgentInfo
-from .aio import AsyncBus
+from .aio import AsyncBus, AsyncState
 from .bus import Bus
 from .context import Context, HeapInfo, ObjectInfo, Ref
 from .errors import (
@@ -50,6 +50,7 @@ __all__ = [
     "AgentFenced",
     "AgentInfo",
     "AsyncBus",
+    "AsyncState",
     "BadName",
     "Batch",
     "Bus",

@@ -23,11 +23,13 @@ from typing import Any, TypeVar
 from ._core import check, lib
 from .agents import AgentInfo
 from .bus import Bus
+from .context import Context
 from .errors import Closed, Error, Full, NoSpace, Timeout, UnknownAgent
 from .inbox import accounts
 from .message import Batch, Message
 from .outbox import _pair, not_everybody
 from .receipt import Receipt
+from .state import Changes, Value, Values
 
 T = TypeVar("T")
 _TICK = 2.0  # seconds between looks without a ring: a sender that died before its ring is covered
@@ -410,6 +412,16 @@ class AsyncBus:
         """See `Bus.peek`."""
         return self.sync.peek(agent, limit=limit)
 
+    @property
+    def context(self) -> Context:
+        """See `Bus.context`: nothing of it waits."""
+        return self.sync.context
+
+    @property
+    def state(self) -> AsyncState:
+        """See `Bus.state`; its waits are coroutines."""
+        return AsyncState(self)
+
     def info(self) -> dict[str, Any]:
         """See `Bus.info`."""
         return self.sync.info()
@@ -426,6 +438,56 @@ class AsyncBus:
             except Closed:
                 return
             yield message
+
+
+class AsyncState(Values):
+    """The named values of a bus for asyncio: reading and changing do not wait and are the same calls; `wait`,
+    `watch` and `watch_prefix` wait in a worker thread, a slice at a time."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self, bus: AsyncBus) -> None:
+        super().__init__(bus.sync)
+        self._waiter = bus
+
+    async def wait(self, key: str, version: int | None = None, timeout: float | None = None) -> Value:
+        """See `State.wait`."""
+        state, ends = self._bus.state, self._waiter._ends(timeout)
+        seen = state.lookup(key).version if version is None else version
+        while True:
+            seconds = max(0.0, min(_SLICE, ends - time.monotonic()))
+            last = ends - time.monotonic() <= _SLICE
+            try:
+                return await self._waiter._in_thread(functools.partial(state.wait, key, seen, seconds))
+            except Timeout:
+                if last:
+                    raise
+
+    async def watch(self, key: str, timeout: float | None = None) -> AsyncIterator[Value]:
+        """See `State.watch`."""
+        found = self.lookup(key)
+        while True:
+            yield found
+            try:
+                found = await self.wait(key, found.version, timeout)
+            except Timeout:
+                return
+
+    async def watch_prefix(self, prefix: str, timeout: float | None = None) -> AsyncIterator[Value]:
+        """See `State.watch_prefix`."""
+        ends = self._waiter._ends(timeout)
+        changes = Changes(self._bus.state, prefix)
+        while True:
+            found = changes.look()
+            for value in found:
+                yield value
+            if found:
+                ends = self._waiter._ends(timeout)
+                continue
+            seconds = max(0.0, min(_SLICE, ends - time.monotonic()))
+            last = ends - time.monotonic() <= _SLICE
+            if not await self._waiter._in_thread(functools.partial(changes.sleep, seconds)) and last:
+                return
 
 
 def _receiver_of(receivers: list[str]) -> Callable[[tuple[str, Any]], int]:

@@ -11,7 +11,6 @@ for the version that it is made from, and fails with `Conflict` if somebody was 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -52,8 +51,10 @@ def _key(key: object) -> bytes:
     return key.encode("utf-8", "surrogatepass")
 
 
-class State:
-    """The named values of a bus; `bus.state`. It is used as a dict, and has what many writers need.
+class Values:
+    """The named values of a bus: what `State` and `AsyncState` have in common, which is all that does not wait.
+
+    It is used as a dict, and has what many writers need.
 
     Keys are texts of 1 to 127 bytes without control characters; a slash makes a hierarchy for `items(prefix)`.
     Values are what can be sent: bytes, text, NumPy arrays, and what JSON can hold. A value that was read is
@@ -241,7 +242,14 @@ class State:
     def __len__(self) -> int:
         return check(lib.cfn_bus_ref_list(self._handle, b"", 0, ffi.NULL, 0))
 
-    # -- waiting ---------------------------------------------------------------------------------
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._bus.name!r}>"
+
+
+class State(Values):
+    """The named values of a bus; `bus.state`."""
+
+    __slots__ = ()
 
     def wait(self, key: str, version: int | None = None, timeout: float | None = None) -> Value:
         """Waits until the key's version is another than `version` (default: the one it has now), and returns what
@@ -272,31 +280,50 @@ class State:
                 return
 
     def watch_prefix(self, prefix: str, timeout: float | None = None) -> Iterator[Value]:
-        """All values whose key begins so, and then each that is changed, made or deleted."""
-        seen: dict[str, int] = {}
-        armed = ffi.new("uint32_t *")
+        """All values whose key begins so, and then each that is changed, made or deleted. Ends when nothing came for
+        `timeout` seconds."""
+        changes = Changes(self, prefix)
         while True:
-            check(lib.cfn_bus_refs_arm(self._handle, armed))  # before the look: what comes later ends the sleep
-            now = dict(self._list(prefix))
-            changed = [key for key in {**seen, **now} if seen.get(key, 0) != now.get(key, 0)]
-            for key in sorted(changed):
-                found = self.lookup(key)
-                if found.version == seen.get(key, 0):
-                    continue
-                seen[key] = found.version
-                if not found.version:
-                    del seen[key]
-                yield found
-            if changed:
-                continue
-            ends = None if timeout is None else time.monotonic() + timeout
-            code = INTERRUPTED
-            while code == INTERRUPTED:
-                left = None if ends is None else max(0.0, ends - time.monotonic())
-                code = lib.cfn_bus_refs_sleep(self._handle, armed[0], deadline_of(left))
-            if code == _core.TIMEOUT:
+            found = changes.look()
+            yield from found
+            if not found and not changes.sleep(timeout):
                 return
-            check(code)
 
-    def __repr__(self) -> str:
-        return f"<State of {self._bus.name!r}>"
+
+class Changes:
+    """What has become of all values with a prefix since they were looked at last."""
+
+    def __init__(self, state: Values, prefix: str) -> None:
+        self._state = state
+        self._prefix = prefix
+        self._seen: dict[str, int] = {}
+        self._armed = ffi.new("uint32_t *")
+
+    def look(self) -> list[Value]:
+        """Those that have another version than at the last look; a deleted one has version 0."""
+        # Armed before the look: what comes later ends the sleep.
+        check(lib.cfn_bus_refs_arm(self._state._handle, self._armed))
+        now = dict(self._state._list(self._prefix))
+        found = []
+        for key in sorted({**self._seen, **now}):
+            if self._seen.get(key, 0) == now.get(key, 0):
+                continue
+            value = self._state.lookup(key)
+            if value.version == self._seen.get(key, 0):
+                continue
+            self._seen[key] = value.version
+            if not value.version:
+                del self._seen[key]
+            found.append(value)
+        return found
+
+    def sleep(self, timeout: float | None) -> bool:
+        """Until any value of the bus is changed; False: none was in `timeout` seconds."""
+        deadline = deadline_of(timeout)
+        code = INTERRUPTED
+        while code == INTERRUPTED:
+            code = lib.cfn_bus_refs_sleep(self._state._handle, self._armed[0], deadline)
+        if code == _core.TIMEOUT:
+            return False
+        check(code)
+        return True

@@ -85,7 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
     left = [f for f in all_ if not f.get("destroyed") and f.get("attached") == 0]
     if left and arguments.prune:
-        print(f"kept, though nobody uses them: {len(left)} (they hold messages, objects or values); cfnshm destroy BUS removes one")
+        print(
+            f"kept, though nobody uses them: {len(left)} (they hold messages, objects or values); "
+            "cfnshm destroy BUS removes one"
+        )
     elif left:
         print(
             f"{len(left)} not in use: cfnshm buses --prune removes those that hold nothing, "
