@@ -73,6 +73,27 @@ static void setup_few_refs(void) {
   SIM_CHECK(cfn_bus_ref_delete(bus[0], "gone", 4, CFN_ANY_VERSION) == CFN_OK);
 }
 
+/* One who died while it wrote an object, and held another. */
+static void setup_half_written(void) {
+  setup_objects();
+  bus[3] = sim_open(3, NULL);
+  cfn_region_t *r = cfn_bus_region(bus[3]);
+  uint32_t me = cfn_bus_attachment(bus[3]);
+  cfn_filling_t f;
+  cfn_pin_t pin;
+  SIM_CHECK(cfn_bus_object_pin(bus[3], digest_of(9), &pin) == CFN_OK);
+  SIM_CHECK(cfn_heap_begin(r, me, cfn_ledger_cell(r, me), PAGE, &f) == CFN_OK);
+  cfn_store_seq(&cfn_state(r)->attach_hint, me); /* who attaches next looks there first ... */
+  cfn_store_seq(&cfn_state(r)->blob_hint, f.blob); /* ... and takes that blob */
+  sim_bury(3);
+  bus[3] = NULL;
+}
+static void reap(int me) { cfn_bus_reap(bus[me]); }
+static void put_there(int me) { /* perhaps in the dead one's slot, and in its blob */
+  bus[me] = sim_open(me, NULL);
+  if (put(me, 10) == CFN_OK) SIM_CHECK(object(bus[me], 10));
+}
+
 static void set_page(int me) { set(me, "k", me * 8 + 1, PAGE); }
 static void set_few(int me) { set(me, "k", me * 8 + 2, FEW); }
 static void set_twice(int me) {
@@ -208,9 +229,13 @@ const sim_scenario_t sim_context_scenarios[] = {
     {"heap-collectors-killed", setup_objects, {collect, look_at_view, delete_and_fill}, verify_context, ALL, true, {2, 1, 0, 0},
      "cfn_heap_hold,cfn_ledger_set,mark_batch,held,decide,claim_blob,cfn_heap_publish,cfn_ledger_clear,cfn_index_add"},
     {"heap-rescue", setup_objects, {look_at_view, delete_and_fill}, verify_context, 0, false, {4, 0, 0, 0},
-     "cfn_heap_hold,decide,cfn_heap_publish"},
+     "cfn_heap_hold,cfn_ledger_set,decide,cfn_heap_publish"},
     {"heap-pages", setup_context, {put_one, put_other, get_both}, verify_context, 0, false, {3, 0, 0, 0},
      "claim_pages,page_free,release_pages,cfn_heap_publish"},
+    {"heap-corpse", setup_half_written, {reap, reap, put_there}, verify_context, 0, true, {2, 0, 0, 0},
+     "cfn_reap,cfn_heap_reap,cfn_heap_publish,claim_blob,cfn_ledger_set,cfn_ledger_clear"},
+    {"heap-corpse-killed", setup_half_written, {reap, reap, put_there}, verify_context, ALL, true, {1, 1, 0, 0},
+     "cfn_reap,cfn_heap_reap,cfn_heap_publish,claim_blob,cfn_ledger_set,cfn_ledger_clear"},
     {"heap-inside", setup_context, {read_twice, set_few, set_twice}, verify_context, 0, false, {3, 0, 0, 0},
      "cfn_heap_copy_few,copy_value,cfn_heap_publish,claim_blob,mark_batch,decide,cfn_refs_swap"},
 };
