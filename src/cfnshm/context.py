@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .bus import Bus
 
 _PREFIX = "sha256:"
+_NAME = re.compile("sha256:[0-9a-f]{64}")
 _UNKNOWN_OBJECT = CODES["UNKNOWN_OBJECT"]
 
 
@@ -44,14 +46,13 @@ class Ref(str):
         Raises:
             InvalidArgument: it is neither.
         """
-        if isinstance(name, bytes):
+        if isinstance(name, bytes) and len(name) == 32:
             name = _PREFIX + name.hex()
-        ref = super().__new__(cls, name)
-        hexadecimal = name.removeprefix(_PREFIX)
-        if len(name) != 71 or len(hexadecimal) != 64 or not set(hexadecimal) <= set("0123456789abcdef"):
+        elif not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidArgument(
-                f"the name of an object is 'sha256:' and 64 hexadecimal digits, not {name[:90]!r}"
+                f"the name of an object is 'sha256:' and 64 hexadecimal digits, not {str(name)[:90]!r}"
             )
+        ref = super().__new__(cls, name)
         ref.size, ref.known = size, known
         return ref
 
@@ -108,6 +109,10 @@ class HeapInfo:
         return 1 - self.stored / self.put if self.put else 0.0
 
 
+def _digest(ref: str) -> bytes:
+    return (ref if isinstance(ref, Ref) else Ref(ref)).digest
+
+
 def _bytes_of(content: Any) -> memoryview:
     if isinstance(content, str):
         return memoryview(content.encode("utf-8", "surrogatepass"))
@@ -162,8 +167,10 @@ class Context:
             UnknownObject: it was never put here, or deleted.
             Corrupt: the bytes in the bus are not those of the name any more.
         """
-        digest = Ref(ref).digest
-        size = check(lib.cfn_bus_object_bytes(self._handle, digest))
+        digest = _digest(ref)
+        size = ref.size if isinstance(ref, Ref) else None
+        if size is None:
+            size = check(lib.cfn_bus_object_bytes(self._handle, digest))
         while True:
             room = ffi.new("char[]", size or 1)
             is_size = check(lib.cfn_bus_object_get(self._handle, digest, room, size))
@@ -193,7 +200,7 @@ class Context:
         Raises:
             as `get` (`Corrupt` only with `verify`), and OverCapacity: too many views.
         """
-        digest = Ref(ref).digest
+        digest = _digest(ref)
         pin = ffi.new("cfn_pin_t *")
         check(lib.cfn_bus_object_pin(self._handle, digest, pin))
         handle, number = self._handle, pin.pin
@@ -217,7 +224,7 @@ class Context:
 
     def exists(self, ref: str) -> bool:
         """Is it there? A name that makes no sense is an error, not False."""
-        code = lib.cfn_bus_object_bytes(self._handle, Ref(ref).digest)
+        code = lib.cfn_bus_object_bytes(self._handle, _digest(ref))
         if code == _UNKNOWN_OBJECT:
             return False
         check(code)
@@ -232,7 +239,7 @@ class Context:
         Raises:
             UnknownObject: it is not there.
         """
-        digest = Ref(ref).digest
+        digest = _digest(ref)
         check(lib.cfn_bus_object_delete(self._handle, digest))
         self._bus._verified.discard(digest)
 
