@@ -38,7 +38,7 @@ SCENARIOS = {
     "agent/registry": "remove*,owners*,heirs*,names*,profile,steal*", "agent/attach": "life*,request-life*,owners*",
     "agent/reap": "corpse*,life*,names-killed,request-life*", "agent/liveness": "life*,heirs*,owners*",
     "agent/bus_send": "full*,send*,request*", "agent/bus_recv": "steal*,full*,heirs*,remove-read*,send*",
-    "agent/bus_request": "request*", "mem/heap": "heap*,value*,object*", "mem/index": "object*", "sync/refs": "value*",
+    "agent/bus_request": "request*", "mem/heap": "heap*,value*,object*", "mem/index": "heap-index,object*", "sync/refs": "value*",
     "agent/bus_ref": "value*", "agent/bus_object": "object*",
 }
 QUICK = [

@@ -14,9 +14,11 @@ enum { FEW = 24, PAGE = 3000 };
 
 static int added; /* additions that were told to have happened */
 
-static const uint8_t *digest_of(int id) {
+static int there[IDS]; /* objects: put, and told so, and not deleted */
+
+static const uint8_t *digest_of(int id) { /* all of them want the same place in the index */
   static uint8_t d[IDS][32];
-  for (int i = 0; i < 32; i++) d[id][i] = (uint8_t)(id * 37 + i * 101);
+  for (int i = 8; i < 32; i++) d[id][i] = (uint8_t)(id * 37 + i * 101);
   return d[id];
 }
 static int set(int me, const char *key, int id, uint64_t bytes) {
@@ -44,7 +46,12 @@ static int put(int me, int id) {
   int r = cfn_bus_object_put(bus[me], digest_of(id), data, PAGE, &known);
   sim_note("  process %d put %d: %s", me, id, cfn_error_name(r));
   SIM_CHECK(r == CFN_OK || r == CFN_NO_SPACE);
+  if (r == CFN_OK) there[id]++;
   return r;
+}
+static void delete(int me, int id) {
+  there[id] = -IDS;
+  cfn_bus_object_delete(bus[me], digest_of(id));
 }
 static bool object(cfn_bus_t *of, int id) {
   uint8_t out[PAGE];
@@ -58,6 +65,7 @@ static bool object(cfn_bus_t *of, int id) {
 static void setup_context(void) {
   begin();
   added = 0;
+  memset(there, 0, sizeof there);
   for (int p = 0; p < 3; p++) bus[p] = sim_open(p, NULL);
   SIM_CHECK(set(0, "k", 8, PAGE) == CFN_OK);
 }
@@ -132,7 +140,7 @@ static void put_one(int me) { put(me, 10); }
 static void put_other(int me) { put(me, 11); }
 static void put_and_delete(int me) {
   put(me, 10);
-  cfn_bus_object_delete(bus[me], digest_of(10));
+  delete(me, 10);
 }
 static void get_both(int me) {
   object(bus[me], 10);
@@ -148,7 +156,7 @@ static void look_at_view(int me) {
   cfn_bus_object_unpin(bus[me], pin.pin);
 }
 static void delete_and_fill(int me) {
-  cfn_bus_object_delete(bus[me], digest_of(9));
+  delete(me, 9);
   for (int i = 0; i < 3; i++) put(me, me * 8 + 11 + i);
 }
 
@@ -160,7 +168,7 @@ static void verify_context(void) {
   SIM_CHECK(cfn_bus_reap(late) >= 0);
   int id = value(late, "k");
   SIM_CHECK(id == 0 || id == 8 || id % 8 == 1 || id % 8 == 2);
-  for (int o = 9; o <= 11; o++) object(late, o);
+  for (int o = 9; o < IDS; o++) SIM_CHECK(object(late, o) || there[o] <= 0);
   char text[32] = "0";
   int64_t n = cfn_bus_ref_get(late, "n", 1, text, sizeof text - 1, NULL);
   if (n >= 0) text[n] = 0;
@@ -232,6 +240,8 @@ const sim_scenario_t sim_context_scenarios[] = {
      "cfn_heap_hold,cfn_ledger_set,decide,cfn_heap_publish"},
     {"heap-pages", setup_context, {put_one, put_other, get_both}, verify_context, 0, false, {3, 0, 0, 0},
      "claim_pages,page_free,release_pages,cfn_heap_publish"},
+    {"heap-index", setup_context, {put_one, put_other, put_and_delete}, verify_context, 0, false, {3, 0, 0, 0},
+     "cfn_index_add,cfn_index_remove,cfn_index_find"},
     {"heap-corpse", setup_half_written, {reap, reap, put_there}, verify_context, 0, true, {2, 0, 0, 0},
      "cfn_reap,cfn_heap_reap,cfn_heap_publish,claim_blob,cfn_ledger_set,cfn_ledger_clear"},
     {"heap-corpse-killed", setup_half_written, {reap, reap, put_there}, verify_context, ALL, true, {1, 1, 0, 0},

@@ -438,6 +438,15 @@ static void windows(void) {
   CHECK_INT(get(b, 1), 10); /* rescues it */
   CHECK_INT(cfn_bus_collect(b), 0);
   VALUE(b, "k", "v");
+  t_case("who slept over the end of a name takes nothing away from the next of that name");
+  uint32_t from = 0, b1;
+  cfn_a64 *slot;
+  uint64_t old;
+  CHECK_INT(cfn_index_find(r, digest_of(1), &from, &slot, &old, &b1), 0);
+  CHECK_INT(cfn_bus_object_delete(a, digest_of(1)), 0);
+  CHECK_INT(put(a, 1, 10), 0);
+  CHECK(!cfn_index_remove(slot, old));
+  CHECK_INT(get(b, 1), 10);
   t_case("one who was judged dead while it wrote");
   cfn_filling_t f;
   cfn_a64 *cell = cfn_ledger_cell(r, cfn_bus_attachment(a));
