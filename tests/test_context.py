@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import pickle
@@ -98,9 +99,26 @@ def test_too_many_views(bus):
     with pytest.raises(errors.OverCapacity, match="release some views"):
         while True:
             views.append(bus.context.view(ref))
-    assert len(views) == 48
+    assert len(views) == 46
+    assert bus.context.get(ref) == b"x"  # other calls go on
+    bus.state["k"] = "x"
     views.pop()
-    assert bus.context.get(ref) == b"x"
+    bus.context.view(ref)
+
+
+def test_a_view_keeps_its_bus():
+    with temp_bus("a") as bus:
+        content = os.urandom(100_000)
+        ref = bus.context.put(content)
+        view = Bus(bus.name).context.view(ref)  # nobody else knows that handle
+        gc.collect()
+        bus.context.delete(ref)
+        assert bus.context.collect() == 0
+        assert bytes(view) == content
+        del view
+        gc.collect()
+        bus.context.collect()
+        assert bus.context.info().objects == 0
 
 
 def test_unknown_and_impossible_names(bus):

@@ -84,9 +84,11 @@ def test_versions(bus, other):
     with pytest.raises(errors.UnknownKey):
         bus.state.set("k", 4, version=second)
     assert bus.state.set("k", 5) > second
-    for wrong in (-1, "1", 1.0):
-        with pytest.raises(errors.InvalidArgument):
-            bus.state.set("k", 6, version=wrong)
+    for wrong in (-1, "1", 1.0, 2**64 - 1, 2**70):
+        for call in (lambda w: bus.state.set("k", 6, version=w), lambda w: bus.state.delete("k", version=w),
+                     lambda w: bus.state.wait("k", version=w)):  # fmt: skip
+            with pytest.raises(errors.InvalidArgument):
+                call(wrong)
 
 
 def test_update(bus, other):
@@ -177,6 +179,8 @@ def test_keys(bus):
     assert bus.state.keys("tasks/") == ["tasks/1", "tasks/2"]
     assert bus.state.items("tasks/") == [("tasks/1", "tasks/1"), ("tasks/2", "tasks/2")]
     assert bus.state.keys("Ä") == ["Ä"]
+    with pytest.raises(errors.InvalidArgument):
+        bus.state["\udc80"] = 1
     for wrong in ("", "x" * 128, "a\nb", "\0", "\x7f"):
         with pytest.raises(errors.BadName):
             bus.state[wrong] = 1

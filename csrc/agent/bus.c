@@ -92,6 +92,7 @@ void cfn_bus_close(cfn_bus_t *bus) {
     }
     /* Threads of ours that sleep in this handle: let them find it closed. */
     cfn_event_ring_futex(&bus->actor.slot->reply_bell);
+    cfn_event_ring_futex(&cfn_state(bus->region)->refs.event);
     if (bus->mailbox) {
       cfn_mailbox_shm_t *m = cfn_mailbox(bus->region, bus->mailbox - 1);
       cfn_event_ring(&m->bell.event, (cfn_doorbell_t){bus->region, 'm', bus->mailbox - 1});

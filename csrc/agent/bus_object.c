@@ -7,10 +7,11 @@
 
 #define TRIES 64
 
+#define PINS (CFN_LEDGER - 2u) /* the others are for calls in passing: views must not stop them */
+
 static int no_cell(void) {
-  return cfn_fail(CFN_OVER_CAPACITY, CFN_LEDGER, CFN_LEDGER + 1,
-                  "one handle can hold at most %u objects in place at a time; release some views, or read copies",
-                  CFN_LEDGER);
+  return cfn_fail(CFN_OVER_CAPACITY, PINS, PINS + 1,
+                  "one handle can hold at most %u objects in place at a time; release some views, or read copies", PINS);
 }
 
 static int fail_no_room(cfn_bus_t *bus, uint64_t bytes) {
@@ -36,14 +37,17 @@ int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const v
   *cell = cfn_ledger_cell(r, bus->actor.me);
   if (!*cell) return no_cell();
   int e = cfn_heap_begin(r, bus->actor.me, *cell, bytes, f);
-  if (e == CFN_NO_SPACE) {
+  /* Values that were replaced are garbage until somebody needs their room: others may have taken by the next look what
+   * we have freed. No space is what is left when nothing was freed, nobody was dead, and it still does not fit. */
+  for (int turn = 0; e == CFN_NO_SPACE && turn < TRIES; turn++) {
     cfn_bus_count(bus, CFN_COUNT_COLLECTS, 1);
-    cfn_heap_collect(r);
+    uint32_t freed = cfn_heap_collect(r);
     e = cfn_heap_begin(r, bus->actor.me, *cell, bytes, f);
-  }
-  if (e == CFN_NO_SPACE && cfn_reap_all(&bus->actor) > 0) { /* the dead held some of it */
-    cfn_heap_collect(r);
+    if (e != CFN_NO_SPACE || freed) continue;
+    cfn_reap_all(&bus->actor); /* the dead held some of it */
+    freed = cfn_heap_collect(r);
     e = cfn_heap_begin(r, bus->actor.me, *cell, bytes, f);
+    if (!freed) break;
   }
   if (e == CFN_TOO_LARGE)
     return cfn_fail(e, (int64_t)r->geo.config.object_pages * CFN_PAGE, (int64_t)bytes,
@@ -132,8 +136,7 @@ int64_t cfn_bus_object_get(cfn_bus_t *bus, const uint8_t digest[32], void *out, 
   if (r == CFN_OK) {
     r = (int64_t)blob.bytes;
     if (blob.bytes <= room && blob.data) memcpy(out, blob.data, blob.bytes);
-    else if (blob.bytes <= room &&
-             cfn_heap_copy_few(bus->region, cfn_names_blob(cfn_load_relaxed(cell)) - 1, &blob, out) != CFN_OK)
+    else if (blob.bytes <= room && cfn_heap_copy_few(bus->region, blob.blob, &blob, out) != CFN_OK)
       r = CFN_UNKNOWN_OBJECT; /* we hold it: only if we were judged dead */
     cfn_ledger_clear(cell);
   }
@@ -152,10 +155,11 @@ int cfn_bus_object_pin(cfn_bus_t *bus, const uint8_t digest[32], cfn_pin_t *out)
   if (r < 0) return r;
   cfn_a64 *cell;
   cfn_blob_t blob;
-  r = hold(bus, digest, &cell, &blob);
+  unsigned used = 0;
+  for (unsigned i = 0; i < CFN_LEDGER; i++) used += cfn_names_blob(cfn_load_relaxed(&bus->actor.slot->ledger[i])) != 0;
+  r = used < PINS ? hold(bus, digest, &cell, &blob) : no_cell();
   if (r == CFN_OK) {
-    uint32_t b = cfn_names_blob(cfn_load_relaxed(cell)) - 1;
-    const uint8_t *inside = (const uint8_t *)(const void *)cfn_blob_record(bus->region, b)->inside;
+    const uint8_t *inside = (const uint8_t *)(const void *)cfn_blob_record(bus->region, blob.blob)->inside;
     *out = (cfn_pin_t){blob.data ? blob.data : inside, blob.bytes,
                        (uint64_t)(cell - bus->actor.slot->ledger) + 1};
     bus->region->keep_mapped = true; /* whoever looks at it later finds memory there */
@@ -165,7 +169,12 @@ int cfn_bus_object_pin(cfn_bus_t *bus, const uint8_t digest[32], cfn_pin_t *out)
 }
 
 void cfn_bus_object_unpin(cfn_bus_t *bus, uint64_t pin) {
-  if (pin == 0 || pin > CFN_LEDGER || cfn_bus_enter(bus) < 0) return; /* closed: its cells were given back */
+  const cfn_failure_t keep = *cfn_last_failure(); /* this may be called by a collector of garbage, between others */
+  if (pin == 0 || pin > CFN_LEDGER) return;
+  if (cfn_bus_enter(bus) < 0) { /* closed: its cells were given back */
+    cfn_fail(keep.code, keep.have, keep.want, "%s", keep.text);
+    return;
+  }
   cfn_ledger_clear(&bus->actor.slot->ledger[pin - 1]);
   cfn_bus_leave(bus);
 }

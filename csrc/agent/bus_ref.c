@@ -6,9 +6,26 @@
 #include <string.h>
 
 #include "agent/bus.h"
+#include "agent/reap.h"
 #include "sync/refs.h"
 
 #define TRIES 1000 /* lock-free: each turn that is lost was somebody else's success */
+
+/* Is it UTF-8, shortest forms only and no surrogates? Then every language can name it. */
+static bool is_utf8(const uint8_t *p, uint32_t bytes) {
+  for (uint32_t i = 0; i < bytes;) {
+    unsigned more = p[i] < 0x80 ? 0 : p[i] >= 0xc2 && p[i] < 0xe0 ? 1 : (p[i] & 0xf0) == 0xe0 ? 2
+                    : p[i] >= 0xf0 && p[i] < 0xf5 ? 3 : 4;
+    if (more == 4 || bytes - i <= more) return false;
+    for (unsigned k = 1; k <= more; k++)
+      if ((p[i + k] & 0xc0) != 0x80) return false;
+    if ((p[i] == 0xe0 && p[i + 1] < 0xa0) || (p[i] == 0xed && p[i + 1] >= 0xa0) || (p[i] == 0xf0 && p[i + 1] < 0x90) ||
+        (p[i] == 0xf4 && p[i + 1] >= 0x90))
+      return false;
+    i += 1 + more;
+  }
+  return true;
+}
 
 static int check_key(const char *key, uint32_t bytes) {
   if (bytes == 0 || bytes >= CFN_KEY_BYTES)
@@ -16,6 +33,7 @@ static int check_key(const char *key, uint32_t bytes) {
   for (uint32_t i = 0; i < bytes; i++)
     if ((unsigned char)key[i] < 32 || key[i] == 127)
       return cfn_fail(CFN_BAD_NAME, 0, i, "a key may not hold control characters (byte %u)", i);
+  if (!is_utf8((const uint8_t *)key, bytes)) return cfn_fail(CFN_BAD_NAME, 0, 0, "a key must be UTF-8");
   return CFN_OK;
 }
 
@@ -38,8 +56,10 @@ static bool has_value(uint64_t word) { return cfn_ref_blob(word) && cfn_ref_blob
 static int load(cfn_bus_t *bus, const char *key, uint32_t bytes, bool create, cfn_ref_at_t *at, uint64_t *word) {
   const cfn_region_t *r = bus->region;
   for (int tries = 0; tries < TRIES; tries++) {
-    int e = create ? cfn_refs_create(r, bus->actor.me, &bus->actor.slot->reg[CFN_REG_CREATE], key, bytes, at)
-                   : cfn_refs_find(r, key, bytes, at);
+    cfn_a64 *creating = &bus->actor.slot->reg[CFN_REG_CREATE];
+    int e = create ? cfn_refs_create(r, bus->actor.me, creating, key, bytes, at) : cfn_refs_find(r, key, bytes, at);
+    if (e == CFN_OVER_CAPACITY && cfn_reap_all(&bus->actor) > 0) /* the dead held some */
+      e = cfn_refs_create(r, bus->actor.me, creating, key, bytes, at);
     if (e == CFN_OVER_CAPACITY)
       return cfn_fail(e, r->geo.config.refs, r->geo.config.refs + 1,
                       "bus '%s' has room for %u named values and all are in use; delete some, or make the bus with more "
@@ -125,7 +145,7 @@ static int64_t copy_value(cfn_bus_t *bus, const cfn_ref_at_t *at, uint64_t word,
   }
   if (info) {
     info->version = cfn_ref_version(word);
-    info->bytes = blob.bytes;
+    info->bytes = blob.bytes; /* 0 if it makes no sense */
     info->codec = blob.codec;
     info->changed_wall_ns = cfn_load_relaxed(&ref->changed_wall_ns);
     info->changed_by = (uint32_t)cfn_load_relaxed(&ref->changed_by);
@@ -211,7 +231,7 @@ int cfn_bus_ref_add(cfn_bus_t *bus, const char *key, uint32_t key_bytes, int64_t
         errno = 0;
         was = strtoll(text, &end, 10);
       }
-      if (!end || *end || errno || info.codec != CFN_CODEC_JSON || !strchr("-0123456789", text[0])) {
+      if (!end || end != text + n || errno || info.codec != CFN_CODEC_JSON || !strchr("-0123456789", text[0])) {
         r = fail_no_number(key, key_bytes);
         break;
       }
@@ -243,12 +263,7 @@ int64_t cfn_bus_ref_list(cfn_bus_t *bus, const char *prefix, uint32_t prefix_byt
       cfn_record_key(r, cfn_record_of_ref(r, i), info.key);
       if (cfn_refs_load(r, &at, &word) != CFN_OK) continue; /* LAST: its name was that one's */
       if (!has_value(word) || strncmp(info.key, prefix, prefix_bytes) != 0) break;
-      int64_t e = copy_value(bus, &at, word, NULL, 0, &info);
-      if (e == CFN_STALE) continue;
-      if (e < 0) {
-        cfn_bus_leave(bus);
-        return e;
-      }
+      if (copy_value(bus, &at, word, NULL, 0, &info) == CFN_STALE) continue; /* damage of one hides no others */
       if ((uint64_t)n < most) out[n] = info;
       n++;
       break;
@@ -272,7 +287,10 @@ int cfn_bus_ref_wait(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64
     uint64_t word = 0;
     cfn_event_shm_t *event = &cfn_state(bus->region)->refs.event; /* a key without a record: any change */
     uint32_t armed = 0;
+    bool moved = false;
+    cfn_ref_at_t before = {0, 0};
     for (int look = 0; look < 2; look++) { /* AFTER arming, again */
+      at = (cfn_ref_at_t){0, 0};
       r = load(bus, key, key_bytes, false, &at, &word);
       *version = r == CFN_OK && has_value(word) ? cfn_ref_version(word) : 0;
       bool settled = (r < 0 && r != CFN_UNKNOWN_KEY) || *version != seen;
@@ -280,8 +298,14 @@ int cfn_bus_ref_wait(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64
         if (r == CFN_UNKNOWN_KEY) r = CFN_OK;
         return cfn_bus_left(bus, r);
       }
+      moved = look && (at.mid != before.mid || at.ref != before.ref); /* the name has another record: other event */
+      before = at;
       if (look == 0 && r == CFN_OK) event = &cfn_ref(bus->region, at.ref)->event;
       if (look == 0) armed = cfn_event_arm(event);
+    }
+    if (moved) {
+      cfn_bus_leave(bus);
+      continue;
     }
     r = cfn_bus_sleep(bus, event, armed, CFN_WAIT_REF, r == CFN_OK ? at.ref : 0xffffffffu, NULL, deadline);
     if (r == CFN_TIMEOUT && late)

@@ -127,7 +127,8 @@ static bool reap_all_of(const reaping_t *p, unsigned me, cfn_a64 *cell) {
   reap_replies(p, me, cell);
   cfn_heap_reap(r, p->d, &p->slot->id, p->word);
   reap_hints(p);
-  for (unsigned c = 0; c < CFN_CLASSES; c++) /* it may have died between freeing and saying so */
+  cfn_event_ring_futex(&cfn_state(r)->refs.event); /* it may have died between a change and its ring */
+  for (unsigned c = 0; c < CFN_CLASSES; c++) /* ... and between freeing and saying so */
     cfn_event_ring_futex(&cfn_state(r)->class_room[c].event);
   if (!cfn_cas_seq(&p->slot->id, p->word, cfn_id_word(cfn_id_inc(p->word), CFN_ID_VACANT)))
     return false;

@@ -310,7 +310,7 @@ int main(int argc, char **argv) {
   if (!status) status = env_wish(c);
   if (status) return status < 0 ? 0 : status;
   status = cfn_cli_run(c);
-  if (fflush(stdout) != 0 && status == 0) {
+  if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {
     fprintf(stderr, "cfnshm %s: cannot write: %s\n", c->verb, strerror(errno));
     return 1;
   }

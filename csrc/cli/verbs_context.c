@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -56,43 +55,36 @@ static int put(const cfn_cli_t *cli, const void *data, uint64_t bytes) {
   return r;
 }
 
-/* A file where it is; what cannot be mapped (a pipe) is read. */
-static int put_file(const cfn_cli_t *cli, const char *path) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
+/* Read, not mapped: its bytes must not change between their digest and the copy. */
+static int read_all(int fd, const char *what, uint8_t **data, uint64_t *bytes) {
+  uint64_t room = 1u << 16;
   struct stat st;
-  if (fd < 0 || fstat(fd, &st) != 0) return cfn_fail_os("cannot read %s", path);
-  if (S_ISREG(st.st_mode) && st.st_size > 0) {
-    void *data = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    close(fd);
-    if (data == MAP_FAILED) return cfn_fail_os("cannot map %s", path);
-    int r = put(cli, data, (uint64_t)st.st_size);
-    munmap(data, (size_t)st.st_size);
-    return r;
+  if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0) room = (uint64_t)st.st_size + 1;
+  *bytes = 0;
+  *data = malloc(room);
+  while (*data) {
+    ssize_t n = read(fd, *data + *bytes, room - *bytes);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return cfn_fail_os("cannot read %s", what);
+    if (n == 0) return CFN_OK;
+    *bytes += (uint64_t)n;
+    if (*bytes < room) continue;
+    uint8_t *more = realloc(*data, room *= 2);
+    if (!more) free(*data);
+    *data = more;
   }
-  uint8_t *body;
-  uint32_t bytes;
-  cfn_cli_t from_there = *cli;
-  from_there.argc = 0; /* as from standard input */
-  int r = dup2(fd, 0) < 0 ? cfn_fail_os("cannot read %s", path) : CFN_OK;
-  close(fd);
-  if (r < 0) return r;
-  r = cfn_cli_read_body(&from_there, 0, &body, &bytes);
-  if (r == CFN_OK) r = put(cli, body, bytes);
-  free(body);
-  return r;
+  return cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for what is read from %s", what);
 }
 
 int cfn_verb_put(cfn_cli_t *cli) {
-  int r;
-  if (cli->argc > 0 && strcmp(cli->argv[0], "-") != 0) {
-    r = put_file(cli, cli->argv[0]);
-  } else {
-    uint8_t *body;
-    uint32_t bytes;
-    r = cfn_cli_read_body(cli, 0, &body, &bytes);
-    if (r == CFN_OK) r = put(cli, body, bytes);
-    free(body);
-  }
+  const char *path = cli->argc > 0 && strcmp(cli->argv[0], "-") != 0 ? cli->argv[0] : NULL;
+  uint8_t *data = NULL;
+  uint64_t bytes = 0;
+  int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : 0;
+  int r = fd < 0 ? cfn_fail_os("cannot read %s", path) : read_all(fd, path ? path : "standard input", &data, &bytes);
+  if (path && fd >= 0) close(fd);
+  if (r == CFN_OK) r = put(cli, data, bytes);
+  free(data);
   return r < 0 ? cfn_cli_fail(cli, r) : 0;
 }
 

@@ -21,7 +21,7 @@ size_t cfn_record_key(const cfn_region_t *r, uint32_t i, char out[CFN_KEY_BYTES]
   size_t most;
   cfn_a64 *name = name_words(r, i, &most);
   for (unsigned w = 0; w < most / 8; w++) {
-    uint64_t word = cfn_load_relaxed(&name[w]); /* relaxed: believed after a re-check */
+    uint64_t word = cfn_load_acquire(&name[w]); /* acquire: what it is believed by is looked at after it */
     memcpy(out + w * 8, &word, 8);
   }
   out[most - 1] = 0;

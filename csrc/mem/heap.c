@@ -41,9 +41,11 @@ static bool page_free(const cfn_region_t *r, uint32_t p, uint64_t word, uint32_t
   *after = p + 1;
   if (blob == 0 || blob > r->geo.config.objects) return true; /* never used, or damage */
   cfn_blob_shm_t *b = cfn_blob_record(r, blob - 1);
-  if (cfn_own_state(cfn_load_seq(&b->st)) == CFN_BLOB_DEAD) return true;
-  /* While FILL has not stored its life yet, the old one stands there, and old pages look taken: no harm. */
-  if ((cfn_load_seq(&b->life) & CFN_LAP_MASK) != cfn_names_what(word)) return true;
+  uint64_t st = cfn_load_seq(&b->st);
+  if (cfn_own_state(st) == CFN_BLOB_DEAD) return true;
+  /* A filler that was stopped before it stored its life: what it had in its last life is free all the same. */
+  uint64_t life = cfn_own_state(st) == CFN_BLOB_FILL ? cfn_own_ver(st) : cfn_load_seq(&b->life);
+  if ((life & CFN_LAP_MASK) != cfn_names_what(word)) return true;
   uint64_t run = cfn_load_relaxed(&b->run);
   uint32_t first = (uint32_t)run, pages = (uint32_t)(run >> 32);
   if (p >= first && p - first < pages && pages <= r->geo.config.object_pages - first) *after = first + pages;
@@ -132,6 +134,7 @@ int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_a64 *cell, uint64_t b
   if (out->pages == 0) return CFN_OK;
   int e = claim_pages(r, cfn_names_word(life & CFN_LAP_MASK, out->blob + 1), out->pages, &out->first);
   if (e != CFN_OK) {
+    out->pages = 0; /* none of them are ours */
     cfn_heap_abandon(r, out);
     cfn_ledger_clear(cell);
     return e;
@@ -183,20 +186,23 @@ int cfn_heap_hold(const cfn_region_t *r, cfn_a64 *cell, uint32_t b) {
   return CFN_STALE;
 }
 
+static bool whole(unsigned state) { return state == CFN_BLOB_LIVE || state == CFN_BLOB_CHECK; }
+
 int cfn_heap_look(const cfn_region_t *r, uint32_t b, cfn_blob_t *out) {
+  *out = (cfn_blob_t){.blob = b};
   cfn_blob_shm_t *record = cfn_blob_record(r, b);
-  unsigned state = cfn_own_state(cfn_load_seq(&record->st)); /* acquire half pairs with publish */
-  if (state != CFN_BLOB_LIVE && state != CFN_BLOB_CHECK) return CFN_STALE;
+  if (!whole(cfn_own_state(cfn_load_seq(&record->st)))) return CFN_STALE; /* acquire half pairs with publish */
   out->life = cfn_load_acquire(&record->life);
   out->bytes = cfn_load_acquire(&record->bytes);
   out->made_wall_ns = cfn_load_acquire(&record->made_wall_ns);
   out->codec = (unsigned)cfn_load_acquire(&record->codec) & 0xffu;
   uint64_t run = cfn_load_acquire(&record->run);
+  /* LAST: all of it is of one life. */
+  if (!whole(cfn_own_state(cfn_load_seq(&record->st))) || cfn_load_seq(&record->life) != out->life) return CFN_STALE;
   uint32_t first = (uint32_t)run, pages = (uint32_t)(run >> 32);
-  out->data = NULL;
   if (pages_for(out->bytes) != pages || pages > r->geo.config.object_pages ||
       first > r->geo.config.object_pages - pages || out->bytes > (uint64_t)r->geo.config.object_pages * CFN_PAGE)
-    return cfn_load_seq(&record->life) == out->life ? CFN_CORRUPT : CFN_STALE;
+    return CFN_CORRUPT;
   if (pages) out->data = cfn_heap_page(r, first);
   return CFN_OK;
 }
@@ -206,9 +212,7 @@ int cfn_heap_copy_few(const cfn_region_t *r, uint32_t b, const cfn_blob_t *blob,
   uint64_t words[CFN_BLOB_INSIDE / 8];
   /* acquire: the state is looked at after them */
   for (unsigned i = 0; i < (blob->bytes + 7) / 8; i++) words[i] = cfn_load_acquire(&record->inside[i]);
-  unsigned state = cfn_own_state(cfn_load_seq(&record->st));
-  if (cfn_load_seq(&record->life) != blob->life || (state != CFN_BLOB_LIVE && state != CFN_BLOB_CHECK))
-    return CFN_STALE;
+  if (!whole(cfn_own_state(cfn_load_seq(&record->st))) || cfn_load_seq(&record->life) != blob->life) return CFN_STALE;
   if (blob->bytes) memcpy(out, words, blob->bytes);
   return CFN_OK;
 }
@@ -221,12 +225,23 @@ typedef struct collecting {
   uint64_t mark[BATCH]; /* the exact CHECK word, or 0: not ours to decide */
 } collecting_t;
 
+/* FILL, and in the ledger of nobody: of one who was judged dead before it claimed. Who lives has its cell before, and
+ * until it is LIVE. */
+static void free_orphan(const cfn_region_t *r, uint32_t b, uint64_t w) {
+  cfn_a64 *st = &cfn_blob_record(r, b)->st;
+  uint32_t who = cfn_own_who(w);
+  for (unsigned k = 0; who < r->geo.config.attachments && k < CFN_LEDGER; k++)
+    if (cfn_names_blob(cfn_load_seq(&cfn_attachment(r, who)->ledger[k])) == b + 1) return;
+  cfn_cas_seq(st, w, cfn_own_next(w, CFN_BLOB_DEAD, 0)); /* the word that was judged */
+}
+
 static uint32_t mark_batch(collecting_t *c) {
   uint32_t marked = 0;
   for (uint32_t i = 0; i < c->n; i++) {
     cfn_a64 *st = &cfn_blob_record(c->r, c->first + i)->st;
     uint64_t w = cfn_load_seq(st);
     c->mark[i] = 0;
+    if (cfn_own_state(w) == CFN_BLOB_FILL) free_orphan(c->r, c->first + i, w);
     if (cfn_own_state(w) == CFN_BLOB_LIVE) {
       uint64_t check = cfn_own_next(w, CFN_BLOB_CHECK, 0);
       if (!cfn_cas_seq(st, w, check)) continue;

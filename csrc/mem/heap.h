@@ -47,6 +47,7 @@ typedef struct cfn_blob {
   const uint8_t *data; /* NULL: inside the record, see cfn_blob_copy */
   uint64_t life;
   uint64_t made_wall_ns;
+  uint32_t blob; /* its number */
   unsigned codec;
 } cfn_blob_t;
 

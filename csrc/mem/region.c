@@ -121,6 +121,9 @@ int cfn_region_plan(const cfn_wish_t *wish, uint64_t free_bytes, const char *whe
   uint32_t refs = 4 * c->agents;
   c->refs = wish->refs ? wish->refs : refs < 64 ? 64 : refs > 16384 ? 16384 : refs;
   c->objects = wish->objects ? wish->objects : 2 * c->refs;
+  if (c->refs > CFN_MAX_REFS || c->objects > CFN_MAX_OBJECTS)
+    return cfn_fail(CFN_INVALID, CFN_MAX_REFS, c->refs, "a bus has at most %u named values and %u objects, not %u and %u",
+                    CFN_MAX_REFS, CFN_MAX_OBJECTS, c->refs, c->objects);
   c->directory_slots = 64;
   while (c->directory_slots < 2 * (c->agents + c->refs)) c->directory_slots *= 2;
 

@@ -173,12 +173,12 @@ static void scarce(void) {
   for (uint64_t i = 1; i < 4; i++) CHECK_INT(put(a, i, 10), 0);
   CHECK_INT(put(a, 5, 10), 0);
   t_case("more pins than a handle has cells");
-  cfn_pin_t pin[CFN_LEDGER + 1];
-  for (unsigned i = 0; i < CFN_LEDGER; i++) CHECK_INT(cfn_bus_object_pin(b, digest_of(5), &pin[i]), 0);
-  CHECK_INT(cfn_bus_object_pin(b, digest_of(5), &pin[CFN_LEDGER]), CFN_OVER_CAPACITY);
-  CHECK_INT(get(b, 5), CFN_OVER_CAPACITY);
+  cfn_pin_t pin[CFN_LEDGER];
+  for (unsigned i = 0; i < CFN_LEDGER - 2; i++) CHECK_INT(cfn_bus_object_pin(b, digest_of(5), &pin[i]), 0);
+  CHECK_INT(cfn_bus_object_pin(b, digest_of(5), &pin[CFN_LEDGER - 2]), CFN_OVER_CAPACITY);
+  CHECK_INT(get(b, 5), 10); /* calls in passing go on */
   cfn_bus_object_unpin(b, pin[3].pin);
-  CHECK_INT(get(b, 5), 10);
+  CHECK_INT(cfn_bus_object_pin(b, digest_of(5), &pin[3]), 0);
   CHECK_INT(cfn_bus_object_delete(a, digest_of(5)), 0);
   CHECK_INT(cfn_bus_collect(a), 0);
   t_case("pins of a handle that is closed are given back");
@@ -236,6 +236,9 @@ static void values(void) {
   CHECK_INT(set(a, key, CFN_ANY_VERSION, "x"), CFN_BAD_NAME);
   CHECK_INT(set(a, "", CFN_ANY_VERSION, "x"), CFN_BAD_NAME);
   CHECK_INT(set(a, "a\nb", CFN_ANY_VERSION, "x"), CFN_BAD_NAME);
+  static const char *const no_utf8[] = {"\x80", "\xc3", "\xc0\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xe0\x80\x80", "\xff"};
+  for (unsigned i = 0; i < sizeof no_utf8 / sizeof no_utf8[0]; i++)
+    CHECK_INT(set(a, no_utf8[i], CFN_ANY_VERSION, "x"), CFN_BAD_NAME);
   CHECK_INT(set(a, "tasks/7 \xc3\xa9", CFN_ANY_VERSION, "any other"), 0);
   VALUE(b, "tasks/7 \xc3\xa9", "any other");
   t_case("an agent and a value of one name are two things");
@@ -447,6 +450,25 @@ static void windows(void) {
   CHECK_INT(put(a, 1, 10), 0);
   CHECK(!cfn_index_remove(slot, old));
   CHECK_INT(get(b, 1), 10);
+  t_case("who was stopped before it stored its life: its old pages are free");
+  CHECK_INT(put(a, 2, 60 * CFN_PAGE), 0);
+  from = 0;
+  CHECK_INT(cfn_index_find(r, digest_of(2), &from, &slot, &old, &b1), 0);
+  CHECK_INT(cfn_bus_object_delete(a, digest_of(2)), 0);
+  CHECK(cfn_bus_collect(a) >= 1);
+  cfn_a64 *filler = &cfn_blob_record(r, b1)->st;
+  uint64_t dead = cfn_load_seq(filler);
+  cfn_ledger_set(cfn_ledger_cell(r, cfn_bus_attachment(b)), b1);
+  CHECK(cfn_cas_seq(filler, dead, cfn_own_next(dead, CFN_BLOB_FILL, cfn_bus_attachment(b))));
+  CHECK_INT(put(a, 3, 60 * CFN_PAGE), 0);
+  CHECK_INT(cfn_bus_collect(a), 0);
+  CHECK_INT(cfn_own_state(cfn_load_seq(filler)), CFN_BLOB_FILL); /* whose ledger names it lives */
+  for (unsigned k = 0; k < CFN_LEDGER; k++)
+    if (cfn_names_blob(cfn_load_seq(&cfn_attachment(r, cfn_bus_attachment(b))->ledger[k])) == b1 + 1)
+      cfn_ledger_clear(&cfn_attachment(r, cfn_bus_attachment(b))->ledger[k]);
+  cfn_bus_collect(a);
+  CHECK_INT(cfn_own_state(cfn_load_seq(filler)), CFN_BLOB_DEAD); /* nobody's is freed */
+  CHECK_INT(cfn_bus_object_delete(a, digest_of(3)), 0);
   t_case("one who was judged dead while it wrote");
   cfn_filling_t f;
   cfn_a64 *cell = cfn_ledger_cell(r, cfn_bus_attachment(a));

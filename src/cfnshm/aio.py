@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
-from ._core import check, lib
+from ._core import check, deadline_of, lib
 from .agents import AgentInfo
 from .bus import Bus
 from .context import Context
@@ -475,19 +475,21 @@ class AsyncState(Values):
 
     async def watch_prefix(self, prefix: str, timeout: float | None = None) -> AsyncIterator[Value]:
         """See `State.watch_prefix`."""
-        ends = self._waiter._ends(timeout)
+        ends, last = self._waiter._ends(timeout), False
         changes = Changes(self._bus.state, prefix)
         while True:
             found = changes.look()
             for value in found:
                 yield value
             if found:
-                ends = self._waiter._ends(timeout)
-                continue
-            seconds = max(0.0, min(_SLICE, ends - time.monotonic()))
-            last = ends - time.monotonic() <= _SLICE
-            if not await self._waiter._in_thread(functools.partial(changes.sleep, seconds)) and last:
+                ends, last = self._waiter._ends(timeout), False
+            elif last:
                 return
+            else:
+                seconds = max(0.0, min(_SLICE, ends - time.monotonic()))
+                last = ends - time.monotonic() <= _SLICE
+                if await self._waiter._in_thread(functools.partial(changes.sleep, deadline_of(seconds))):
+                    last = False
 
 
 def _receiver_of(receivers: list[str]) -> Callable[[tuple[str, Any]], int]:

@@ -118,13 +118,15 @@ def _bytes_of(content: Any) -> memoryview:
         return memoryview(content.encode("utf-8", "surrogatepass"))
     try:
         view = memoryview(content)
-    except TypeError:
+    except (TypeError, ValueError):
         raise InvalidArgument(
             f"an object is made of bytes, text or an array, not of {type(content).__name__}; for what JSON can hold "
             "there is bus.state, and json.dumps"
         ) from None
     if not view.c_contiguous:
         view = memoryview(view.tobytes())
+    if not view.readonly:  # another thread may change it between its digest and the copy
+        return memoryview(view.tobytes())
     # cast() wants a shape without zeros
     return view.cast("B") if view.nbytes else memoryview(b"")
 
@@ -157,7 +159,8 @@ class Context:
         known = ffi.new("int *")
         with ffi.from_buffer(view) as data:
             check(lib.cfn_bus_object_put(self._handle, digest, data, view.nbytes, known))
-        self._bus._verified.add(digest)
+        if not known[0]:
+            self._bus._verified.add(digest)
         return Ref(digest, view.nbytes, bool(known[0]))
 
     def get(self, ref: str) -> bytes:
@@ -195,7 +198,7 @@ class Context:
 
     def view(self, ref: str, verify: bool = False) -> memoryview:
         """The object where it is, read-only and without a copy: it stays there while the view, or anything
-        made of it, is alive, and until this handle is closed. At most 48 at a time.
+        made of it, is alive, and until this handle is closed. At most 46 at a time.
 
         Raises:
             as `get` (`Corrupt` only with `verify`), and OverCapacity: too many views.
@@ -203,10 +206,10 @@ class Context:
         digest = _digest(ref)
         pin = ffi.new("cfn_pin_t *")
         check(lib.cfn_bus_object_pin(self._handle, digest, pin))
-        handle, number = self._handle, pin.pin
+        bus, number = self._bus, pin.pin  # the bus: a handle that is collected would give its pins back
 
         def release(_: Any) -> None:
-            lib.cfn_bus_object_unpin(handle, number)
+            lib.cfn_bus_object_unpin(bus._handle, number)
 
         start = ffi.gc(ffi.cast("char *", pin.data), release)
         view = memoryview(ffi.buffer(start, pin.bytes)).toreadonly()

@@ -48,7 +48,18 @@ class Value:
 def _key(key: object) -> bytes:
     if not isinstance(key, str):
         raise InvalidArgument(f"a key is a text, not {key!r}")
-    return key.encode("utf-8", "surrogatepass")
+    try:
+        return key.encode()
+    except UnicodeEncodeError as why:
+        raise InvalidArgument(f"a key must be encodable as UTF-8: {why}") from None
+
+
+def _version(version: int | None) -> int:
+    if version is None:
+        return ANY_VERSION
+    if not isinstance(version, int) or not 0 <= version < ANY_VERSION:
+        raise InvalidArgument(f"a version is a number from 0 up, not {version!r}")
+    return version
 
 
 class Values:
@@ -131,9 +142,7 @@ class Values:
         codec, data = encode(value)
         view = memoryview(data)
         made = ffi.new("uint64_t *")
-        expect = ANY_VERSION if version is None else version
-        if not isinstance(expect, int) or expect < 0:
-            raise InvalidArgument(f"a version is a number from 0 up, not {version!r}")
+        expect = _version(version)
         with ffi.from_buffer(view) as put:
             check(lib.cfn_bus_ref_set(self._handle, name, len(name), expect, codec, put, view.nbytes, made))
         return int(made[0])
@@ -192,7 +201,7 @@ class Values:
             Conflict: it has another version than the one asked for.
         """
         name = _key(key)
-        expect = ANY_VERSION if version is None else version
+        expect = _version(version)
         check(lib.cfn_bus_ref_delete(self._handle, name, len(name), expect))
 
     def __delitem__(self, key: str) -> None:
@@ -217,7 +226,7 @@ class Values:
     # -- all of them -----------------------------------------------------------------------------
 
     def _list(self, prefix: str) -> list[tuple[str, int]]:
-        start = prefix.encode("utf-8", "surrogatepass")
+        start = _key(prefix)
         most = 256
         while True:
             out = ffi.new("cfn_ref_info_t[]", most)
@@ -260,7 +269,7 @@ class State(Values):
         """
         name = _key(key)
         deadline = deadline_of(timeout)
-        seen = self.lookup(key).version if version is None else version
+        seen = self.lookup(key).version if version is None else _version(version)
         now = ffi.new("uint64_t *")
         code = INTERRUPTED
         while code == INTERRUPTED:
@@ -283,11 +292,16 @@ class State(Values):
         """All values whose key begins so, and then each that is changed, made or deleted. Ends when nothing came for
         `timeout` seconds."""
         changes = Changes(self, prefix)
+        ends, last = deadline_of(timeout), False
         while True:
             found = changes.look()
             yield from found
-            if not found and not changes.sleep(timeout):
+            if found:
+                ends, last = deadline_of(timeout), False
+            elif last:
                 return
+            else:  # a change of another key does not begin the time anew
+                last = not changes.sleep(ends)
 
 
 class Changes:
@@ -317,9 +331,8 @@ class Changes:
             found.append(value)
         return found
 
-    def sleep(self, timeout: float | None) -> bool:
-        """Until any value of the bus is changed; False: none was in `timeout` seconds."""
-        deadline = deadline_of(timeout)
+    def sleep(self, deadline: int) -> bool:
+        """Until any value of the bus is changed; False: none was until the deadline. Look once more in either case."""
         code = INTERRUPTED
         while code == INTERRUPTED:
             code = lib.cfn_bus_refs_sleep(self._state._handle, self._armed[0], deadline)
