@@ -227,14 +227,14 @@ int cfn_bus_object_put(cfn_bus_t *bus, const uint8_t digest[32], const void *dat
 int64_t cfn_bus_object_get(cfn_bus_t *bus, const uint8_t digest[32], void *out, uint64_t room);
 /* Its size without copying. */
 int64_t cfn_bus_object_bytes(cfn_bus_t *bus, const uint8_t digest[32]);
-/* The bytes where they are, until cfn_bus_object_unpin(pin), close, or the end of the process. */
+/* The bytes where they are, until cfn_bus_object_unpin(pin, word), close, or the end of the process. */
 typedef struct cfn_pin {
   const void *data;
   uint64_t bytes;
-  uint64_t pin;
+  uint64_t pin, word;
 } cfn_pin_t;
 int cfn_bus_object_pin(cfn_bus_t *bus, const uint8_t digest[32], cfn_pin_t *out);
-void cfn_bus_object_unpin(cfn_bus_t *bus, uint64_t pin);
+void cfn_bus_object_unpin(cfn_bus_t *bus, uint64_t pin, uint64_t word);
 /* Takes the name away; the bytes go when nobody holds them. CFN_UNKNOWN_OBJECT. */
 int cfn_bus_object_delete(cfn_bus_t *bus, const uint8_t digest[32]);
 /* All that have a name; returns how many there are (also beyond `most`). */

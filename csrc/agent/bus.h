@@ -96,10 +96,10 @@ const char *cfn_bus_holder(cfn_bus_t *bus, uint32_t holder, uint64_t *pid);
 /* What may be the matter with an agent that does not do what we wait for, in words. */
 const char *cfn_bus_excuse(cfn_bus_t *bus, uint32_t mailbox);
 
-/* Stores bytes as a blob that is LIVE and held by *cell alone, which the caller clears when something else holds it.
+/* Stores bytes as a blob that is LIVE and held by *h alone, which the caller clears when something else holds it.
  * `digest` or NULL. Lock held. CFN_OK, CFN_NO_SPACE, CFN_TOO_LARGE with the numbers. */
 int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const void *data, uint64_t bytes,
-                  cfn_a64 **cell, cfn_filling_t *stored);
+                  cfn_hold_t *h, cfn_filling_t *stored);
 
 void cfn_bus_count(cfn_bus_t *bus, unsigned which, uint64_t n);
 

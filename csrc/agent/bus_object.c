@@ -32,21 +32,20 @@ static int fail_no_room(cfn_bus_t *bus, uint64_t bytes) {
 }
 
 int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const void *data, uint64_t bytes,
-                  cfn_a64 **cell, cfn_filling_t *f) {
+                  cfn_hold_t *h, cfn_filling_t *f) {
   const cfn_region_t *r = bus->region;
-  *cell = cfn_ledger_cell(r, bus->actor.me);
-  if (!*cell) return no_cell();
-  int e = cfn_heap_begin(r, bus->actor.me, *cell, bytes, f);
+  if (!cfn_ledger_find(r, bus->actor.me, h)) return no_cell();
+  int e = cfn_heap_begin(r, bus->actor.me, h, bytes, f);
   /* Values that were replaced are garbage until somebody needs their room: others may have taken by the next look what
    * we have freed. No space is what is left when nothing was freed, nobody was dead, and it still does not fit. */
   for (int turn = 0; e == CFN_NO_SPACE && turn < TRIES; turn++) {
     cfn_bus_count(bus, CFN_COUNT_COLLECTS, 1);
     uint32_t freed = cfn_heap_collect(r);
-    e = cfn_heap_begin(r, bus->actor.me, *cell, bytes, f);
+    e = cfn_heap_begin(r, bus->actor.me, h, bytes, f);
     if (e != CFN_NO_SPACE || freed) continue;
     cfn_reap_all(&bus->actor); /* the dead held some of it */
     freed = cfn_heap_collect(r);
-    e = cfn_heap_begin(r, bus->actor.me, *cell, bytes, f);
+    e = cfn_heap_begin(r, bus->actor.me, h, bytes, f);
     if (!freed) break;
   }
   if (e == CFN_TOO_LARGE)
@@ -55,27 +54,28 @@ int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const v
                     "CFNSHM_SIZE)", (unsigned long long)bytes, r->name,
                     (double)r->geo.config.object_pages * CFN_PAGE / (1 << 20));
   if (e == CFN_NO_SPACE) return fail_no_room(bus, bytes);
-  if (bytes) memcpy(f->data, data, bytes);
-  if (cfn_heap_publish(r, f, digest, codec)) return CFN_OK;
-  cfn_ledger_clear(*cell);
+  if (e == CFN_OK) {
+    if (bytes) memcpy(f->data, data, bytes);
+    if (cfn_heap_publish(r, f, digest, codec)) return CFN_OK;
+    cfn_ledger_clear(h);
+  }
   return cfn_fail(CFN_AGENT_FENCED, 0, 0, "this process was judged dead while it stored something; open the bus again");
 }
 
 /* ---- objects ---- */
 
-/* Holds the object of this digest by *cell: CFN_OK, CFN_UNKNOWN_OBJECT without a text, or another error. */
-static int hold(cfn_bus_t *bus, const uint8_t digest[32], cfn_a64 **cell, cfn_blob_t *out) {
+/* Holds the object of this digest by *h: CFN_OK, CFN_UNKNOWN_OBJECT without a text, or another error. */
+static int hold(cfn_bus_t *bus, const uint8_t digest[32], cfn_hold_t *h, cfn_blob_t *out) {
   const cfn_region_t *r = bus->region;
-  *cell = cfn_ledger_cell(r, bus->actor.me);
-  if (!*cell) return no_cell();
+  if (!cfn_ledger_find(r, bus->actor.me, h)) return no_cell();
   uint32_t at = 0, b;
   cfn_a64 *slot;
   uint64_t word;
   while (cfn_index_find(r, digest, &at, &slot, &word, &b) == CFN_OK) {
-    if (cfn_heap_hold(r, *cell, b) != CFN_OK) continue;
+    if (cfn_heap_hold(r, h, b) != CFN_OK) continue;
     int e = cfn_heap_look(r, b, out);
     if (e == CFN_OK && cfn_load_seq(slot) == word) return CFN_OK; /* LAST: named all the time, so it is that content */
-    cfn_ledger_clear(*cell);
+    cfn_ledger_clear(h);
     if (e == CFN_CORRUPT)
       return cfn_fail(e, 0, 0, "the record of an object makes no sense; see cfnshm doctor");
   }
@@ -96,15 +96,15 @@ static int fail_unknown(const cfn_bus_t *bus, const uint8_t digest[32]) {
 
 static int put(cfn_bus_t *bus, const uint8_t digest[32], const void *data, uint64_t bytes, int *known) {
   const cfn_region_t *r = bus->region;
-  cfn_a64 *cell;
+  cfn_hold_t h;
   cfn_blob_t there;
-  int e = hold(bus, digest, &cell, &there);
+  int e = hold(bus, digest, &h, &there);
   *known = e == CFN_OK && there.bytes == bytes;
-  if (e == CFN_OK) cfn_ledger_clear(cell);
+  if (e == CFN_OK) cfn_ledger_clear(&h);
   if (*known) cfn_bus_count(bus, CFN_COUNT_PUT_BYTES, bytes);
   if (*known || (e < 0 && e != CFN_UNKNOWN_OBJECT)) return e;
   cfn_filling_t f;
-  e = cfn_bus_store(bus, digest, CFN_CODEC_RAW, data, bytes, &cell, &f);
+  e = cfn_bus_store(bus, digest, CFN_CODEC_RAW, data, bytes, &h, &f);
   if (e < 0) return e;
   /* dies here: LIVE, without a name, held by our ledger: free when that is reaped */
   e = cfn_index_add(r, digest, f.blob);
@@ -116,7 +116,7 @@ static int put(cfn_bus_t *bus, const uint8_t digest[32], const void *data, uint6
     cfn_bus_count(bus, CFN_COUNT_PUT_BYTES, bytes);
     cfn_bus_count(bus, CFN_COUNT_STORED_BYTES, bytes);
   }
-  cfn_ledger_clear(cell); /* AFTER it has its name */
+  cfn_ledger_clear(&h); /* AFTER it has its name */
   return e;
 }
 
@@ -130,15 +130,15 @@ int cfn_bus_object_put(cfn_bus_t *bus, const uint8_t digest[32], const void *dat
 int64_t cfn_bus_object_get(cfn_bus_t *bus, const uint8_t digest[32], void *out, uint64_t room) {
   int64_t r = cfn_bus_enter(bus);
   if (r < 0) return r;
-  cfn_a64 *cell;
+  cfn_hold_t h;
   cfn_blob_t blob;
-  r = hold(bus, digest, &cell, &blob);
+  r = hold(bus, digest, &h, &blob);
   if (r == CFN_OK) {
     r = (int64_t)blob.bytes;
     if (blob.bytes <= room && blob.data) memcpy(out, blob.data, blob.bytes);
     else if (blob.bytes <= room && cfn_heap_copy_few(bus->region, blob.blob, &blob, out) != CFN_OK)
       r = CFN_UNKNOWN_OBJECT; /* we hold it: only if we were judged dead */
-    cfn_ledger_clear(cell);
+    cfn_ledger_clear(&h);
   }
   if (r == CFN_UNKNOWN_OBJECT) fail_unknown(bus, digest);
   if (cfn_region_lost(bus->region)) r = cfn_bus_lost(bus);
@@ -153,29 +153,29 @@ int64_t cfn_bus_object_bytes(cfn_bus_t *bus, const uint8_t digest[32]) {
 int cfn_bus_object_pin(cfn_bus_t *bus, const uint8_t digest[32], cfn_pin_t *out) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
-  cfn_a64 *cell;
+  cfn_hold_t h;
   cfn_blob_t blob;
   unsigned used = 0;
   for (unsigned i = 0; i < CFN_LEDGER; i++) used += cfn_names_blob(cfn_load_relaxed(&bus->actor.slot->ledger[i])) != 0;
-  r = used < PINS ? hold(bus, digest, &cell, &blob) : no_cell();
+  r = used < PINS ? hold(bus, digest, &h, &blob) : no_cell();
   if (r == CFN_OK) {
     const uint8_t *inside = (const uint8_t *)(const void *)cfn_blob_record(bus->region, blob.blob)->inside;
     *out = (cfn_pin_t){blob.data ? blob.data : inside, blob.bytes,
-                       (uint64_t)(cell - bus->actor.slot->ledger) + 1};
+                       (uint64_t)(h.cell - bus->actor.slot->ledger) + 1, h.word};
     bus->region->keep_mapped = true; /* whoever looks at it later finds memory there */
   }
   if (r == CFN_UNKNOWN_OBJECT) fail_unknown(bus, digest);
   return cfn_bus_left(bus, r);
 }
 
-void cfn_bus_object_unpin(cfn_bus_t *bus, uint64_t pin) {
+void cfn_bus_object_unpin(cfn_bus_t *bus, uint64_t pin, uint64_t word) {
   const cfn_failure_t keep = *cfn_last_failure(); /* this may be called by a collector of garbage, between others */
   if (pin == 0 || pin > CFN_LEDGER) return;
   if (cfn_bus_enter(bus) < 0) { /* closed: its cells were given back */
     cfn_fail(keep.code, keep.have, keep.want, "%s", keep.text);
     return;
   }
-  cfn_ledger_clear(&bus->actor.slot->ledger[pin - 1]);
+  cfn_ledger_clear(&(cfn_hold_t){&bus->actor.slot->ledger[pin - 1], word});
   cfn_bus_leave(bus);
 }
 

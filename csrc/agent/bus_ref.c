@@ -87,9 +87,9 @@ static int set(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64_t exp
   if (r == CFN_UNKNOWN_KEY) return fail_unknown(bus, key, key_bytes);
   if (r == CFN_OK) r = expected(bus, key, key_bytes, word, expect); /* before anything is copied */
   if (r < 0) return r;
-  cfn_a64 *cell;
+  cfn_hold_t h;
   cfn_filling_t f;
-  r = cfn_bus_store(bus, NULL, codec, data, bytes, &cell, &f);
+  r = cfn_bus_store(bus, NULL, codec, data, bytes, &h, &f);
   if (r < 0) return r;
   for (int tries = 0; tries < TRIES; tries++) {
     /* dies here: the blob is held by our ledger alone, and goes with it */
@@ -102,7 +102,7 @@ static int set(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64_t exp
     r = CFN_AGAIN;
   }
   if (r != CFN_OK) cfn_heap_abandon(bus->region, &f);
-  cfn_ledger_clear(cell); /* AFTER the ref has it */
+  cfn_ledger_clear(&h); /* AFTER the ref has it */
   return r == CFN_AGAIN ? fail_again(key, key_bytes) : r;
 }
 
@@ -129,19 +129,18 @@ static int64_t copy_value(cfn_bus_t *bus, const cfn_ref_at_t *at, uint64_t word,
   cfn_blob_t blob;
   int e = cfn_heap_look(r, b, &blob);
   if (e == CFN_OK && !blob.data && blob.bytes <= room) e = cfn_heap_copy_few(r, b, &blob, out);
-  cfn_a64 *cell = NULL;
+  cfn_hold_t h = {NULL, 0};
   if (e == CFN_OK && blob.data && blob.bytes <= room) { /* too much to be sure of it without holding it */
-    cell = cfn_ledger_cell(r, bus->actor.me);
-    if (!cell)
+    if (!cfn_ledger_find(r, bus->actor.me, &h))
       return cfn_fail(CFN_OVER_CAPACITY, CFN_LEDGER, CFN_LEDGER + 1, "this handle holds %u objects in place, the most it "
                       "can; release some views", CFN_LEDGER);
-    e = cfn_heap_hold(r, cell, b);
+    e = cfn_heap_hold(r, &h, b);
   }
-  if (e == CFN_OK && cell) {
+  if (e == CFN_OK && h.cell) {
     /* While the ref still names it, what we hold is the same blob that we looked at. */
     if (cfn_load_seq(&ref->word) == word) memcpy(out, blob.data, blob.bytes);
     else e = CFN_STALE;
-    cfn_ledger_clear(cell);
+    cfn_ledger_clear(&h);
   }
   if (info) {
     info->version = cfn_ref_version(word);

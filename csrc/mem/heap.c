@@ -11,23 +11,27 @@
 
 /* ---- ledgers ---- */
 
-cfn_a64 *cfn_ledger_cell(const cfn_region_t *r, unsigned me) {
+bool cfn_ledger_find(const cfn_region_t *r, unsigned me, cfn_hold_t *out) {
   cfn_a64 *cell = cfn_attachment(r, me)->ledger;
-  for (unsigned i = 0; i < CFN_LEDGER; i++)
-    if (cfn_names_blob(cfn_load_relaxed(&cell[i])) == 0) return &cell[i];
-  return NULL;
+  for (unsigned i = 0; i < CFN_LEDGER; i++) {
+    *out = (cfn_hold_t){&cell[i], cfn_load_relaxed(&cell[i])};
+    if (cfn_names_blob(out->word) == 0) return true;
+  }
+  return false;
 }
 
-/* The version is the cell's own and only grows: a reaper that slept since an earlier life of the slot swaps an exact
- * word, and must not meet it again. seq_cst: it stands before the state of the blob is looked at, as the collector
- * sets CHECK before it looks at ledgers; one of the two sees the other. */
-void cfn_ledger_set(cfn_a64 *cell, uint32_t blob) {
-  cfn_store_seq(cell, cfn_names_word(cfn_names_what(cfn_load_relaxed(cell)) + 1, blob + 1));
+/* The version is the cell's own and only grows, over all lives of the slot: an exact word never comes back. */
+static bool change(cfn_hold_t *h, uint32_t blob_plus1) {
+  uint64_t next = cfn_names_word(cfn_names_what(h->word) + 1, blob_plus1);
+  if (!cfn_cas_seq(h->cell, h->word, next)) return false;
+  h->word = next;
+  return true;
 }
+/* seq_cst: it stands before the state of the blob is looked at, as the collector sets CHECK before it looks at ledgers;
+ * one of the two sees the other. */
+bool cfn_ledger_set(cfn_hold_t *h, uint32_t blob) { return change(h, blob + 1); }
 /* Our reads of the blob are over before it: release, in seq_cst. */
-void cfn_ledger_clear(cfn_a64 *cell) {
-  cfn_store_seq(cell, cfn_names_word(cfn_names_what(cfn_load_relaxed(cell)) + 1, 0));
-}
+void cfn_ledger_clear(cfn_hold_t *h) { change(h, 0); }
 
 /* ---- pages ---- */
 
@@ -96,7 +100,7 @@ static int claim_pages(const cfn_region_t *r, uint64_t mine, uint32_t n, uint32_
 
 /* ---- filling ---- */
 
-static int64_t claim_blob(const cfn_region_t *r, unsigned me, cfn_a64 *cell, uint64_t *fill) {
+static int64_t claim_blob(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t *fill) {
   uint32_t n = r->geo.config.objects;
   cfn_a64 *hint = &cfn_state(r)->blob_hint;
   uint32_t start = (uint32_t)(cfn_load_relaxed(hint) % n);
@@ -105,22 +109,22 @@ static int64_t claim_blob(const cfn_region_t *r, unsigned me, cfn_a64 *cell, uin
     cfn_a64 *st = &cfn_blob_record(r, b)->st;
     uint64_t w = cfn_load_seq(st);
     if (cfn_own_state(w) != CFN_BLOB_DEAD) continue;
-    cfn_ledger_set(cell, b); /* announced before it is taken */
+    if (!cfn_ledger_set(h, b)) return CFN_AGENT_FENCED; /* announced before it is taken */
     *fill = cfn_own_next(w, CFN_BLOB_FILL, me);
     if (cfn_cas_seq(st, w, *fill)) {
       cfn_store_relaxed(hint, b + 1);
       return b;
     }
   }
-  cfn_ledger_clear(cell);
-  return -1;
+  cfn_ledger_clear(h);
+  return CFN_NO_SPACE;
 }
 
-int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_a64 *cell, uint64_t bytes, cfn_filling_t *out) {
+int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, cfn_filling_t *out) {
   uint64_t most = (uint64_t)r->geo.config.object_pages * CFN_PAGE;
   if (bytes > most) return CFN_TOO_LARGE;
-  int64_t b = claim_blob(r, me, cell, &out->word);
-  if (b < 0) return CFN_NO_SPACE;
+  int64_t b = claim_blob(r, me, h, &out->word);
+  if (b < 0) return (int)b;
   /* dies here: FILL(me), named by the ledger: the reaper makes it DEAD */
   out->blob = (uint32_t)b;
   out->bytes = bytes;
@@ -136,7 +140,7 @@ int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_a64 *cell, uint64_t b
   if (e != CFN_OK) {
     out->pages = 0; /* none of them are ours */
     cfn_heap_abandon(r, out);
-    cfn_ledger_clear(cell);
+    cfn_ledger_clear(h);
     return e;
   }
   out->data = cfn_heap_page(r, out->first);
@@ -172,9 +176,9 @@ void cfn_heap_abandon(const cfn_region_t *r, cfn_filling_t *f) {
 
 /* ---- holding ---- */
 
-int cfn_heap_hold(const cfn_region_t *r, cfn_a64 *cell, uint32_t b) {
+int cfn_heap_hold(const cfn_region_t *r, cfn_hold_t *h, uint32_t b) {
   cfn_a64 *st = &cfn_blob_record(r, b)->st;
-  cfn_ledger_set(cell, b);
+  if (!cfn_ledger_set(h, b)) return CFN_STALE;
   for (int look = 0; look < LOOKS; look++) {
     uint64_t w = cfn_load_seq(st);
     unsigned state = cfn_own_state(w);
@@ -182,7 +186,7 @@ int cfn_heap_hold(const cfn_region_t *r, cfn_a64 *cell, uint32_t b) {
     if (state != CFN_BLOB_CHECK) break;
     if (cfn_cas_seq(st, w, cfn_own_next(w, CFN_BLOB_LIVE, 0))) return CFN_OK; /* a rescue */
   }
-  cfn_ledger_clear(cell);
+  cfn_ledger_clear(h);
   return CFN_STALE;
 }
 

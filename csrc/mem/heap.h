@@ -51,22 +51,30 @@ typedef struct cfn_blob {
   unsigned codec;
 } cfn_blob_t;
 
-/* A ledger cell that names nothing; NULL if all are in use. The caller's lock keeps its threads apart. */
-cfn_a64 *cfn_ledger_cell(const cfn_region_t *r, unsigned me);
-void cfn_ledger_set(cfn_a64 *cell, uint32_t blob);
-void cfn_ledger_clear(cfn_a64 *cell);
+/* A cell of our ledger, and the exact word that we put there last. Every change is a swap of that word: who was judged
+ * dead meanwhile changes nothing in what is another process's cell by now. */
+typedef struct cfn_hold {
+  cfn_a64 *cell;
+  uint64_t word;
+} cfn_hold_t;
+
+/* A cell that names nothing; false if all are in use. The caller's lock keeps its threads apart. */
+bool cfn_ledger_find(const cfn_region_t *r, unsigned me, cfn_hold_t *out);
+/* False: the cell is not ours any more. */
+bool cfn_ledger_set(cfn_hold_t *h, uint32_t blob);
+void cfn_ledger_clear(cfn_hold_t *h);
 
 /* Claims a record and pages for `bytes` bytes. CFN_OK; CFN_NO_SPACE (collect, then again); CFN_TOO_LARGE: it would
- * not fit into an empty heap. Announced in `cell`, which holds the blob from then on. */
-int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_a64 *cell, uint64_t bytes, cfn_filling_t *out);
+ * not fit into an empty heap; CFN_AGENT_FENCED. Announced in `h`, which holds the blob from then on. */
+int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, cfn_filling_t *out);
 /* It is whole: FILL -> LIVE. False: we were judged dead meanwhile. `digest` of 32 bytes or NULL. */
 bool cfn_heap_publish(const cfn_region_t *r, cfn_filling_t *f, const uint8_t *digest, unsigned codec);
 /* Not wanted after all, published or not; nobody else ever knew of it. */
 void cfn_heap_abandon(const cfn_region_t *r, cfn_filling_t *f);
 
-/* Holds blob b by `cell`: CFN_OK, or CFN_STALE (it is no more; the cell is empty again). The caller looks once more,
+/* Holds blob b by `h`: CFN_OK, or CFN_STALE (it is no more; the cell is empty again). The caller looks once more,
  * LAST, whether the word that named b still does. */
-int cfn_heap_hold(const cfn_region_t *r, cfn_a64 *cell, uint32_t b);
+int cfn_heap_hold(const cfn_region_t *r, cfn_hold_t *h, uint32_t b);
 /* What the record of a LIVE blob says: CFN_OK, CFN_STALE, CFN_CORRUPT. */
 int cfn_heap_look(const cfn_region_t *r, uint32_t b, cfn_blob_t *out);
 /* Copies a blob whose bytes are inside of its record, without holding it: CFN_OK, or CFN_STALE. */

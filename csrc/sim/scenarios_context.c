@@ -90,7 +90,8 @@ static void setup_half_written(void) {
   cfn_filling_t f;
   cfn_pin_t pin;
   SIM_CHECK(cfn_bus_object_pin(bus[3], digest_of(9), &pin) == CFN_OK);
-  SIM_CHECK(cfn_heap_begin(r, me, cfn_ledger_cell(r, me), PAGE, &f) == CFN_OK);
+  cfn_hold_t h;
+  SIM_CHECK(cfn_ledger_find(r, me, &h) && cfn_heap_begin(r, me, &h, PAGE, &f) == CFN_OK);
   cfn_store_seq(&cfn_state(r)->attach_hint, me); /* who attaches next looks there first ... */
   cfn_store_seq(&cfn_state(r)->blob_hint, f.blob); /* ... and takes that blob */
   sim_bury(3);
@@ -153,7 +154,7 @@ static void look_at_view(int me) {
     for (uint64_t i = 0; i < pin.bytes; i++) SIM_CHECK(((const uint8_t *)pin.data)[i] == 9);
     cfn_bus_object_bytes(bus[me], digest_of(9)); /* others may go on */
   }
-  cfn_bus_object_unpin(bus[me], pin.pin);
+  cfn_bus_object_unpin(bus[me], pin.pin, pin.word);
 }
 static void delete_and_fill(int me) {
   delete(me, 9);
@@ -231,21 +232,21 @@ const sim_scenario_t sim_context_scenarios[] = {
     {"object-view-killed", setup_objects, {look_at_view, delete_and_fill, collect}, verify_context, ALL, true, {1, 1, 0, 0}, NULL},
     /* Holders against collectors, closely: what is held is not used again, and what is used again is not held. */
     {"heap-hold", setup_objects, {look_at_view, delete_and_fill}, verify_context, 0, false, {3, 0, 0, 0},
-     "cfn_heap_hold,cfn_ledger_set,cfn_index_find,hold,mark_batch,held,decide,claim_blob,cfn_heap_begin,cfn_heap_publish"},
+     "cfn_heap_hold,change,cfn_index_find,hold,mark_batch,held,decide,claim_blob,cfn_heap_begin,cfn_heap_publish"},
     {"heap-collectors", setup_objects, {collect, look_at_view, delete_and_fill}, verify_context, 0, false, {3, 0, 0, 0},
-     "cfn_heap_hold,cfn_ledger_set,mark_batch,held,decide,claim_blob,cfn_heap_publish,cfn_ledger_clear"},
+     "cfn_heap_hold,change,mark_batch,held,decide,claim_blob,cfn_heap_publish"},
     {"heap-collectors-killed", setup_objects, {collect, look_at_view, delete_and_fill}, verify_context, ALL, true, {2, 1, 0, 0},
-     "cfn_heap_hold,cfn_ledger_set,mark_batch,held,decide,claim_blob,cfn_heap_publish,cfn_ledger_clear,cfn_index_add"},
+     "cfn_heap_hold,change,mark_batch,held,decide,claim_blob,cfn_heap_publish,cfn_index_add"},
     {"heap-rescue", setup_objects, {look_at_view, delete_and_fill}, verify_context, 0, false, {4, 0, 0, 0},
-     "cfn_heap_hold,cfn_ledger_set,decide,cfn_heap_publish"},
+     "cfn_heap_hold,change,decide,cfn_heap_publish"},
     {"heap-pages", setup_context, {put_one, put_other, get_both}, verify_context, 0, false, {3, 0, 0, 0},
      "claim_pages,page_free,release_pages,cfn_heap_publish"},
     {"heap-index", setup_context, {put_one, put_other, put_and_delete}, verify_context, 0, false, {3, 0, 0, 0},
      "cfn_index_add,cfn_index_remove,cfn_index_find"},
     {"heap-corpse", setup_half_written, {reap, reap, put_there}, verify_context, 0, true, {2, 0, 0, 0},
-     "cfn_reap,cfn_heap_reap,cfn_heap_publish,claim_blob,cfn_ledger_set,cfn_ledger_clear"},
+     "cfn_reap,cfn_heap_reap,cfn_heap_publish,claim_blob,change"},
     {"heap-corpse-killed", setup_half_written, {reap, reap, put_there}, verify_context, ALL, true, {1, 1, 0, 0},
-     "cfn_reap,cfn_heap_reap,cfn_heap_publish,claim_blob,cfn_ledger_set,cfn_ledger_clear"},
+     "cfn_reap,cfn_heap_reap,cfn_heap_publish,claim_blob,change"},
     {"heap-inside", setup_context, {read_twice, set_few, set_twice}, verify_context, 0, false, {3, 0, 0, 0},
      "cfn_heap_copy_few,copy_value,cfn_heap_publish,claim_blob,mark_batch,decide,cfn_refs_swap"},
 };

@@ -98,7 +98,7 @@ static void objects(void) {
     CHECK_INT(get(a, i), CFN_UNKNOWN_OBJECT);
     CHECK_INT(cfn_bus_collect(a), 0); /* the pin holds it */
     for (uint64_t k = 0; k < pin.bytes; k++) CHECK(((const uint8_t *)pin.data)[k] == (uint8_t)i);
-    cfn_bus_object_unpin(b, pin.pin);
+    cfn_bus_object_unpin(b, pin.pin, pin.word);
     CHECK_INT(cfn_bus_collect(a), 1);
     CHECK_INT(blobs(), 0);
   }
@@ -177,7 +177,7 @@ static void scarce(void) {
   for (unsigned i = 0; i < CFN_LEDGER - 2; i++) CHECK_INT(cfn_bus_object_pin(b, digest_of(5), &pin[i]), 0);
   CHECK_INT(cfn_bus_object_pin(b, digest_of(5), &pin[CFN_LEDGER - 2]), CFN_OVER_CAPACITY);
   CHECK_INT(get(b, 5), 10); /* calls in passing go on */
-  cfn_bus_object_unpin(b, pin[3].pin);
+  cfn_bus_object_unpin(b, pin[3].pin, pin[3].word);
   CHECK_INT(cfn_bus_object_pin(b, digest_of(5), &pin[3]), 0);
   CHECK_INT(cfn_bus_object_delete(a, digest_of(5)), 0);
   CHECK_INT(cfn_bus_collect(a), 0);
@@ -394,10 +394,10 @@ static void deaths(void) {
     cfn_bus_t *c = t_attach(NULL);
     cfn_pin_t pin;
     cfn_filling_t f;
-    cfn_a64 *cell;
+    cfn_hold_t h;
     CHECK_INT(cfn_bus_object_pin(c, digest_of(1), &pin), 0);
-    cell = cfn_ledger_cell(cfn_bus_region(c), cfn_bus_attachment(c));
-    CHECK_INT(cfn_heap_begin(cfn_bus_region(c), cfn_bus_attachment(c), cell, 40000, &f), 0);
+    CHECK(cfn_ledger_find(cfn_bus_region(c), cfn_bus_attachment(c), &h));
+    CHECK_INT(cfn_heap_begin(cfn_bus_region(c), cfn_bus_attachment(c), &h, 40000, &f), 0);
     _exit(0);
   }
   t_join(child);
@@ -413,8 +413,9 @@ static void deaths(void) {
   if (child == 0) {
     cfn_bus_t *c = t_attach(NULL);
     cfn_filling_t f;
-    CHECK_INT(cfn_heap_begin(cfn_bus_region(c), cfn_bus_attachment(c),
-                             cfn_ledger_cell(cfn_bus_region(c), cfn_bus_attachment(c)), 40000, &f), 0);
+    cfn_hold_t h;
+    CHECK(cfn_ledger_find(cfn_bus_region(c), cfn_bus_attachment(c), &h));
+    CHECK_INT(cfn_heap_begin(cfn_bus_region(c), cfn_bus_attachment(c), &h, 40000, &f), 0);
     _exit(0);
   }
   t_join(child);
@@ -458,28 +459,35 @@ static void windows(void) {
   CHECK(cfn_bus_collect(a) >= 1);
   cfn_a64 *filler = &cfn_blob_record(r, b1)->st;
   uint64_t dead = cfn_load_seq(filler);
-  cfn_ledger_set(cfn_ledger_cell(r, cfn_bus_attachment(b)), b1);
+  cfn_hold_t h;
+  CHECK(cfn_ledger_find(r, cfn_bus_attachment(b), &h) && cfn_ledger_set(&h, b1));
   CHECK(cfn_cas_seq(filler, dead, cfn_own_next(dead, CFN_BLOB_FILL, cfn_bus_attachment(b))));
   CHECK_INT(put(a, 3, 60 * CFN_PAGE), 0);
   CHECK_INT(cfn_bus_collect(a), 0);
   CHECK_INT(cfn_own_state(cfn_load_seq(filler)), CFN_BLOB_FILL); /* whose ledger names it lives */
-  for (unsigned k = 0; k < CFN_LEDGER; k++)
-    if (cfn_names_blob(cfn_load_seq(&cfn_attachment(r, cfn_bus_attachment(b))->ledger[k])) == b1 + 1)
-      cfn_ledger_clear(&cfn_attachment(r, cfn_bus_attachment(b))->ledger[k]);
+  cfn_ledger_clear(&h);
   cfn_bus_collect(a);
   CHECK_INT(cfn_own_state(cfn_load_seq(filler)), CFN_BLOB_DEAD); /* nobody's is freed */
   CHECK_INT(cfn_bus_object_delete(a, digest_of(3)), 0);
   t_case("one who was judged dead while it wrote");
   cfn_filling_t f;
-  cfn_a64 *cell = cfn_ledger_cell(r, cfn_bus_attachment(a));
-  CHECK_INT(cfn_heap_begin(r, cfn_bus_attachment(a), cell, 5000, &f), 0);
+  cfn_hold_t mine, late;
+  CHECK(cfn_ledger_find(r, cfn_bus_attachment(a), &mine));
+  CHECK_INT(cfn_heap_begin(r, cfn_bus_attachment(a), &mine, 5000, &f), 0);
   cfn_a64 *st = &cfn_blob_record(r, f.blob)->st;
   CHECK(cfn_cas_seq(st, f.word, cfn_own_next(f.word, CFN_BLOB_DEAD, 0)));
   CHECK(!cfn_heap_publish(r, &f, NULL, 0));
   cfn_heap_abandon(r, &f);
   CHECK_INT(cfn_own_state(cfn_load_seq(st)), CFN_BLOB_DEAD);
   CHECK_INT(cfn_own_ver(cfn_load_seq(st)), cfn_own_ver(f.word) + 1);
-  cfn_ledger_clear(cell);
+  late = mine;
+  cfn_ledger_clear(&mine);
+  CHECK(cfn_ledger_set(&mine, 3)); /* the next process of the slot */
+  cfn_ledger_clear(&late);
+  CHECK(!cfn_ledger_set(&late, 4));
+  CHECK_INT(cfn_names_blob(cfn_load_seq(mine.cell)), 4);
+  CHECK_INT(cfn_heap_begin(r, cfn_bus_attachment(a), &late, 10, &f), CFN_AGENT_FENCED);
+  cfn_ledger_clear(&mine);
   t_case("a record that is being taken back: whoever comes by goes on");
   CHECK_INT(cfn_bus_ref_delete(a, "k", 1, CFN_ANY_VERSION), 0);
   CHECK_INT(cfn_refs_find(r, "k", 1, &at), 0);

@@ -66,7 +66,7 @@ static int64_t do_view(cfn_bus_t *bus, victim_report_t *r) {
   int e = cfn_bus_object_pin(bus, digest_of(1), &pin);
   if (e < 0) return e;
   bool whole = pin.bytes == LARGE && memcmp(pin.data, bytes_of[1], LARGE) == 0;
-  cfn_bus_object_unpin(bus, pin.pin);
+  cfn_bus_object_unpin(bus, pin.pin, pin.word);
   return whole ? 0 : -1000;
 }
 static int64_t do_delete(cfn_bus_t *bus, victim_report_t *r) { return (void)r, cfn_bus_object_delete(bus, digest_of(1)); }

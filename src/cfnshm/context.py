@@ -206,10 +206,10 @@ class Context:
         digest = _digest(ref)
         pin = ffi.new("cfn_pin_t *")
         check(lib.cfn_bus_object_pin(self._handle, digest, pin))
-        bus, number = self._bus, pin.pin  # the bus: a handle that is collected would give its pins back
+        bus, number, word = self._bus, pin.pin, pin.word  # the bus: a handle that is collected would give its pins back
 
         def release(_: Any) -> None:
-            lib.cfn_bus_object_unpin(bus._handle, number)
+            lib.cfn_bus_object_unpin(bus._handle, number, word)
 
         start = ffi.gc(ffi.cast("char *", pin.data), release)
         view = memoryview(ffi.buffer(start, pin.bytes)).toreadonly()
