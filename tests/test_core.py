@@ -85,6 +85,8 @@ def test_agents_as_threads_under_thread_sanitizer():
 def test_clang_builds_without_a_warning():
     need("clang")
     run(build("test_messages", cc="clang"))
+    done = subprocess.run(["make", "-s", "-j2", "-C", CSRC, "CC=clang", "all"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.timeout(600)

@@ -244,7 +244,8 @@ static void idle(void) {
     CHECK_INT(t_recv(holder, 60, &w, body), 1);
     t_ack(holder, w.token);
   }
-  cfn_os_futex_wait(&(cfn_a32){0}, 0, 6000000000u); /* until every tick has grown to its longest */
+  static cfn_a32 nobody_rings;
+  cfn_os_futex_wait(&nobody_rings, 0, 6000000000u); /* until every tick has grown to its longest */
   uint64_t ticks[2] = {0, 0};
   for (int pass = 0; pass < 2; pass++) {
     for (long i = 0; i < opt.agents; i++) {
@@ -255,7 +256,7 @@ static void idle(void) {
       if (f && fscanf(f, "%llu", &ns) == 1) ticks[pass] += ns;
       if (f) fclose(f);
     }
-    if (pass == 0) cfn_os_futex_wait(&(cfn_a32){0}, 0, (uint64_t)opt.seconds * 1000000000u);
+    if (pass == 0) cfn_os_futex_wait(&nobody_rings, 0, (uint64_t)opt.seconds * 1000000000u);
   }
   for (long i = 0; i < opt.agents; i++) kill(pids[i], SIGKILL);
   while (wait(NULL) > 0) {

@@ -203,8 +203,8 @@ int main(int argc, char **argv) {
     }
     for (int i = 0; i < 2 * pairs; i++) { /* a pair stands still while both of it may run: a wake-up was lost */
       uint64_t n = shared->process[i].messages + shared->process[i ^ 1].messages;
-      bool quiet = awake_at[i] || awake_at[i ^ 1] || (shared->process[i].ended && shared->process[i ^ 1].ended);
-      if (n != before[i] || quiet || !moved[i]) moved[i] = now;
+      bool quiet = awake_at[i] > 0 || awake_at[i ^ 1] > 0 || (shared->process[i].ended && shared->process[i ^ 1].ended);
+      if (n != before[i] || quiet || moved[i] == 0) moved[i] = now;
       before[i] = n;
       if (now - moved[i] < 20) continue;
       fprintf(stderr, "tool_wakes: LOST: pair %d stands still after %llu messages\n", i / 2, (unsigned long long)n);
