@@ -37,16 +37,13 @@ static int read_name(const char *name, uint8_t digest[32]) {
 
 /* ---- objects ---- */
 
-static int put(const cfn_cli_t *cli, const void *data, uint64_t bytes) {
+static int put(const cfn_cli_t *cli, cfn_bus_t *bus, const void *data, uint64_t bytes) {
   uint8_t digest[32];
   char name[NAME_BYTES];
-  cfn_bus_t *bus;
-  int known = 0, r = cfn_cli_open_as_nobody(cli, 0, &bus);
-  if (r < 0) return r;
+  int known = 0, r;
   cfn_sha256(data, bytes, digest);
   write_name(digest, name);
   r = cfn_bus_object_put(bus, digest, data, bytes, &known);
-  cfn_bus_free(bus);
   if (r < 0) return r;
   if (cli->json)
     printf("{\"ref\":\"%s\",\"bytes\":%" PRIu64 ",\"known\":%s}\n", name, bytes, known ? "true" : "false");
@@ -55,11 +52,19 @@ static int put(const cfn_cli_t *cli, const void *data, uint64_t bytes) {
   return r;
 }
 
-/* Read, not mapped: its bytes must not change between their digest and the copy. */
-static int read_all(int fd, const char *what, uint8_t **data, uint64_t *bytes) {
+static int fail_too_large(const char *what, uint64_t bytes, uint64_t most) {
+  return cfn_fail(CFN_TOO_LARGE, (int64_t)most, (int64_t)bytes,
+                  "%s is larger than the whole heap of the bus (%.1f MiB); make the bus larger (--size, CFNSHM_SIZE)", what,
+                  (double)most / (1 << 20));
+}
+
+/* Read, not mapped: its bytes must not change between their digest and the copy. No more than `most`: the heap has no room
+ * for it, and that need not be found out by reading all. */
+static int read_all(int fd, const char *what, uint64_t most, uint8_t **data, uint64_t *bytes) {
   uint64_t room = 1u << 16;
   struct stat st;
   if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size > 0) room = (uint64_t)st.st_size + 1;
+  if (room - 1 > most && room > 1u << 16) return fail_too_large(what, room - 1, most);
   *bytes = 0;
   *data = malloc(room);
   while (*data) {
@@ -68,6 +73,7 @@ static int read_all(int fd, const char *what, uint8_t **data, uint64_t *bytes) {
     if (n < 0) return cfn_fail_os("cannot read %s", what);
     if (n == 0) return CFN_OK;
     *bytes += (uint64_t)n;
+    if (*bytes > most) return fail_too_large(what, *bytes, most);
     if (*bytes < room) continue;
     uint8_t *more = realloc(*data, room *= 2);
     if (!more) free(*data);
@@ -80,11 +86,21 @@ int cfn_verb_put(cfn_cli_t *cli) {
   const char *path = cli->argc > 0 && strcmp(cli->argv[0], "-") != 0 ? cli->argv[0] : NULL;
   uint8_t *data = NULL;
   uint64_t bytes = 0;
+  cfn_bus_t *bus;
+  cfn_heap_info_t heap;
+  int r = cfn_cli_open_as_nobody(cli, 0, &bus);
+  if (r < 0) return cfn_cli_fail(cli, r);
+  r = cfn_bus_heap_info(bus, &heap);
   int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : 0;
-  int r = fd < 0 ? cfn_fail_os("cannot read %s", path) : read_all(fd, path ? path : "standard input", &data, &bytes);
+  if (r == CFN_OK)
+    r = fd < 0 ? cfn_fail_os("cannot read %s", path)
+               : read_all(fd, path ? path : "standard input", heap.heap_bytes, &data, &bytes);
   if (path && fd >= 0) close(fd);
-  if (r == CFN_OK) r = put(cli, data, bytes);
+  if (r == CFN_OK) r = put(cli, bus, data, bytes);
   free(data);
+  const cfn_failure_t why = *cfn_last_failure();
+  cfn_bus_free(bus);
+  if (r < 0) cfn_fail(r, why.have, why.want, "%s", why.text);
   return r < 0 ? cfn_cli_fail(cli, r) : 0;
 }
 
