@@ -293,7 +293,8 @@ static void check_blob(checking_t *c, uint32_t b) {
     for (unsigned k = 0; k < CFN_LEDGER; k++)
       announced_there |= cfn_names_blob(cfn_load_seq(&cfn_attachment(r, who)->ledger[k])) == b + 1;
     if (announced_there) say(c, "warning", "object %u is being written by attachment %u", b, who);
-    else if (cfn_load_seq(&record->st) == st) say(c, "error", "object %u is leaked: being written, and in nobody's ledger", b);
+    else if (cfn_load_seq(&record->st) == st)
+      say(c, "warning", "object %u is being written by nobody; the next collection frees it", b);
   }
   cfn_blob_t blob;
   int e = cfn_heap_look(r, b, &blob);
