@@ -13,13 +13,8 @@ import pytest
 
 import cfnshm
 from cfnshm import Bus, Ref, errors
-from cfnshm.testing import temp_bus
-
-
-@pytest.fixture
-def bus():
-    with temp_bus("a") as bus:
-        yield bus
+from cfnshm.message import encode
+from cfnshm.testing import temp_bus, temp_bus_name
 
 
 def test_put_and_get(bus):
@@ -230,6 +225,15 @@ def test_larger_bus_has_a_larger_heap():
         assert bus.context.info().size > 16 << 20
         content = os.urandom(16 << 20)
         assert bus.context.get(bus.context.put(content)) == content
+
+
+def test_what_the_readme_says_of_a_default_bus():
+    with Bus(temp_bus_name(), temporary=True) as bus:
+        info = bus.context.info()
+        assert (info.keys_capacity, info.objects_capacity) == (2048, 4096)
+        assert round(info.size / 2**20) == 24
+        ref = bus.context.put("x = 1\n" * 10_000)
+        assert len(encode({"read": ref})[1]) == 82
 
 
 def test_exported():

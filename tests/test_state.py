@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import multiprocessing
 import os
 import threading
 
@@ -14,20 +13,6 @@ import pytest
 
 from cfnshm import AsyncBus, Bus, errors
 from cfnshm.testing import temp_bus, temp_bus_name
-
-fork = multiprocessing.get_context("spawn")
-
-
-@pytest.fixture
-def bus():
-    with temp_bus("a") as bus:
-        yield bus
-
-
-@pytest.fixture
-def other(bus):
-    with Bus(bus.name, agent="b") as other:
-        yield other
 
 
 def test_as_a_dict(bus, other):

@@ -109,6 +109,16 @@ int64_t t_recv(cfn_bus_t *bus, double timeout, cfn_wire_t *wire, char body[4096]
 }
 int t_ack(cfn_bus_t *bus, uint64_t token) { return cfn_bus_ack(bus, &token, 1); }
 
+void t_until_waits(cfn_bus_t *bus, const char *agent, unsigned kind) {
+  cfn_address_t at;
+  cfn_agent_info_t info;
+  CHECK_INT(cfn_bus_find(bus, agent, &at), 0);
+  do {
+    CHECK_INT(cfn_bus_agent_info(bus, &at, &info), 0);
+    cfn_os_yield();
+  } while (info.waiting != kind);
+}
+
 static void print_finding(void *context, const char *severity, const char *finding) {
   int *n = context;
   if (!strstr(finding, "dropped as corrupt")) (*n)++;

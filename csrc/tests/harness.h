@@ -42,6 +42,8 @@ int t_send(cfn_bus_t *bus, const char *to, unsigned lane, const void *body, uint
 /* The next message; its body in `body` (at most 4096 bytes), its token and header in *wire. */
 int64_t t_recv(cfn_bus_t *bus, double timeout, cfn_wire_t *wire, char body[4096]);
 int t_ack(cfn_bus_t *bus, uint64_t token);
+/* Until the agent's process sleeps, and on this (CFN_WAIT_*). */
+void t_until_waits(cfn_bus_t *bus, const char *agent, unsigned kind);
 /* No error and, if `quiet`, no warning either. */
 void t_check_region(cfn_bus_t *bus, bool quiet);
 /* Every chunk is FREE. */

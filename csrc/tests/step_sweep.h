@@ -98,28 +98,12 @@ static void step_sweep(const step_stage_t *stage, int o, step_way_t *way, int mo
 }
 
 static int step_main(int argc, char **argv, const step_stage_t *stage) {
-  step_setup(argv);
-  const char *op = NULL, *mode = NULL;
-  long from = 0, to = 0;
-  double seconds = 30;
-  for (int i = 1; i < argc; i++) {
-    if (!strcmp(argv[i], "--all")) seconds = 0;
-    else if (i + 1 < argc && !strcmp(argv[i], "--op")) op = argv[++i];
-    else if (i + 1 < argc && !strcmp(argv[i], "--mode")) mode = argv[++i];
-    else if (i + 1 < argc && !strcmp(argv[i], "--from")) from = atol(argv[++i]);
-    else if (i + 1 < argc && !strcmp(argv[i], "--to")) to = atol(argv[++i]);
-    else if (i + 1 < argc && !strcmp(argv[i], "--seconds")) seconds = atof(argv[++i]);
-    else {
-      fprintf(stderr, "usage: %s [--all | --seconds S] [--op NAME] [--mode kill|stop] [--from N --to M]\n", argv[0]);
-      return 2;
-    }
-  }
-  t_guard(seconds > 0 && seconds < 200 && to == 0 ? 600 : 0);
-  for (int o = 0; o < stage->operations; o++) {
+  step_options_t o = step_options(argc, argv, 30, "kill|stop");
+  for (int i = 0; i < stage->operations; i++) {
     step_way_t way = {0};
     for (int m = 0; m < 2; m++)
-      if ((!op || !strcmp(op, stage->name(o))) && (!mode || !strcmp(mode, m ? "stop" : "kill")))
-        step_sweep(stage, o, &way, m, from, to, seconds / (stage->operations * 2));
+      if ((!o.op || !strcmp(o.op, stage->name(i))) && (!o.mode || !strcmp(o.mode, m ? "stop" : "kill")))
+        step_sweep(stage, i, &way, m, o.from, o.to, o.seconds / (stage->operations * 2));
     free(way.mark);
   }
   t_passed(stage->program);

@@ -173,4 +173,29 @@ static inline void next_record_at(cfn_bus_t *any, uint32_t record) {
   cfn_store_seq(&cfn_state(cfn_bus_region(any))->mailbox_hint, record);
 }
 
+/* [--all | --seconds S] [--op NAME] [--mode MODE] [--from N --to M]; seconds 0 = all. */
+typedef struct step_options {
+  const char *op, *mode;
+  long from, to;
+  double seconds;
+} step_options_t;
+__attribute__((unused)) static step_options_t step_options(int argc, char **argv, double seconds, const char *modes) {
+  step_setup(argv);
+  step_options_t o = {.seconds = seconds};
+  for (int i = 1; i < argc; i++) {
+    if (!strcmp(argv[i], "--all")) o.seconds = 0;
+    else if (i + 1 < argc && !strcmp(argv[i], "--op")) o.op = argv[++i];
+    else if (i + 1 < argc && !strcmp(argv[i], "--mode")) o.mode = argv[++i];
+    else if (i + 1 < argc && !strcmp(argv[i], "--from")) o.from = atol(argv[++i]);
+    else if (i + 1 < argc && !strcmp(argv[i], "--to")) o.to = atol(argv[++i]);
+    else if (i + 1 < argc && !strcmp(argv[i], "--seconds")) o.seconds = atof(argv[++i]);
+    else {
+      fprintf(stderr, "usage: %s [--all | --seconds S] [--op NAME] [--mode %s] [--from N --to M]\n", argv[0], modes);
+      exit(2);
+    }
+  }
+  t_guard(o.seconds > 0 && o.seconds < 200 && o.to == 0 ? 600 : 0);
+  return o;
+}
+
 #endif

@@ -315,13 +315,7 @@ static void waiting(void) {
     pid_t child = t_fork();
     if (child == 0) {
       cfn_bus_t *c = t_attach("c");
-      cfn_address_t at;
-      cfn_agent_info_t info;
-      CHECK_INT(cfn_bus_find(c, "b", &at), 0);
-      do {
-        CHECK_INT(cfn_bus_agent_info(c, &at, &info), 0);
-        cfn_os_yield();
-      } while (info.waiting != CFN_WAIT_REF);
+      t_until_waits(c, "b", CFN_WAIT_REF);
       if (kind == 2) CHECK_INT(cfn_bus_ref_delete(c, "k", 1, CFN_ANY_VERSION), 0);
       else CHECK_INT(set(c, key, CFN_ANY_VERSION, "2"), 0);
       t_close(c);

@@ -367,13 +367,7 @@ static void waits(void) {
   pid_t child = t_fork(); /* wakes it, which ends that wait */
   if (child == 0) {
     cfn_bus_t *c = t_attach("c");
-    cfn_agent_info_t info;
-    cfn_address_t at;
-    CHECK_INT(cfn_bus_find(c, "b", &at), 0);
-    do {
-      CHECK_INT(cfn_bus_agent_info(c, &at, &info), 0);
-      cfn_os_yield();
-    } while (info.waiting != CFN_WAIT_INBOX);
+    t_until_waits(c, "b", CFN_WAIT_INBOX);
     CHECK_INT(t_send(c, "b", CFN_LANE_NORMAL, "x", 1, 0, NULL), 0);
     t_close(c);
     _exit(0);

@@ -408,32 +408,14 @@ static void sweep(const operation_t *o, int mode, long from, long to, double sec
 }
 
 int main(int argc, char **argv) {
-  step_setup(argv);
-  const char *op = NULL, *mode = NULL;
-  long from = 0, to = 0;
-  double seconds = 45.0;
-  for (int i = 1; i < argc; i++) {
-    if (!strcmp(argv[i], "--all")) seconds = 0;
-    else if (i + 1 < argc && !strcmp(argv[i], "--op")) op = argv[++i];
-    else if (i + 1 < argc && !strcmp(argv[i], "--mode")) mode = argv[++i];
-    else if (i + 1 < argc && !strcmp(argv[i], "--from")) from = atol(argv[++i]);
-    else if (i + 1 < argc && !strcmp(argv[i], "--to")) to = atol(argv[++i]);
-    else if (i + 1 < argc && !strcmp(argv[i], "--seconds")) seconds = atof(argv[++i]);
-    else {
-      fprintf(stderr, "usage: %s [--all | --seconds S] [--op NAME] [--mode kill|stop|steal] "
-                      "[--from N --to M]\n", argv[0]);
-      return 2;
-    }
-  }
-  t_guard(seconds > 0 && seconds < 200 && to == 0 ? 600 : 0);
+  step_options_t opt = step_options(argc, argv, 45, "kill|stop|steal");
   victim.report = rep = report_new();
   bodies_make();
   for (unsigned o = 0; o < OPERATIONS; o++)
     for (int m = 0; m < MODES; m++)
-      if ((!op || !strcmp(op, operations[o].name)) &&
-          (!mode || !strcmp(mode, mode_names[m])))
-        sweep(&operations[o], m, from, to,
-                seconds / (OPERATIONS * MODES) * (operations[o].removes ? 3 : 1)); /* it is the longest */
+      if ((!opt.op || !strcmp(opt.op, operations[o].name)) && (!opt.mode || !strcmp(opt.mode, mode_names[m])))
+        sweep(&operations[o], m, opt.from, opt.to,
+              opt.seconds / (OPERATIONS * MODES) * (operations[o].removes ? 3 : 1)); /* it is the longest */
   t_passed("test_step");
   return 0;
 }
