@@ -73,7 +73,11 @@ enum {
   CFN_WAIT_RECEIPT, /* for an ack: index = the agent */
   CFN_WAIT_REPLY,   /* for an answer: index = the agent */
   CFN_WAIT_AGENT,   /* for an agent to register */
-  CFN_WAIT_REF      /* for a named value to change: index = the ref, or none */
+  CFN_WAIT_REF,     /* for a named value to change: index = the ref, or none */
+  CFN_WAIT_LEASE,   /* for a lock or a leadership: index = its ref */
+  CFN_WAIT_HOLDER,  /* for it to get another holder */
+  CFN_WAIT_PERMIT,  /* for a permit of a semaphore: index = its ref */
+  CFN_WAIT_BARRIER  /* for others at a barrier: index = its ref */
 };
 typedef struct cfn_agent_info {
   char name[CFN_NAME_BYTES];
@@ -286,6 +290,46 @@ int cfn_bus_ref_wait(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64
 /* For waiting on many: arm, look at them, sleep if nothing is new. Any change of any ref ends the sleep. */
 int cfn_bus_refs_arm(cfn_bus_t *bus, uint32_t *armed);
 int cfn_bus_refs_sleep(cfn_bus_t *bus, uint32_t armed, uint64_t deadline);
+
+/* ---- leases: what one holds until it gives it back or dies ---- */
+enum { CFN_LEASE_LOCK = 'L', CFN_LEASE_LEADER = 'E' }; /* names of different kinds do not meet */
+enum {
+  CFN_LEASE_STEAL = 1,   /* take it from its living holder, who is told CFN_LEASE_LOST */
+  CFN_LEASE_INTACT = 2   /* CFN_OWNER_DIED instead of a lease whose last holder died holding it */
+};
+enum { CFN_HOLDER_NONE = 0, CFN_HOLDER_ALIVE = 1, CFN_HOLDER_STOPPED = 2, CFN_HOLDER_DEAD = 3 };
+typedef struct cfn_holder {
+  char name[CFN_KEY_BYTES];     /* of the lease */
+  char agent[CFN_NAME_BYTES];   /* who holds it, or held it; empty: nobody's handle, or not known */
+  uint64_t token;               /* grows from holder to holder, over all leases of the bus; 0 = nobody has it */
+  uint64_t pid;                 /* 0 = not known */
+  uint64_t since_wall_ns;
+  uint64_t died_wall_ns;        /* when its death was found */
+  uint32_t life;                /* CFN_HOLDER_* */
+  uint32_t reserved;
+} cfn_holder_t;
+typedef struct cfn_held {
+  uint64_t word;
+  uint64_t token;
+  uint32_t ref;
+  uint32_t kind;
+  cfn_holder_t died; /* the last holder, if it died holding it (token 0: it did not) */
+} cfn_held_t;
+/* Names: 1 to 125 bytes of UTF-8. CFN_OK; CFN_TIMEOUT and whose it is; CFN_OWNER_DIED; CFN_DEADLOCK: each of a circle
+ * of processes waits for the next, and this one is the last that came. */
+int cfn_bus_lease_take(cfn_bus_t *bus, int kind, const char *name, uint32_t name_bytes, int flags, uint64_t deadline,
+                       cfn_held_t *out);
+/* CFN_OK, or CFN_LEASE_LOST: it was taken from us. */
+int cfn_bus_lease_give_back(cfn_bus_t *bus, const cfn_held_t *lease);
+/* The same without giving it back. */
+int cfn_bus_lease_check(cfn_bus_t *bus, const cfn_held_t *lease);
+/* Who holds it now; token 0 if nobody does. Nothing is made. */
+int cfn_bus_lease_holder(cfn_bus_t *bus, int kind, const char *name, uint32_t name_bytes, cfn_holder_t *out);
+/* Waits until another holds it than the one whose token is `seen` (0 = nobody), or that one is dead. */
+int cfn_bus_lease_wait(cfn_bus_t *bus, int kind, const char *name, uint32_t name_bytes, uint64_t seen, uint64_t deadline,
+                       cfn_holder_t *out);
+/* All leases of the kind that are held, or whose holder died; returns how many there are (also beyond `most`). */
+int64_t cfn_bus_lease_list(cfn_bus_t *bus, int kind, cfn_holder_t *out, uint64_t most);
 
 /* ---- the bus as a whole ---- */
 typedef struct cfn_bus_info {

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "base/os.h"
+#include "sync/lease.h"
 
 /* The dead holder's slot, whose byte we have: is it VACANT now? */
 static bool recycle(cfn_region_t *r, uint32_t i) {
@@ -39,6 +40,7 @@ static bool join(cfn_region_t *r, uint32_t i, cfn_actor_t *actor, uint64_t *id_w
   for (unsigned h = 0; h < CFN_HOLDS; h++) cfn_store_relaxed(&slot->holds[h], 0);
   for (unsigned c = 0; c < CFN_CLASSES; c++) cfn_store_relaxed(&slot->hint_taken[c], 0);
   cfn_store_relaxed(&slot->hint_freed, 0);
+  cfn_store_relaxed(&slot->leases, 0);
   *id_word = cfn_id_word(cfn_id_inc(joining), CFN_ID_LIVE);
   cfn_life_note(r, i, nonce);
   cfn_max_seq(&cfn_state(r)->attach_top, i + 1);
@@ -71,6 +73,7 @@ int cfn_attach(cfn_region_t *r, cfn_actor_t *actor, uint64_t *id_word) {
 }
 
 void cfn_detach(const cfn_actor_t *a, uint64_t id_word) {
+  cfn_lease_give_back_all(a->region, a->me);
   for (unsigned h = 0; h < CFN_HOLDS; h++) {
     uint64_t held = cfn_load_relaxed(&a->slot->holds[h]);
     if (held == 0 || held > a->region->geo.config.agents) continue;

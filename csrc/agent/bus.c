@@ -297,6 +297,19 @@ void cfn_bus_spin(cfn_bus_t *bus, const cfn_watch_t *watch) {
   cfn_add_seq(&bus->inside, (uint32_t)-1);
 }
 
+static void say_what_for(cfn_bus_t *bus, uint64_t now, unsigned kind, uint32_t index) {
+  uint64_t what = (uint64_t)(kind & 0xff) << 56 | (uint64_t)(kind >> 8) << 48 | index;
+  if (cfn_load_relaxed(&bus->wait_what) != what || now > cfn_load_relaxed(&bus->wait_until) + SAME_WAIT_NS)
+    cfn_store_relaxed(&bus->wait_since, cfn_os_wall_ns());
+  cfn_store_relaxed(&bus->wait_what, what);
+  cfn_store_relaxed(&bus->actor.slot->waiting_since, cfn_load_relaxed(&bus->wait_since));
+  cfn_store_seq(&bus->actor.slot->waiting, what); /* who looks for a circle of waiters sees the circle that it closes */
+}
+
+void cfn_bus_says_waiting(cfn_bus_t *bus, unsigned kind, uint32_t index) {
+  say_what_for(bus, cfn_os_monotonic_ns(), kind, index);
+}
+
 int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsigned kind,
                   uint32_t index, const cfn_address_t *counterpart, uint64_t deadline) {
   cfn_attach_shm_t *slot = bus->actor.slot;
@@ -313,12 +326,7 @@ int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsign
       last = true;
     }
   }
-  uint64_t what = (uint64_t)kind << 56 | index;
-  if (cfn_load_relaxed(&bus->wait_what) != what || now > cfn_load_relaxed(&bus->wait_until) + SAME_WAIT_NS)
-    cfn_store_relaxed(&bus->wait_since, cfn_os_wall_ns());
-  cfn_store_relaxed(&bus->wait_what, what);
-  cfn_store_relaxed(&slot->waiting_since, cfn_load_relaxed(&bus->wait_since));
-  cfn_store_relaxed(&slot->waiting, what);
+  say_what_for(bus, now, kind, index);
   cfn_bus_count(bus, CFN_COUNT_WAITS, 1);
   cfn_add_seq(&bus->inside, 1); /* before the lock is left: close looks at it under the lock */
   cfn_bus_leave(bus);
@@ -467,7 +475,7 @@ int cfn_bus_unregister(cfn_bus_t *bus, const char *agent, int flags, uint64_t *d
     uint32_t holder = 0;
     unsigned owner = cfn_owner_att(cfn_load_seq(&cfn_mailbox(bus->region, address.index)->owner));
     bool force = flags & CFN_FORCE;
-    if (!force && owner && owner != CFN_OWNER_DIED && owner != bus->actor.me + 1 &&
+    if (!force && owner && owner != CFN_OWNER_DEAD && owner != bus->actor.me + 1 &&
         owner <= bus->region->geo.config.attachments &&
         cfn_life_of(bus->region, owner - 1, NULL, NULL) == CFN_LIFE_ALIVE) {
       r = CFN_AGENT_BUSY;

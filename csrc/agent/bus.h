@@ -40,6 +40,8 @@ struct cfn_bus {
   cfn_a64 wait_what, wait_since, wait_until; /* a wait that goes on over safety ticks is one wait */
   uint32_t round_robin; /* whose life the next tick looks at */
   int fifo[2];          /* inbox, replies; -1 */
+  pthread_t lease_thread; /* who takes leases with this handle; many_take_leases: not one alone */
+  bool lease_thread_known, many_take_leases;
 };
 
 /* Enters a call: CFN_OK with the lock held, or CFN_FORKED, CFN_CLOSED, CFN_RETIRED,
@@ -71,6 +73,10 @@ void cfn_bus_rest_fifo(cfn_bus_t *bus, int replies);
  * CFN_TIMEOUT: look once more, then say so; CFN_INTERRUPTED; or why waiting makes no sense. */
 int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsigned kind,
                   uint32_t index, const cfn_address_t *counterpart, uint64_t deadline);
+
+/* Says what we are going to sleep on, before the sleep does. */
+void cfn_bus_says_waiting(cfn_bus_t *bus, unsigned kind, uint32_t index);
+#define CFN_WAIT_ALONE 0x100u /* in `kind`: the thread that waits is the only one that takes leases with this handle */
 
 /* Where the next message would appear: what a short spin looks at. */
 typedef struct cfn_watch {

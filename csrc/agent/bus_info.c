@@ -39,7 +39,7 @@ static void fill_agent(cfn_bus_t *bus, uint32_t i, cfn_agent_info_t *out) {
     cfn_identity_of(r, whose - 1, &out->owner_pid);
     owner_waits(r, whose - 1, i, out);
   }
-  if (whose == CFN_OWNER_DIED) out->owner_pid = cfn_load_relaxed(&m->owner_pid);
+  if (whose == CFN_OWNER_DEAD) out->owner_pid = cfn_load_relaxed(&m->owner_pid);
   if (reader && reader <= r->geo.config.attachments) {
     cfn_identity_of(r, reader - 1, &out->reader_pid);
     if (!out->waiting) owner_waits(r, reader - 1, i, out);

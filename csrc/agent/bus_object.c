@@ -1,7 +1,7 @@
 /* Objects through a handle: put, get, pin, delete, list. */
 #include <string.h>
 
-#include "agent/bus.h"
+#include "agent/bus_ref.h"
 #include "agent/reap.h"
 #include "mem/index.h"
 
@@ -234,7 +234,10 @@ int cfn_bus_heap_info(cfn_bus_t *bus, cfn_heap_info_t *out) {
                            .refs_most = r->geo.config.refs};
   for (uint32_t i = 0; i < r->geo.config.refs; i++) {
     uint32_t blob = cfn_ref_blob(cfn_load_seq(&cfn_ref(r, i)->word));
-    out->refs += blob && blob <= r->geo.config.objects;
+    char key[CFN_KEY_BYTES];
+    if (blob == 0 || blob > r->geo.config.objects) continue;
+    cfn_record_key(r, cfn_record_of_ref(r, i), key);
+    out->refs += key[0] != CFN_KEY_OURS; /* what means nothing without the processes that wait */
   }
   for (uint32_t i = 0; i < r->geo.config.attachments; i++) {
     out->put_bytes += cfn_load_relaxed(&cfn_attachment(r, i)->counter[CFN_COUNT_PUT_BYTES]);

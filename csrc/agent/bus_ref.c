@@ -6,9 +6,11 @@
 #include <string.h>
 
 #include "agent/bus.h"
+#include "agent/bus_ref.h"
 #include "agent/reap.h"
 #include "sync/refs.h"
 
+#define RING (CFN_RING_WAITERS | CFN_RING_ALL)
 #define TRIES 1000 /* lock-free: each turn that is lost was somebody else's success */
 
 /* Is it UTF-8, shortest forms only and no surrogates? Then every language can name it. */
@@ -27,13 +29,24 @@ static bool is_utf8(const uint8_t *p, uint32_t bytes) {
   return true;
 }
 
-static int check_key(const char *key, uint32_t bytes) {
-  if (bytes == 0 || bytes >= CFN_KEY_BYTES)
-    return cfn_fail(CFN_BAD_NAME, CFN_KEY_BYTES - 1, bytes, "a key has 1 to %u bytes, not %u", CFN_KEY_BYTES - 1, bytes);
+static int check_name(const char *what, const char *name, uint32_t bytes, uint32_t most) {
+  if (bytes == 0 || bytes > most)
+    return cfn_fail(CFN_BAD_NAME, most, bytes, "%s has 1 to %u bytes, not %u", what, most, bytes);
   for (uint32_t i = 0; i < bytes; i++)
-    if ((unsigned char)key[i] < 32 || key[i] == 127)
-      return cfn_fail(CFN_BAD_NAME, 0, i, "a key may not hold control characters (byte %u)", i);
-  if (!is_utf8((const uint8_t *)key, bytes)) return cfn_fail(CFN_BAD_NAME, 0, 0, "a key must be UTF-8");
+    if ((unsigned char)name[i] < 32 || name[i] == 127)
+      return cfn_fail(CFN_BAD_NAME, 0, i, "%s may not hold control characters (byte %u)", what, i);
+  if (!is_utf8((const uint8_t *)name, bytes)) return cfn_fail(CFN_BAD_NAME, 0, 0, "%s must be UTF-8", what);
+  return CFN_OK;
+}
+static int check_key(const char *key, uint32_t bytes) { return check_name("a key", key, bytes, CFN_KEY_BYTES - 1); }
+
+int cfn_ref_key_of(const char *what, char kind, const char *name, uint32_t bytes, cfn_ref_key_t *out) {
+  int r = check_name(what, name, bytes, CFN_KEY_BYTES - 3);
+  if (r < 0) return r;
+  *out = (cfn_ref_key_t){.bytes = bytes + 2};
+  out->text[0] = CFN_KEY_OURS;
+  out->text[1] = kind;
+  memcpy(out->text + 2, name, bytes);
   return CFN_OK;
 }
 
@@ -47,13 +60,15 @@ static int fail_conflict(const char *key, uint32_t bytes, uint64_t have, uint64_
                   "'%.*s' was changed meanwhile: it has version %" PRIu64 " and not %" PRIu64, (int)bytes, key, have, want);
 }
 static int fail_again(const char *key, uint32_t bytes) {
+  uint32_t mark = bytes && key[0] == CFN_KEY_OURS ? 2 : 0;
+  key += mark;
+  bytes -= mark;
   return cfn_fail(CFN_AGAIN, 0, 0, "'%.*s' changes faster than it can be changed", (int)bytes, key);
 }
 
 static bool has_value(uint64_t word) { return cfn_ref_blob(word) && cfn_ref_blob(word) != CFN_REF_CLOSED; }
 
-/* The ref and its word, made if missing and `create`. CFN_OK, CFN_UNKNOWN_KEY without a text, or another error. */
-static int load(cfn_bus_t *bus, const char *key, uint32_t bytes, bool create, cfn_ref_at_t *at, uint64_t *word) {
+int cfn_ref_load(cfn_bus_t *bus, const char *key, uint32_t bytes, bool create, cfn_ref_at_t *at, uint64_t *word) {
   const cfn_region_t *r = bus->region;
   for (int tries = 0; tries < TRIES; tries++) {
     cfn_a64 *creating = &bus->actor.slot->reg[CFN_REG_CREATE];
@@ -79,11 +94,11 @@ static int expected(const cfn_bus_t *bus, const char *key, uint32_t bytes, uint6
   return version ? fail_conflict(key, bytes, version, expect) : fail_unknown(bus, key, bytes);
 }
 
-static int set(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64_t expect, unsigned codec, const void *data,
-               uint64_t bytes, uint64_t *version) {
+int cfn_ref_set(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64_t expect, unsigned codec, const void *data,
+                uint64_t bytes, unsigned rings, uint64_t *version) {
   cfn_ref_at_t at;
   uint64_t word;
-  int r = load(bus, key, key_bytes, expect == 0 || expect == CFN_ANY_VERSION, &at, &word);
+  int r = cfn_ref_load(bus, key, key_bytes, expect == 0 || expect == CFN_ANY_VERSION, &at, &word);
   if (r == CFN_UNKNOWN_KEY) return fail_unknown(bus, key, key_bytes);
   if (r == CFN_OK) r = expected(bus, key, key_bytes, word, expect); /* before anything is copied */
   if (r < 0) return r;
@@ -93,9 +108,9 @@ static int set(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64_t exp
   if (r < 0) return r;
   for (int tries = 0; tries < TRIES; tries++) {
     /* dies here: the blob is held by our ledger alone, and goes with it */
-    r = cfn_refs_swap(bus->region, &at, word, f.blob + 1, bus->mailbox, version);
+    r = cfn_refs_swap(bus->region, &at, word, f.blob + 1, bus->mailbox, rings, version);
     if (r == CFN_OK) break;
-    r = load(bus, key, key_bytes, expect == 0 || expect == CFN_ANY_VERSION, &at, &word);
+    r = cfn_ref_load(bus, key, key_bytes, expect == 0 || expect == CFN_ANY_VERSION, &at, &word);
     if (r == CFN_UNKNOWN_KEY) r = fail_unknown(bus, key, key_bytes);
     if (r == CFN_OK) r = expected(bus, key, key_bytes, word, expect);
     if (r < 0) break;
@@ -115,7 +130,7 @@ int cfn_bus_ref_set(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64_
                     const void *data, uint64_t bytes, uint64_t *version) {
   int r = entered_with(bus, key, key_bytes);
   if (r < 0) return r;
-  r = set(bus, key, key_bytes, expect, codec, data, bytes, version);
+  r = cfn_ref_set(bus, key, key_bytes, expect, codec, data, bytes, RING, version);
   return cfn_bus_left(bus, r);
 }
 
@@ -147,7 +162,8 @@ static int64_t copy_value(cfn_bus_t *bus, const cfn_ref_at_t *at, uint64_t word,
     info->bytes = blob.bytes; /* 0 if it makes no sense */
     info->codec = blob.codec;
     info->changed_wall_ns = cfn_load_relaxed(&ref->changed_wall_ns);
-    info->changed_by = (uint32_t)cfn_load_relaxed(&ref->changed_by);
+    uint64_t by = cfn_load_relaxed(&ref->changed_by);
+    info->changed_by = cfn_ref_change_version(by) == info->version ? cfn_ref_change_who(by) : 0;
   }
   if (cfn_load_seq(&ref->word) != word) return CFN_STALE; /* LAST */
   if (e == CFN_CORRUPT || e == CFN_STALE)
@@ -155,10 +171,10 @@ static int64_t copy_value(cfn_bus_t *bus, const cfn_ref_at_t *at, uint64_t word,
   return e < 0 ? e : (int64_t)blob.bytes;
 }
 
-static int64_t get(cfn_bus_t *bus, const char *key, uint32_t key_bytes, void *out, uint64_t room, cfn_ref_info_t *info,
-                   cfn_ref_at_t *at, uint64_t *word) {
+int64_t cfn_ref_get(cfn_bus_t *bus, const char *key, uint32_t key_bytes, void *out, uint64_t room, cfn_ref_info_t *info,
+                    cfn_ref_at_t *at, uint64_t *word) {
   for (int tries = 0; tries < TRIES; tries++) {
-    int64_t r = load(bus, key, key_bytes, false, at, word);
+    int64_t r = cfn_ref_load(bus, key, key_bytes, false, at, word);
     if (r < 0) return r;
     if (!has_value(*word)) return CFN_UNKNOWN_KEY;
     r = copy_value(bus, at, *word, out, room, info);
@@ -173,7 +189,7 @@ int64_t cfn_bus_ref_get(cfn_bus_t *bus, const char *key, uint32_t key_bytes, voi
   if (r < 0) return r;
   cfn_ref_at_t at;
   uint64_t word;
-  r = get(bus, key, key_bytes, out, room, info, &at, &word);
+  r = cfn_ref_get(bus, key, key_bytes, out, room, info, &at, &word);
   if (r == CFN_UNKNOWN_KEY) fail_unknown(bus, key, key_bytes);
   if (info) {
     memset(info->key, 0, sizeof info->key);
@@ -190,11 +206,11 @@ int cfn_bus_ref_delete(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint
   for (int tries = 0;; tries++) {
     cfn_ref_at_t at;
     uint64_t word, version;
-    r = load(bus, key, key_bytes, false, &at, &word);
+    r = cfn_ref_load(bus, key, key_bytes, false, &at, &word);
     if (r == CFN_OK && !has_value(word)) r = CFN_UNKNOWN_KEY;
     if (r == CFN_UNKNOWN_KEY) fail_unknown(bus, key, key_bytes);
     if (r == CFN_OK) r = expected(bus, key, key_bytes, word, expect);
-    if (r == CFN_OK) r = cfn_refs_swap(bus->region, &at, word, 0, bus->mailbox, &version);
+    if (r == CFN_OK) r = cfn_refs_swap(bus->region, &at, word, 0, bus->mailbox, RING, &version);
     if (r != CFN_AGAIN) break;
     if (tries == TRIES) {
       r = fail_again(key, key_bytes);
@@ -218,7 +234,7 @@ int cfn_bus_ref_add(cfn_bus_t *bus, const char *key, uint32_t key_bytes, int64_t
     cfn_ref_at_t at;
     uint64_t word = 0;
     cfn_ref_info_t info = {.codec = CFN_CODEC_JSON};
-    int64_t n = get(bus, key, key_bytes, text, sizeof text - 1, &info, &at, &word), was = 0;
+    int64_t n = cfn_ref_get(bus, key, key_bytes, text, sizeof text - 1, &info, &at, &word), was = 0;
     if (n < 0 && n != CFN_UNKNOWN_KEY) {
       r = (int)n;
       break;
@@ -240,7 +256,8 @@ int cfn_bus_ref_add(cfn_bus_t *bus, const char *key, uint32_t key_bytes, int64_t
       break;
     }
     int bytes = snprintf(text, sizeof text, "%" PRId64, *sum);
-    r = set(bus, key, key_bytes, n < 0 ? 0 : cfn_ref_version(word), CFN_CODEC_JSON, text, (uint64_t)bytes, version);
+    r = cfn_ref_set(bus, key, key_bytes, n < 0 ? 0 : cfn_ref_version(word), CFN_CODEC_JSON, text, (uint64_t)bytes, RING,
+                    version);
     if (r != CFN_CONFLICT && r != CFN_UNKNOWN_KEY) break;
     r = CFN_AGAIN;
   }
@@ -261,7 +278,7 @@ int64_t cfn_bus_ref_list(cfn_bus_t *bus, const char *prefix, uint32_t prefix_byt
       if (cfn_mid_state(at.mid) != CFN_MID_OPEN) break;
       cfn_record_key(r, cfn_record_of_ref(r, i), info.key);
       if (cfn_refs_load(r, &at, &word) != CFN_OK) continue; /* LAST: its name was that one's */
-      if (!has_value(word) || strncmp(info.key, prefix, prefix_bytes) != 0) break;
+      if (!has_value(word) || info.key[0] == CFN_KEY_OURS || strncmp(info.key, prefix, prefix_bytes) != 0) break;
       if (copy_value(bus, &at, word, NULL, 0, &info) == CFN_STALE) continue; /* damage of one hides no others */
       if ((uint64_t)n < most) out[n] = info;
       n++;
@@ -290,7 +307,7 @@ int cfn_bus_ref_wait(cfn_bus_t *bus, const char *key, uint32_t key_bytes, uint64
     cfn_ref_at_t before = {0, 0};
     for (int look = 0; look < 2; look++) { /* AFTER arming, again */
       at = (cfn_ref_at_t){0, 0};
-      r = load(bus, key, key_bytes, false, &at, &word);
+      r = cfn_ref_load(bus, key, key_bytes, false, &at, &word);
       *version = r == CFN_OK && has_value(word) ? cfn_ref_version(word) : 0;
       bool settled = (r < 0 && r != CFN_UNKNOWN_KEY) || *version != seen;
       if (settled) {

@@ -354,7 +354,7 @@ int cfn_bus_receipt_wait(cfn_bus_t *bus, const cfn_receipt_t *t, int want, uint6
     bool settled = state < 0 || state >= want;
     if (!settled && verdict == CFN_AGENT_DEAD) verdict = cfn_bus_judge(bus, &agent);
     if (!settled && verdict != CFN_AGENT_DEAD &&
-        cfn_owner_att(cfn_load_seq(&cfn_mailbox(bus->region, t->mailbox)->owner)) == CFN_OWNER_DIED)
+        cfn_owner_att(cfn_load_seq(&cfn_mailbox(bus->region, t->mailbox)->owner)) == CFN_OWNER_DEAD)
       verdict = cfn_bus_judge(bus, &agent);
     if (settled || verdict == CFN_AGENT_DEAD || cfn_deadline_passed(deadline)) {
       cfn_bus_leave(bus);

@@ -9,12 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/bus_ref.h"
 #include "agent/liveness.h"
 #include "agent/reap.h"
 #include "cfnshm.h"
 #include "mem/directory.h"
 #include "mem/heap.h"
-#include "sync/refs.h"
+#include "sync/lease.h"
 
 #define LOOKS 3
 
@@ -131,7 +132,7 @@ static void check_mailbox(checking_t *c, uint32_t i) {
              cfn_load_seq(&m->mid) == mid)
       say(c, "error", "agent '%s' is not found under its name", name);
     unsigned owner = cfn_owner_att(cfn_load_seq(&m->owner));
-    check_holder(c, name, "owner", owner == CFN_OWNER_DIED ? 0 : owner);
+    check_holder(c, name, "owner", owner == CFN_OWNER_DEAD ? 0 : owner);
     check_holder(c, name, "consumer", cfn_consumer_att(cfn_load_seq(&m->consumer)));
     for (unsigned t = 0; t < CFN_TEXTS; t++) {
       char text[CFN_TEXT_LONG_BYTES];
@@ -254,7 +255,8 @@ static void check_ref(checking_t *c, uint32_t i) {
   char key[CFN_KEY_BYTES];
   size_t bytes = cfn_record_key(r, cfn_record_of_ref(r, i), key);
   char shown[CFN_KEY_BYTES];
-  for (size_t k = 0; k <= bytes; k++) shown[k] = key[k] && (key[k] < 32 || key[k] == 127) ? '?' : key[k];
+  size_t mark = bytes > 2 && key[0] == CFN_KEY_OURS ? 2 : 0; /* a lock, and so on: by its name */
+  for (size_t k = mark; k <= bytes; k++) shown[k - mark] = key[k] && (key[k] < 32 || key[k] == 127) ? '?' : key[k];
   uint64_t w = cfn_load_seq(&ref->word);
   uint32_t blob = cfn_ref_blob(w), index;
   uint64_t word;
@@ -271,6 +273,15 @@ static void check_ref(checking_t *c, uint32_t i) {
   if ((cfn_directory_find(r, CFN_KIND_REF, key, bytes, &index, &word) < 0 || index != cfn_record_of_ref(r, i)) &&
       cfn_load_seq(&ref->mid) == mid)
     say(c, "error", "value '%s' is not found under its key", shown);
+  uint32_t holder;
+  if (cfn_lease_held(w, &holder)) {
+    check_holder(c, shown, "holder", holder + 1);
+    return;
+  }
+  if (cfn_lease_died(w)) {
+    say(c, "warning", "the last holder of '%s' died holding it; the next one is told", shown);
+    return;
+  }
   if (blob > r->geo.config.objects)
     say(c, "error", "value '%s' names object %u of %u", shown, blob - 1, r->geo.config.objects);
   else if (blob && !blob_there(r, blob) && cfn_load_seq(&ref->word) == w)

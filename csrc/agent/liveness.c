@@ -183,6 +183,13 @@ void cfn_identity_of(const cfn_region_t *r, uint32_t i, uint64_t *pid) {
   *pid = cfn_load_relaxed(&cfn_attachment(r, i)->pid);
 }
 
+bool cfn_life_is_stopped(const cfn_region_t *r, uint32_t i) {
+  cfn_identity_t who;
+  load_identity(r, i, &who);
+  char state = cfn_os_process_state(&who);
+  return state == 'T' || state == 't';
+}
+
 int cfn_life_of(cfn_region_t *r, uint32_t i, uint64_t *judged, bool *free_byte) {
   if (free_byte) *free_byte = false;
   cfn_a64 *id = &cfn_attachment(r, i)->id;
@@ -223,7 +230,7 @@ int cfn_life_of_agent(cfn_region_t *r, uint32_t mailbox, uint32_t *attachment) {
     int life = CFN_LIFE_NONE;
     if (reader && reader <= r->geo.config.attachments)
       life = cfn_life_of(r, reader - 1, NULL, NULL);
-    if (life != CFN_LIFE_ALIVE && whose == CFN_OWNER_DIED) life = CFN_LIFE_DEAD;
+    if (life != CFN_LIFE_ALIVE && whose == CFN_OWNER_DEAD) life = CFN_LIFE_DEAD;
     if (life != CFN_LIFE_ALIVE && whose && whose <= r->geo.config.attachments)
       life = cfn_life_of(r, whose - 1, NULL, NULL);
     if (whose == 0 && life == CFN_LIFE_DEAD) life = CFN_LIFE_NONE; /* a reader passed by and died */

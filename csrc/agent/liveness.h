@@ -36,6 +36,9 @@ int cfn_life_of(cfn_region_t *r, uint32_t i, uint64_t *judged, bool *free_byte);
  * `*attachment` (may be NULL) is who was looked at, +1. */
 int cfn_life_of_agent(cfn_region_t *r, uint32_t mailbox, uint32_t *attachment);
 
+/* Is its process stopped (SIGSTOP, a debugger), as far as can be told? */
+bool cfn_life_is_stopped(const cfn_region_t *r, uint32_t i);
+
 void cfn_identity_of(const cfn_region_t *r, uint32_t i, uint64_t *pid);
 
 #endif

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "mem/directory.h"
 #include "mem/heap.h"
+#include "sync/lease.h"
 
 typedef struct reaping {
   cfn_region_t *r;
@@ -97,7 +98,7 @@ static void reap_hold(const reaping_t *p, uint64_t cell) {
   w = cfn_load_seq(&m->owner);
   if (cfn_owner_att(w) == p->d + 1) {
     if (!authorised(p)) return;
-    cfn_cas_seq(&m->owner, w, cfn_owner_word(cfn_owner_inc(w), CFN_OWNER_DIED));
+    cfn_cas_seq(&m->owner, w, cfn_owner_word(cfn_owner_inc(w), CFN_OWNER_DEAD));
   }
   /* What the dead may have done without saying so: emptied slots, acks, its own death. */
   cfn_event_ring_futex(&m->space.event);
@@ -115,7 +116,7 @@ static void reap_replies(const reaping_t *p, unsigned me, cfn_a64 *cell) {
   cfn_event_ring_futex(&p->slot->reply_space);
 }
 
-/* Steps 2 to 6. True if this call made the slot VACANT. */
+/* Steps 2 to 7. True if this call made the slot VACANT. */
 static bool reap_all_of(const reaping_t *p, unsigned me, cfn_a64 *cell) {
   cfn_region_t *r = p->r;
   cfn_directory_help(r); /* it may have died over an intent; a name change must not wait for luck */
@@ -126,6 +127,7 @@ static bool reap_all_of(const reaping_t *p, unsigned me, cfn_a64 *cell) {
   for (unsigned h = 0; h < CFN_HOLDS; h++) reap_hold(p, cfn_load_acquire(&p->slot->holds[h]));
   reap_replies(p, me, cell);
   cfn_heap_reap(r, p->d, &p->slot->id, p->word);
+  cfn_lease_reap(r, p->d, &p->slot->id, p->word);
   reap_hints(p);
   cfn_event_ring_futex(&cfn_state(r)->refs.event); /* it may have died between a change and its ring */
   for (unsigned c = 0; c < CFN_CLASSES; c++) /* ... and between freeing and saying so */

@@ -9,7 +9,8 @@
  *   3  a mailbox it was creating -> finished by the directory, or FREE
  *   4  consumer words that name it -> nobody; owner words -> "died"; their waiters are woken
  *   5  its reply ring is emptied
- *   6  id REAP(inc) -> VACANT(inc)
+ *   6  blobs that it was filling -> DEAD, its ledger emptied; its leases -> CFN_REF_DIED
+ *   7  id REAP(inc) -> VACANT(inc)
  */
 #ifndef CFN_AGENT_REAP_H
 #define CFN_AGENT_REAP_H

@@ -206,7 +206,7 @@ int cfn_registry_take_owner(const cfn_actor_t *a, uint32_t i, uint64_t mid, uint
     unsigned att = cfn_owner_att(w);
     uint64_t base = cfn_load_relaxed(&m->inc_base);
     if (att != a->me + 1) {
-      int state = holder_state(a, att == CFN_OWNER_DIED ? 0 : att, holder);
+      int state = holder_state(a, att == CFN_OWNER_DEAD ? 0 : att, holder);
       if (cfn_load_seq(&m->owner) != w) continue;
       if (state < 0) return state;
       if (!announce(a, i)) return no_cell();

@@ -35,7 +35,11 @@
   X(NO_MEMORY, -24, 1, "out of memory in this process")                                    \
   X(UNKNOWN_KEY, -25, 3, "no such key")                                                    \
   X(CONFLICT, -26, 1, "somebody else changed it meanwhile")                                \
-  X(UNKNOWN_OBJECT, -27, 3, "no such object")
+  X(UNKNOWN_OBJECT, -27, 3, "no such object")                                              \
+  X(LEASE_LOST, -28, 9, "the lease is not held any more")                                  \
+  X(OWNER_DIED, -29, 14, "its last holder died holding it")                                \
+  X(BROKEN_BARRIER, -30, 13, "the barrier is broken")                                      \
+  X(DEADLOCK, -31, 10, "who waits for each other waits for ever")
 
 enum {
   CFN_OK = 0,

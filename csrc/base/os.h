@@ -43,6 +43,8 @@ void cfn_os_identity(cfn_identity_t *out);
  * (dev, ino) mapped? 1 yes, 0 no, gone, or of another pid namespace, where only its life byte speaks for it; -1 it
  * cannot be told: a call failed. */
 int cfn_os_process_maps(const cfn_identity_t *who, uint64_t dev, uint64_t ino);
+/* What /proc says the process does, as a letter (T, t: stopped), or 0: it cannot be told, or is another process. */
+char cfn_os_process_state(const cfn_identity_t *who);
 /* Which process of this user, other than this one, has the file mapped? 1 (`*pid` is one), 0, -errno. */
 int cfn_os_mapped_by(uint64_t dev, uint64_t ino, uint64_t *pid);
 void cfn_os_boot_id(char out[40]);

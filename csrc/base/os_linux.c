@@ -61,7 +61,7 @@ static uint64_t namespace_inode(const char *path) {
   return stat(path, &st) == 0 ? (uint64_t)st.st_ino : 0;
 }
 
-static uint64_t start_time_of(const char *stat_path) {
+static uint64_t start_time_of(const char *stat_path, char *state) {
   char text[1024];
   int fd = open(stat_path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return 0;
@@ -72,6 +72,7 @@ static uint64_t start_time_of(const char *stat_path) {
   char *p = strrchr(text, ')'); /* the command name may hold spaces and parentheses */
   if (!p) return 0;
   p += 2;
+  if (state) *state = *p;
   for (int field = 3; field < 22 && p; field++) {
     p = strchr(p, ' ');
     if (p) p++;
@@ -100,7 +101,7 @@ void cfn_os_identity(cfn_identity_t *out) {
     own.identity.pid = (uint64_t)getpid();
     own.identity.pid_ns = namespace_inode("/proc/self/ns/pid");
     own.identity.time_ns = namespace_inode("/proc/self/ns/time");
-    own.identity.start_time = start_time_of("/proc/self/stat");
+    own.identity.start_time = start_time_of("/proc/self/stat", NULL);
     int fd = pidfd_of(own.identity.pid);
     own.identity.pidfs_ino = fd >= 0 ? pidfd_inode(fd) : 0;
     if (fd >= 0) close(fd);
@@ -160,7 +161,7 @@ static int same_process(const cfn_identity_t *who, const cfn_identity_t *me, int
   char path[64];
   snprintf(path, sizeof path, "/proc/%llu/stat", (unsigned long long)who->pid);
   errno = 0;
-  uint64_t start = start_time_of(path);
+  uint64_t start = start_time_of(path, NULL);
   if (!start) return gone(errno) ? 0 : -1;
   return start == who->start_time;
 }
@@ -179,6 +180,16 @@ int cfn_os_process_maps(const cfn_identity_t *who, uint64_t dev, uint64_t ino) {
   if (result < 0) result = -1;
   if (fd >= 0) close(fd);
   return result;
+}
+
+char cfn_os_process_state(const cfn_identity_t *who) {
+  cfn_identity_t me;
+  char path[64], state = 0;
+  cfn_os_identity(&me);
+  if (who->pid == 0 || who->pid_ns != me.pid_ns || who->time_ns != me.time_ns) return 0;
+  snprintf(path, sizeof path, "/proc/%llu/stat", (unsigned long long)who->pid);
+  uint64_t start = start_time_of(path, &state);
+  return start && start == who->start_time ? state : 0;
 }
 
 int cfn_os_mapped_by(uint64_t dev, uint64_t ino, uint64_t *pid) {

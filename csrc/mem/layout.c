@@ -46,8 +46,7 @@ static int check_config(const cfn_config_shm_t *c) {
       c->directory_slots > 1u << 24)
     return cfn_fail(CFN_INVALID, 0, c->directory_slots, "bad directory size %u",
                     c->directory_slots);
-  if (c->locks || c->barriers || c->tap_slots)
-    return cfn_fail(CFN_INVALID, 0, 0, "this version has no locks or barriers in its regions");
+  if (c->tap_slots) return cfn_fail(CFN_INVALID, 0, 0, "this version has no log tap in its regions");
   for (unsigned i = 0; i < sizeof c->reserved / sizeof c->reserved[0]; i++)
     if (c->reserved[i]) return cfn_fail(CFN_INVALID, 0, c->reserved[i], "reserved field is set");
   return CFN_OK;

@@ -14,7 +14,7 @@
  *             index           digest -> blob: {ver:40|blob+1:24}
  *             pages           one word per heap page: {life:40|blob+1:24}
  *             heap            4 KiB pages of blobs
- *             locks, barriers, log tap: sections with their place in the header, of size 0 in this ABI
+ *             log tap: a section with its place in the header, of size 0 in this ABI
  *
  * References between parts are indexes. Every number that locates a part is recomputed from the
  * configuration at attach, compared with the file, and kept in process-private memory
@@ -26,7 +26,7 @@
  *   delivery  {ver:48 | count:16}          hand-outs of what the chunk held since own version ver
  *   mid       {ver:40 | who:16 | state:8}  a mailbox; who = creating attachment while MINE, PEND, FAIL
  *   consumer  {ver:48 | attachment+1:16}   who reads the inbox; 0 = nobody
- *   owner     {inc:40 | 0:8 | attachment+1:16}  whose agent it is; 0 = nobody, CFN_OWNER_DIED
+ *   owner     {inc:40 | 0:8 | attachment+1:16}  whose agent it is; 0 = nobody, CFN_OWNER_DEAD
  *   id        {inc:40 | 0:16 | state:8}    an attachment
  *   place     {position:40 | index:24}     a message: its frame's position and its index inside
  *   part      {ver:40 | acked:24}          24 messages of a frame, one bit each, and the own version at
@@ -34,7 +34,8 @@
  *   intent    {ver:39 | remove:1 | record+1:24}
  *   rlap      {tag:24 | lap:40}            the lap at which a retired ring restarts
  *   blob      {ver:48 | state:3 | who:13}  as own; who = its filler while FILL
- *   ref       {blob+1:20 | version:44}     a named value; versions come from one counter of the bus
+ *   ref       {blob+1:20 | version:44}     a named value; versions come from one counter of the bus;
+ *                                          from CFN_REF_LEASE on, an attachment stands for the blob: sync/lease.h
  *   cell      {ver:40 | blob+1:24}         of an attachment's ledger: a blob that it holds
  */
 #ifndef CFN_MEM_LAYOUT_H
@@ -43,7 +44,7 @@
 #include "base/atomics.h"
 
 #define CFN_MAGIC UINT64_C(0x4d48534e46430a1a)
-#define CFN_ABI 2u
+#define CFN_ABI 3u
 #define CFN_ENDIAN_TAG 0x01020304u
 #define CFN_PAGE 4096u
 
@@ -62,7 +63,7 @@ enum { CFN_LANE_CONTROL = 0, CFN_LANE_HIGH = 1, CFN_LANE_NORMAL = 2, CFN_LANE_LO
 #define CFN_REGISTERS 16u
 #define CFN_HOLDS 8u
 #define CFN_LIVE_LOCKS_PER_FILE 64u
-#define CFN_MAX_OBJECTS ((1u << 20) - 2u)
+#define CFN_MAX_OBJECTS (CFN_REF_LEASE - 1u)
 #define CFN_MAX_REFS 1000000u
 #define CFN_LEDGER 48u      /* blobs that one attachment can hold at a time */
 #define CFN_BLOB_INSIDE 176u /* so many bytes stand in the record itself */
@@ -113,7 +114,7 @@ static inline uint64_t cfn_consumer_word(uint64_t ver, unsigned att_plus1) {
 static inline uint64_t cfn_consumer_ver(uint64_t w) { return w >> 16; }
 static inline unsigned cfn_consumer_att(uint64_t w) { return (unsigned)w & 0xffffu; }
 
-#define CFN_OWNER_DIED 0xffffu
+#define CFN_OWNER_DEAD 0xffffu
 static inline uint64_t cfn_owner_word(uint64_t inc, unsigned att_plus1) {
   return inc << 24 | att_plus1;
 }
@@ -139,8 +140,16 @@ enum { CFN_BLOB_DEAD = 0, CFN_BLOB_FILL = 1, CFN_BLOB_LIVE = 2, CFN_BLOB_CHECK =
 static inline uint64_t cfn_ref_word(uint32_t blob_plus1, uint64_t version) {
   return (uint64_t)blob_plus1 << CFN_VERSION_BITS | (version & CFN_VERSION_MASK);
 }
+/* Instead of a blob: */
+#define CFN_REF_CLOSED 0xfffffu /* the record is being taken out of the directory, for good */
+#define CFN_REF_DIED 0xffffeu   /* a lease whose holder died holding it; the version is that lease's */
+#define CFN_REF_LEASE (CFN_REF_DIED - CFN_MAX_ATTACHMENTS) /* + attachment: it holds the lease */
 static inline uint32_t cfn_ref_blob(uint64_t w) { return (uint32_t)(w >> CFN_VERSION_BITS); }
 static inline uint64_t cfn_ref_version(uint64_t w) { return w & CFN_VERSION_MASK; }
+
+static inline uint64_t cfn_ref_change(uint64_t version, uint32_t who) { return version << 20 | (who & 0xfffffu); }
+static inline uint64_t cfn_ref_change_version(uint64_t w) { return w >> 20; }
+static inline uint32_t cfn_ref_change_who(uint64_t w) { return (uint32_t)(w & 0xfffffu); }
 
 /* Ledger cells, words of the index and of pages: {what:40 | blob+1:24}. */
 static inline uint64_t cfn_names_word(uint64_t what, uint32_t blob_plus1) { return what << 24 | blob_plus1; }
@@ -193,11 +202,9 @@ typedef struct cfn_config_shm {
   uint32_t objects;         /* blobs */
   uint32_t object_pages;    /* of the heap */
   uint32_t refs;
-  uint32_t locks;           /* 0 in this ABI, as the next two */
-  uint32_t barriers;
-  uint32_t tap_slots;
+  uint32_t tap_slots;       /* 0 in this ABI */
   uint32_t wished_kib; /* size that its creator asked for, which the chunks do not always fill; or 0 */
-  uint32_t reserved[6];
+  uint32_t reserved[8];
 } cfn_config_shm_t;
 _Static_assert(sizeof(cfn_config_shm_t) == 128, "configuration is part of the ABI");
 
@@ -237,7 +244,7 @@ typedef struct cfn_state_shm {
   uint8_t pad0[120];
   cfn_a64 intent;          /* the directory's one pending change; anyone finishes it */
   uint8_t pad1[120];
-  cfn_a64 fence;           /* the bus-wide fencing token counter, seeded at creation */
+  cfn_a64 ref_top;         /* CAS-max: refs at or above it were never used */
   cfn_a64 attach_hint;     /* where the next attach starts to look; advisory */
   cfn_a64 mailbox_hint;    /* the same for a new mailbox; advisory */
   cfn_a64 corrupt_dropped; /* messages dropped because their words made no sense */
@@ -303,7 +310,7 @@ typedef struct cfn_attach_shm {
   cfn_a64 holds[CFN_HOLDS];
   /* hint words +1 out of which it took a handful, and to which it owes freed ones: see slab.h */
   cfn_a64 hint_taken[CFN_CLASSES], hint_freed;
-  uint8_t pad2[8];
+  cfn_a64 leases; /* 1: it may hold some, or wait among others at a barrier; set BEFORE the first */
   /* 512: the reply ring's words */
   cfn_event_shm_t reply_bell;
   uint8_t pad3[124];
@@ -414,9 +421,12 @@ typedef struct cfn_record_shm {
 typedef struct cfn_ref_shm {
   cfn_a64 mid;  /* as a mailbox's */
   cfn_a64 word; /* {blob+1:20 | version:44}; anyone by CAS while OPEN */
-  cfn_a64 changed_wall_ns, changed_by; /* of the last change, mailbox+1; advisory */
-  cfn_event_shm_t event; /* rung at every change */
-  uint8_t pad[92];
+  cfn_a64 changed_wall_ns;            /* of the last change; advisory */
+  cfn_a64 changed_by;                 /* {version:44 | mailbox+1:20}: who made it that version; CAS-max */
+  cfn_a64 died_wall_ns, died_pid;     /* of a lease whose holder died: {version's low 42 | pid:22}; CAS-max */
+  cfn_event_shm_t event;   /* rung at every change that somebody may wait for */
+  cfn_event_shm_t holders; /* of a lease: rung when it gets another holder, or none */
+  uint8_t pad[72];
   cfn_a64 name[CFN_KEY_BYTES / 8];
 } cfn_ref_shm_t;
 

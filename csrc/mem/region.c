@@ -272,8 +272,6 @@ static void fill_region(uint8_t *base, const cfn_geometry_t *g, const char *name
   for (unsigned c = 0; c < CFN_CLASSES; c++)
     for (uint32_t i = 0; i < g->config.class_chunks[c]; i++)
       cfn_or_relaxed(&hints[g->class_hint[c] + i / 64], UINT64_C(1) << (i % 64));
-  /* Tokens of an earlier bus of this name must not look fresh: start from the clock. */
-  cfn_store_relaxed(&cfn_state(&view)->fence, cfn_os_wall_ns() / 1000);
   fill_super((cfn_super_shm_t *)(void *)base, g, name);
 }
 

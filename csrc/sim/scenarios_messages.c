@@ -259,7 +259,7 @@ static void steal_and_send_anew(int me) {
 
 /* ---- many sleepers, many ringers, nothing else ---- */
 
-static cfn_a64 *condition(int me) { return &cfn_state(cfn_bus_region(bus[me]))->fence; }
+static cfn_a64 *condition(int me) { return &cfn_state(cfn_bus_region(bus[me]))->scanned_ns; }
 static cfn_event_shm_t *rung(int me) { return &cfn_state(cfn_bus_region(bus[me]))->registry.event; }
 static uint64_t rings_before;
 

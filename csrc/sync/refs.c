@@ -4,7 +4,7 @@
 #include "base/os.h"
 #include "sync/event.h"
 
-static uint64_t next_version(const cfn_region_t *r) { return cfn_add_seq(&cfn_state(r)->ref_version, 1) + 1; }
+uint64_t cfn_refs_next_version(const cfn_region_t *r) { return cfn_add_seq(&cfn_state(r)->ref_version, 1) + 1; }
 
 int cfn_refs_find(const cfn_region_t *r, const char *key, size_t bytes, cfn_ref_at_t *out) {
   uint32_t record;
@@ -36,7 +36,7 @@ static uint32_t take_back(const cfn_region_t *r) {
     unsigned state = cfn_mid_state(cfn_load_seq(&ref->mid));
     if (state != CFN_MID_OPEN && state != CFN_MID_REMOVING) continue;
     if (cfn_ref_blob(w) == 0 && state == CFN_MID_OPEN)
-      cfn_cas_seq(&ref->word, w, cfn_ref_word(CFN_REF_CLOSED, next_version(r)));
+      cfn_cas_seq(&ref->word, w, cfn_ref_word(CFN_REF_CLOSED, cfn_refs_next_version(r)));
     finish_closing(r, i);
     freed += cfn_mid_state(cfn_load_seq(&ref->mid)) == CFN_MID_FREE;
   }
@@ -53,10 +53,11 @@ int cfn_refs_create(const cfn_region_t *r, unsigned me, cfn_a64 *cell, const cha
     }
     out->ref = (uint32_t)record - r->geo.config.agents;
     cfn_ref_shm_t *ref = cfn_ref(r, out->ref);
+    cfn_max_seq(&cfn_state(r)->ref_top, out->ref + 1);
     uint64_t w;
     do { /* no value; and a swap by who took the last name's word fails */
       w = cfn_load_seq(&ref->word);
-    } while (!cfn_cas_seq(&ref->word, w, cfn_ref_word(0, next_version(r))));
+    } while (!cfn_cas_seq(&ref->word, w, cfn_ref_word(0, cfn_refs_next_version(r))));
     cfn_record_name_store(r, (uint32_t)record, key, bytes);
     if (cfn_record_publish(r, (uint32_t)record, me, cell, &out->mid) == CFN_OK) return CFN_OK;
   }
@@ -73,14 +74,15 @@ int cfn_refs_load(const cfn_region_t *r, const cfn_ref_at_t *at, uint64_t *word)
 }
 
 int cfn_refs_swap(const cfn_region_t *r, const cfn_ref_at_t *at, uint64_t word, uint32_t blob_plus1, uint32_t who,
-                  uint64_t *version) {
+                  unsigned rings, uint64_t *version) {
   cfn_ref_shm_t *ref = cfn_ref(r, at->ref);
-  *version = next_version(r);
+  *version = cfn_refs_next_version(r);
   if (!cfn_cas_seq(&ref->word, word, cfn_ref_word(blob_plus1, *version))) return CFN_AGAIN;
   /* dies here: changed, and who watches may sleep: until its own tick */
   cfn_store_relaxed(&ref->changed_wall_ns, cfn_os_wall_ns());
-  cfn_store_relaxed(&ref->changed_by, who);
-  cfn_event_ring_futex(&ref->event);
-  cfn_event_ring_futex(&cfn_state(r)->refs.event);
+  cfn_max_seq(&ref->changed_by, cfn_ref_change(*version, who)); /* one who slept until here says nothing of a later change */
+  if (rings & CFN_RING_WAITERS) cfn_event_ring_futex(&ref->event);
+  if (rings & CFN_RING_HOLDERS) cfn_event_ring_futex(&ref->holders);
+  if (rings & CFN_RING_ALL) cfn_event_ring_futex(&cfn_state(r)->refs.event);
   return CFN_OK;
 }

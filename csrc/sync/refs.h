@@ -16,8 +16,6 @@
 #include "mem/directory.h"
 #include "mem/region.h"
 
-#define CFN_REF_CLOSED 0xfffffu
-
 typedef struct cfn_ref_at {
   uint64_t mid; /* exact OPEN word */
   uint32_t ref;
@@ -29,8 +27,12 @@ int cfn_refs_find(const cfn_region_t *r, const char *key, size_t bytes, cfn_ref_
 int cfn_refs_create(const cfn_region_t *r, unsigned me, cfn_a64 *cell, const char *key, size_t bytes, cfn_ref_at_t *out);
 /* The ref's word: CFN_OK, or CFN_STALE (its record has another use by now, or none: find it again). */
 int cfn_refs_load(const cfn_region_t *r, const cfn_ref_at_t *at, uint64_t *word);
-/* Swaps a word that was loaded so. CFN_OK and the new version; CFN_AGAIN: somebody else changed it. Rings who watches. */
+/* Whom a change wakes: who waits for this ref, who watches all refs, who watches whose it is. */
+enum { CFN_RING_WAITERS = 1, CFN_RING_ALL = 2, CFN_RING_HOLDERS = 4 };
+/* Swaps a word that was loaded so. CFN_OK and the new version; CFN_AGAIN: somebody else changed it. */
 int cfn_refs_swap(const cfn_region_t *r, const cfn_ref_at_t *at, uint64_t word, uint32_t blob_plus1, uint32_t who,
-                  uint64_t *version);
+                  unsigned rings, uint64_t *version);
+/* The next number of the bus's one counter of versions. */
+uint64_t cfn_refs_next_version(const cfn_region_t *r);
 
 #endif

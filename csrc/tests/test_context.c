@@ -502,7 +502,7 @@ static void windows(void) {
     CHECK_INT(set(b, key, CFN_ANY_VERSION, "x"), 0); /* all eight records are there */
   }
   t_case("a change by who slept over the end of its name");
-  CHECK_INT(cfn_refs_swap(r, &at, word, 1, 0, &version), CFN_AGAIN);
+  CHECK_INT(cfn_refs_swap(r, &at, word, 1, 0, CFN_RING_WAITERS, &version), CFN_AGAIN);
   CHECK_INT(cfn_refs_load(r, &at, &word), CFN_STALE);
   end();
 }
