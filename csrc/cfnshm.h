@@ -331,6 +331,53 @@ int cfn_bus_lease_wait(cfn_bus_t *bus, int kind, const char *name, uint32_t name
 /* All leases of the kind that are held, or whose holder died; returns how many there are (also beyond `most`). */
 int64_t cfn_bus_lease_list(cfn_bus_t *bus, int kind, cfn_holder_t *out, uint64_t most);
 
+/* ---- semaphores: a number of permits; those of the dead, and of who left, are free again ---- */
+/* Takes one of `permits`, which all who use it must say alike while any is taken. CFN_TIMEOUT: all are. */
+int cfn_bus_semaphore_take(cfn_bus_t *bus, const char *name, uint32_t name_bytes, uint32_t permits, uint64_t deadline,
+                           uint64_t *token);
+/* CFN_LEASE_LOST: that permit is not held any more. CFN_NO_SPACE: it still is; the heap had no room for the change. */
+int cfn_bus_semaphore_give_back(cfn_bus_t *bus, const char *name, uint32_t name_bytes, uint64_t token);
+/* Who holds permits: how many there are (also beyond `most`), and of how many (0: nobody uses it). */
+int64_t cfn_bus_semaphore_holders(cfn_bus_t *bus, const char *name, uint32_t name_bytes, uint32_t *permits,
+                                  cfn_holder_t *out, uint64_t most);
+
+/* ---- barriers: who arrives waits until all have; then the next round begins ---- */
+enum { CFN_BARRIER_GO_ON = 1 }; /* a dead party is counted out; without it, it breaks the barrier for all */
+typedef struct cfn_arrival { /* of one wait; all zero before it begins */
+  uint64_t round, serial;
+  uint32_t index; /* how many had arrived before */
+  uint32_t here;  /* 1: arrived, and not counted out again */
+} cfn_arrival_t;
+/* Arrives (once) and waits. `parties`: how many a round takes, beside those who have joined; 0: as it was made. `expected`
+ * (may be NULL): agents among them, whose death is noticed also if they have not arrived. CFN_OK; CFN_BROKEN_BARRIER;
+ * CFN_TIMEOUT: it has left again, the others wait on. */
+int cfn_bus_barrier_wait(cfn_bus_t *bus, const char *name, uint32_t name_bytes, uint32_t parties, int flags,
+                         const cfn_address_t *expected, uint32_t n_expected, uint64_t deadline, cfn_arrival_t *arrival);
+/* This handle is one party more, from the present round on; or no more, which may complete the round. */
+int cfn_bus_barrier_join(cfn_bus_t *bus, const char *name, uint32_t name_bytes);
+int cfn_bus_barrier_leave(cfn_bus_t *bus, const char *name, uint32_t name_bytes);
+/* Whoever waits is told that it is broken, and whoever comes, until it is reset. */
+int cfn_bus_barrier_break(cfn_bus_t *bus, const char *name, uint32_t name_bytes);
+/* Whole again, and empty: who waits is told that it was broken. */
+int cfn_bus_barrier_reset(cfn_bus_t *bus, const char *name, uint32_t name_bytes);
+int cfn_bus_barrier_delete(cfn_bus_t *bus, const char *name, uint32_t name_bytes);
+typedef struct cfn_party {
+  char agent[CFN_NAME_BYTES];
+  uint64_t pid;
+  uint32_t arrived; /* 1, or 0: has joined and is missing */
+  uint32_t life;    /* CFN_HOLDER_* */
+} cfn_party_t;
+typedef struct cfn_barrier_info {
+  uint64_t round;
+  uint32_t parties; /* that a round takes now */
+  uint32_t arrived;
+  uint32_t broken;
+  uint32_t known;   /* parties that can be named: those who arrived or joined */
+} cfn_barrier_info_t;
+/* CFN_UNKNOWN_KEY: there is no such barrier. */
+int cfn_bus_barrier_look(cfn_bus_t *bus, const char *name, uint32_t name_bytes, cfn_barrier_info_t *out,
+                         cfn_party_t *parties, uint32_t most);
+
 /* ---- the bus as a whole ---- */
 typedef struct cfn_bus_info {
   char name[CFN_NAME_BYTES];

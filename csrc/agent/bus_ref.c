@@ -183,6 +183,57 @@ int64_t cfn_ref_get(cfn_bus_t *bus, const char *key, uint32_t key_bytes, void *o
   return fail_again(key, key_bytes);
 }
 
+int cfn_ref_read(cfn_bus_t *bus, const cfn_ref_key_t *key, uint64_t spare, cfn_ref_value_t *v) {
+  for (;;) {
+    int64_t n = cfn_ref_get(bus, key->text, key->bytes, v->data, v->room > spare ? v->room - spare : 0, NULL, &v->at, &v->word);
+    v->version = n < 0 ? 0 : cfn_ref_version(v->word);
+    v->bytes = n < 0 ? 0 : (uint64_t)n;
+    if (n < 0 && n != CFN_UNKNOWN_KEY) return (int)n;
+    if (v->data && v->bytes + spare <= v->room) return CFN_OK;
+    uint8_t *more = realloc(v->data, v->room = v->bytes + spare + 256);
+    if (!more) return cfn_fail(CFN_NO_MEMORY, 0, (int64_t)v->room, "no memory for a value of %" PRIu64 " bytes", v->bytes);
+    v->data = more;
+  }
+}
+
+int cfn_ref_write(cfn_bus_t *bus, const cfn_ref_key_t *key, unsigned rings, cfn_ref_value_t *v) {
+  uint64_t version;
+  if (v->bytes == 0)
+    return v->version ? cfn_refs_swap(bus->region, &v->at, v->word, 0, bus->mailbox, rings, &version) : CFN_OK;
+  int r = cfn_ref_set(bus, key->text, key->bytes, v->version, CFN_CODEC_RAW, v->data, v->bytes, rings, &version);
+  return r == CFN_CONFLICT || r == CFN_UNKNOWN_KEY ? CFN_AGAIN : r;
+}
+
+int cfn_ref_arm(cfn_bus_t *bus, const cfn_ref_value_t *v, cfn_event_shm_t **event, uint32_t *armed) {
+  uint64_t now;
+  *event = &cfn_ref(bus->region, v->at.ref)->event;
+  *armed = cfn_event_arm(*event);
+  return cfn_refs_load(bus->region, &v->at, &now) == CFN_OK && now == v->word ? CFN_OK : CFN_AGAIN; /* AFTER arming */
+}
+
+static bool still_that(const cfn_bus_t *bus, uint64_t id) {
+  if ((id & 0xffff) >= bus->region->geo.config.attachments) return false;
+  uint64_t w = cfn_load_seq(&cfn_attachment(bus->region, (uint32_t)(id & 0xffff))->id);
+  return cfn_id_state(w) == CFN_ID_LIVE && (cfn_id_inc(w) & 0xffffffffffu) == id >> 16;
+}
+
+bool cfn_life_id_lives(const cfn_bus_t *bus, uint64_t id) {
+  if (!still_that(bus, id)) return false; /* without a system call: it left, or was reaped */
+  return cfn_life_of(bus->region, (uint32_t)(id & 0xffff), NULL, NULL) == CFN_LIFE_ALIVE && still_that(bus, id);
+}
+
+void cfn_life_id_names(const cfn_bus_t *bus, uint64_t id, char agent[CFN_NAME_BYTES], uint64_t *pid) {
+  agent[0] = 0;
+  *pid = 0;
+  if (!still_that(bus, id)) return;
+  cfn_identity_of(bus->region, (uint32_t)(id & 0xffff), pid);
+  uint64_t mailbox = cfn_load_acquire(&cfn_attachment(bus->region, (uint32_t)(id & 0xffff))->agent);
+  if (mailbox && mailbox <= bus->region->geo.config.agents) cfn_record_name(bus->region, (uint32_t)mailbox - 1, agent);
+  if (still_that(bus, id)) return; /* LAST */
+  agent[0] = 0;
+  *pid = 0;
+}
+
 int64_t cfn_bus_ref_get(cfn_bus_t *bus, const char *key, uint32_t key_bytes, void *out, uint64_t room,
                         cfn_ref_info_t *info) {
   int64_t r = entered_with(bus, key, key_bytes);
