@@ -93,6 +93,7 @@ _CHECKS = {
     "Python face": "test_bus.py",
     "both bindings": "test_binding.py",
     "objects and values": ("test_context.py", "test_state.py"),
+    "locks, semaphores, barriers": "test_sync.py",
     "asyncio": "test_aio.py",
     "processes and signals": "test_processes.py",
     "doctor and damage": "test_doctor.py",

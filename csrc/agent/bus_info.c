@@ -1,7 +1,7 @@
 /* What a bus tells of itself: every number here is read from the region. */
 #include <string.h>
 
-#include "agent/bus.h"
+#include "agent/bus_ref.h"
 #include "mem/directory.h"
 
 static void owner_waits(const cfn_region_t *r, uint32_t att, uint32_t mailbox,
@@ -14,10 +14,10 @@ static void owner_waits(const cfn_region_t *r, uint32_t att, uint32_t mailbox,
   if (waiting) out->waiting_since_wall_ns = cfn_load_relaxed(&slot->waiting_since);
   bool agent = out->waiting == CFN_WAIT_SPACE || out->waiting == CFN_WAIT_RECEIPT || out->waiting == CFN_WAIT_REPLY;
   if (agent && out->waiting_index < r->geo.config.agents) cfn_record_name(r, out->waiting_index, out->waiting_for);
-  if (out->waiting == CFN_WAIT_REF && out->waiting_index < r->geo.config.refs) {
+  if (out->waiting >= CFN_WAIT_REF && out->waiting <= CFN_WAIT_BARRIER && out->waiting_index < r->geo.config.refs) {
     char key[CFN_KEY_BYTES];
-    cfn_record_key(r, cfn_record_of_ref(r, out->waiting_index), key);
-    memcpy(out->waiting_for, key, sizeof out->waiting_for - 1);
+    size_t bytes = cfn_record_key(r, cfn_record_of_ref(r, out->waiting_index), key);
+    memcpy(out->waiting_for, key + (bytes > 2 && key[0] == CFN_KEY_OURS ? 2 : 0), sizeof out->waiting_for - 1);
   }
 }
 

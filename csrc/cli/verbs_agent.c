@@ -121,7 +121,8 @@ int cfn_verb_wait(cfn_cli_t *cli) {
 }
 
 static const char *wait_name(unsigned kind) {
-  static const char *const names[] = {"", "inbox", "space", "chunks", "receipt", "reply", "agent", "value"};
+  static const char *const names[] = {"", "inbox", "space", "chunks", "receipt", "reply", "agent", "value",
+                                      "lock", "holder", "permit", "barrier"};
   return kind < sizeof names / sizeof names[0] ? names[kind] : "?";
 }
 

@@ -15,7 +15,8 @@ from .message import LANE_NAMES
 from .profile import TEXTS
 
 LIFE = ("none", "alive", "dead")
-WAITING = ("", "inbox", "space", "chunks", "receipt", "reply", "agent", "value")
+WAITING = ("", "inbox", "space", "chunks", "receipt", "reply", "agent", "value", "lock", "holder",
+           "permit", "barrier")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,10 @@ class AgentInfo:
         unread: sum of `depth`.
         sent: messages sent under this name.
         waiting: what its process sleeps on: "" (it works), "inbox", "space", "chunks", "receipt",
-            "reply", "agent" (to be registered), "value" (a change of one).
-        waiting_for: the agent whose room, receipt or reply it waits for, or the key of the value, or "".
+            "reply", "agent" (to be registered), "value" (a change of one), "lock" (or a leadership), "holder" (of
+            it: that it changes), "permit" (of a semaphore), "barrier".
+        waiting_for: the agent whose room, receipt or reply it waits for, or the key of the value, or the name of
+            the lock, election, semaphore or barrier, or "".
         waiting_since: seconds since 1970, 0 if it does not wait.
         registered: seconds since 1970.
         readable: False if a text was half written at the moment (its writer died, or was writing).

@@ -5,8 +5,8 @@
         message = bus.recv(timeout=5)
         bus.reply(message, "done")
 
-Its parts: `outbox` sends, `inbox` receives, `request` asks and answers, `agents` knows who is there; here
-stand its life and what is known of the bus as a whole.
+Its parts: `outbox` sends, `inbox` receives, `request` asks and answers, `agents` knows who is there, `sync` has
+locks and barriers; here stand its life and what is known of the bus as a whole.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .message import LANE_NAMES, Batch, Message, decode, encode
 from .receipt import Receipt
 from .request import Requests
 from .state import State
+from .sync import Sync
 
 _OWN, _ONLY = 1, 2  # CFN_ACT_*
 
@@ -63,7 +64,7 @@ def _end_handle(handle: Any, temporary: bool) -> None:
     lib.cfn_bus_close(handle)
 
 
-class Bus(Requests):
+class Bus(Requests, Sync):
     """A handle on a bus; the bus is created if it is not there.
 
     Args:
@@ -144,6 +145,7 @@ class Bus(Requests):
         self._receipts = []
         self._id_prefix = ""
         self._verified = set()
+        self._leases = {}
         self._bind(int(ffi.cast("uintptr_t", self._handle)), self._handle)
         try:
             if self.agent:

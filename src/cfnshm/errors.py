@@ -30,9 +30,13 @@ class Interrupted(Error):
 
 
 class Timeout(Error, TimeoutError):
-    """Nothing came, or nothing became free, in the given time. Also a `TimeoutError`."""
+    """Nothing came, or nothing became free, in the given time. Also a `TimeoutError`.
+
+    From a barrier: `missing` are the names of those who were not there, as far as they are known.
+    """
 
     code = "TIMEOUT"
+    missing: Any = ()
 
 
 class Full(Timeout):
@@ -182,6 +186,34 @@ class Conflict(Error):
     code = "CONFLICT"
 
 
+class LeaseLost(Error):
+    """The lock, leadership or permit is not held any more: it was given back, or taken away by an operator."""
+
+    code = "LEASE_LOST"
+
+
+class OwnerDied(Error):
+    """The last holder (`pid`) of a lock died holding it, and what it protects may be half done. Nothing was taken: look
+    at that, and take it knowingly (`acquire(on_owner_died="tell")`)."""
+
+    code = "OWNER_DIED"
+
+
+class BrokenBarrier(Error):
+    """Not all parties will come: one died (`pid`), or the barrier was broken, reset or deleted. `missing`: names of
+    those who were not there, as far as they are known."""
+
+    code = "BROKEN_BARRIER"
+    missing: Any = ()
+
+
+class Deadlock(Error):
+    """This process and others wait for each other in a circle, and only this one was told, which came last: give back
+    what is held, and begin again."""
+
+    code = "DEADLOCK"
+
+
 class UnknownObject(Error, LookupError):
     """No object of that digest is on the bus."""
 
@@ -194,7 +226,7 @@ BY_CODE: dict[str, type[Error]] = {
         Interrupted, Timeout, Full, UnknownAgent, AgentDead, AgentBusy, NoSpace, TooLarge, BadName,
         VersionMismatch, Corrupt, OverCapacity, AgentFenced, Closed, ForkedHandle,
         PermissionDenied, BusDestroyed, NoBus, InvalidArgument, OutOfMemory, SystemFailure, Contended,
-        UnknownKey, Conflict, UnknownObject,
+        UnknownKey, Conflict, UnknownObject, LeaseLost, OwnerDied, BrokenBarrier, Deadlock,
     )
 }  # fmt: skip
 BY_CODE["EMPTY"] = Timeout
