@@ -293,10 +293,7 @@ int cfn_bus_refs_sleep(cfn_bus_t *bus, uint32_t armed, uint64_t deadline);
 
 /* ---- leases: what one holds until it gives it back or dies ---- */
 enum { CFN_LEASE_LOCK = 'L', CFN_LEASE_LEADER = 'E' }; /* names of different kinds do not meet */
-enum {
-  CFN_LEASE_STEAL = 1,   /* take it from its living holder, who is told CFN_LEASE_LOST */
-  CFN_LEASE_INTACT = 2   /* CFN_OWNER_DIED instead of a lease whose last holder died holding it */
-};
+enum { CFN_LEASE_STEAL = 1 }; /* take it from its living holder, who is told CFN_LEASE_LOST */
 enum { CFN_HOLDER_NONE = 0, CFN_HOLDER_ALIVE = 1, CFN_HOLDER_STOPPED = 2, CFN_HOLDER_DEAD = 3 };
 typedef struct cfn_holder {
   char name[CFN_KEY_BYTES];     /* of the lease */
@@ -313,12 +310,12 @@ typedef struct cfn_held {
   uint64_t token;
   uint32_t ref;
   uint32_t kind;
-  cfn_holder_t died; /* the last holder, if it died holding it (token 0: it did not) */
 } cfn_held_t;
-/* Names: 1 to 125 bytes of UTF-8. CFN_OK; CFN_TIMEOUT and whose it is; CFN_OWNER_DIED; CFN_DEADLOCK: each of a circle
- * of processes waits for the next, and this one is the last that came. */
+/* Names: 1 to 125 bytes of UTF-8. CFN_OK; CFN_TIMEOUT and whose it is; CFN_DEADLOCK: each of a circle of processes
+ * waits for the next, and this one is the last that came; CFN_OWNER_DIED: the last holder died holding it, and nobody
+ * wants to be told of it: `died` is NULL. Else it is taken, and `died` says who that was (token 0: nobody). */
 int cfn_bus_lease_take(cfn_bus_t *bus, int kind, const char *name, uint32_t name_bytes, int flags, uint64_t deadline,
-                       cfn_held_t *out);
+                       cfn_held_t *out, cfn_holder_t *died);
 /* CFN_OK, or CFN_LEASE_LOST: it was taken from us. */
 int cfn_bus_lease_give_back(cfn_bus_t *bus, const cfn_held_t *lease);
 /* The same without giving it back. */

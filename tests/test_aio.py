@@ -9,7 +9,7 @@ import signal
 import pytest
 
 import cfnshm
-from cfnshm import AsyncBus, Bus
+from cfnshm import AsyncBus, Bus, errors
 from cfnshm.testing import temp_bus
 
 
@@ -199,3 +199,66 @@ def test_a_batch_waits_for_room_and_says_what_was_sent(bus_name):
 
     with temp_bus("x", name=bus_name, lanes={"normal": 4}) as bus:
         run(main())
+
+
+def test_locks_wait_without_the_loop(bus_name):
+    run(_locks_wait_without_the_loop(bus_name))
+
+
+async def _locks_wait_without_the_loop(bus_name):
+    async with AsyncBus(bus_name, agent="a", size="8M", temporary=True) as bus:
+        inside, most = 0, 0
+
+        async def work():
+            nonlocal inside, most
+            for _ in range(5):
+                async with bus.lock("repo") as lease:
+                    assert lease.held
+                    inside += 1
+                    most = max(most, inside)
+                    await asyncio.sleep(0)
+                    inside -= 1
+
+        await asyncio.gather(*(work() for _ in range(4)))
+        assert most == 1
+        lease = await bus.lock("repo").acquire()
+        with pytest.raises(errors.Timeout):
+            await bus.lock("repo", timeout=0.01).acquire(timeout=0.01)
+        waiting = asyncio.create_task(bus.lock("repo").acquire())
+        while bus.agent_info("a").waiting != "lock":
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        lease.release()
+        assert bus.lock("repo").holder() is None  # what a cancelled task waits for is not taken
+        async with bus.semaphore("s", 2), bus.semaphore("s", 2):
+            with pytest.raises(errors.Timeout):
+                await bus.semaphore("s", 2).acquire(timeout=0)
+
+
+def test_barriers_and_elections(bus_name):
+    run(_barriers_and_elections(bus_name))
+
+
+async def _barriers_and_elections(bus_name):
+    async with AsyncBus(bus_name, agent="a", size="8M", temporary=True) as bus:
+        places = await asyncio.gather(*(bus.barrier("b", 3).wait(timeout=60) for _ in range(3)))
+        assert sorted(places) == [0, 1, 2]
+        with pytest.raises(errors.Timeout):
+            await bus.barrier("b", 3).wait(timeout=0.4)
+        gone = asyncio.create_task(bus.barrier("b", 3).wait())
+        while (info := bus.barrier("b").sync.info()).arrived == 0:
+            await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        info = bus.barrier("b").sync.info()
+        assert (info.round, info.arrived) == (2, 0)
+        watch = bus.elect("head").watch(timeout=60)
+        assert await anext(watch) is None
+        async with bus.elect("head") as leadership:
+            assert (await anext(watch)).token == leadership.term
+            assert bus.elect("head").leader().agent == "a"
+        assert await anext(watch) is None
+        await watch.aclose()

@@ -185,7 +185,7 @@ def test_circles_of_waiters(bus, spawn):
         spawn(other_way, bus.name)
         waits(bus, "o", "lock")
         assert bus.agent_info("o").waiting_for == "x"
-        with pytest.raises(errors.Deadlock, match="waits for 'y' of o .process .*'x', which this process holds"):
+        with pytest.raises(errors.Deadlock, match=r"waits for 'y' of o .process .*'x', which this process holds"):
             bus.lock("y").acquire(timeout=PATIENCE)
     bus.state.wait("through", 0, timeout=PATIENCE)
     with bus.lock("y", timeout=PATIENCE):

@@ -177,7 +177,7 @@ static int fail_died(const cfn_holder_t *h, int kind, const char *name, uint32_t
 
 /* One try. CFN_OK; CFN_AGAIN: look again; CFN_TIMEOUT without a text: a living one holds it; or an error. */
 static int try_take(cfn_bus_t *bus, int kind, const char *name, uint32_t bytes, int flags, const cfn_ref_at_t *at,
-                    uint64_t word, cfn_held_t *out) {
+                    uint64_t word, cfn_held_t *out, cfn_holder_t *died) {
   uint32_t holder;
   if (cfn_lease_held(word, &holder)) {
     if (bury_if_dead(bus, at->ref, word)) return CFN_AGAIN;
@@ -185,10 +185,13 @@ static int try_take(cfn_bus_t *bus, int kind, const char *name, uint32_t bytes, 
   } else if (cfn_ref_blob(word) && !cfn_lease_died(word)) {
     return cfn_fail(CFN_CORRUPT, 0, 0, "%s '%.*s' is no lease; see cfnshm doctor", noun(kind), (int)bytes, name);
   }
-  out->died = (cfn_holder_t){0};
+  if (died) *died = (cfn_holder_t){0};
   if (cfn_lease_died(word)) {
-    describe(bus, at->ref, word, &out->died); /* what is noted of exactly this word, which the CAS below finds unchanged */
-    if (flags & CFN_LEASE_INTACT) return fail_died(&out->died, kind, name, bytes);
+    cfn_holder_t last;
+    describe(bus, at->ref, word, &last); /* what is noted of exactly this word, which the CAS below finds unchanged */
+    memcpy(last.name, name, bytes);
+    if (!died) return fail_died(&last, kind, name, bytes);
+    *died = last;
   }
   int e = cfn_lease_take(bus->region, at, word, bus->actor.slot, bus->actor.me, bus->mailbox, &out->word);
   if (e != CFN_OK) return e;
@@ -201,11 +204,11 @@ static int try_take(cfn_bus_t *bus, int kind, const char *name, uint32_t bytes, 
 
 /* One look, and one sleep if it is held: CFN_AGAIN to look again. Called with the lock, returns without it. */
 static int take_or_sleep(cfn_bus_t *bus, int kind, const char *name, uint32_t bytes, const cfn_ref_key_t *key, int flags,
-                         uint64_t deadline, cfn_held_t *out) {
+                         uint64_t deadline, cfn_held_t *out, cfn_holder_t *died) {
   cfn_ref_at_t at;
   uint64_t word;
   int r = cfn_ref_load(bus, key->text, key->bytes, true, &at, &word);
-  if (r == CFN_OK) r = try_take(bus, kind, name, bytes, flags, &at, word, out);
+  if (r == CFN_OK) r = try_take(bus, kind, name, bytes, flags, &at, word, out, died);
   if (r != CFN_TIMEOUT) return cfn_bus_left(bus, r);
   if (cfn_deadline_passed(deadline)) return cfn_bus_left(bus, fail_held(bus, kind, name, bytes, at.ref, word));
   cfn_event_shm_t *event = &cfn_ref(bus->region, at.ref)->event;
@@ -224,7 +227,7 @@ static int take_or_sleep(cfn_bus_t *bus, int kind, const char *name, uint32_t by
 }
 
 int cfn_bus_lease_take(cfn_bus_t *bus, int kind, const char *name, uint32_t name_bytes, int flags, uint64_t deadline,
-                       cfn_held_t *out) {
+                       cfn_held_t *out, cfn_holder_t *died) {
   cfn_ref_key_t key;
   int r = key_of(kind, name, name_bytes, &key);
   if (r < 0) return r;
@@ -232,7 +235,7 @@ int cfn_bus_lease_take(cfn_bus_t *bus, int kind, const char *name, uint32_t name
     r = cfn_bus_enter(bus);
     if (r < 0) return r;
     taken_by_one(bus);
-    r = take_or_sleep(bus, kind, name, name_bytes, &key, flags, deadline, out);
+    r = take_or_sleep(bus, kind, name, name_bytes, &key, flags, deadline, out, died);
     if (r != CFN_AGAIN) return r;
   }
 }

@@ -23,11 +23,14 @@ static void end(void) {
   t_close(a);
   t_destroy();
 }
+enum { INTACT = 0x100 }; /* of take_as: not what a dead one held */
+static cfn_holder_t died;
 static int take_as(cfn_bus_t *bus, const char *name, int flags, double timeout, cfn_held_t *out) {
   uint64_t deadline = timeout < 0 ? CFN_FOREVER : timeout > 0 ? t_in(timeout) : 0;
   int e;
   do {
-    e = cfn_bus_lease_take(bus, CFN_LEASE_LOCK, name, (uint32_t)strlen(name), flags, deadline, out);
+    e = cfn_bus_lease_take(bus, CFN_LEASE_LOCK, name, (uint32_t)strlen(name), flags & 0xff, deadline, out,
+                           flags & INTACT ? NULL : &died);
   } while (e == CFN_INTERRUPTED);
   return e;
 }
@@ -52,7 +55,7 @@ static void one_at_a_time(void) {
   cfn_held_t x, y, z;
   CHECK_INT(holder("l").token, 0);
   CHECK_INT(take(a, "l", 0, &x), 0);
-  CHECK_INT(x.died.token, 0);
+  CHECK_INT(died.token, 0);
   CHECK_INT(take(b, "l", 0, &y), CFN_TIMEOUT);
   CHECK(strstr(cfn_last_failure()->text, "lock 'l' is held by agent 'a', process "));
   CHECK_INT(take(b, "l", 0.02, &y), CFN_TIMEOUT);
@@ -79,22 +82,22 @@ static void one_at_a_time(void) {
   t_close(b);
   b = t_attach("b");
   CHECK_INT(take(a, "l", 0, &x), 0);
-  CHECK_INT(x.died.token, 0);
+  CHECK_INT(died.token, 0);
   CHECK_INT(cfn_bus_lease_give_back(a, &x), 0);
   /* names are their own world, and no values */
   char out[8];
   CHECK_INT(cfn_bus_ref_get(a, "l", 1, out, sizeof out, NULL), CFN_UNKNOWN_KEY);
   CHECK_INT(cfn_bus_ref_get(a, "\1Ll", 3, out, sizeof out, NULL), CFN_BAD_NAME);
   CHECK_INT(cfn_bus_ref_list(a, "", 0, NULL, 0), 0);
-  CHECK_INT(cfn_bus_lease_take(a, CFN_LEASE_LEADER, "l", 1, 0, 0, &x), 0);
+  CHECK_INT(cfn_bus_lease_take(a, CFN_LEASE_LEADER, "l", 1, 0, 0, &x, NULL), 0);
   CHECK_INT(take(a, "l", 0, &y), 0);
-  CHECK_INT(cfn_bus_lease_take(a, 'x', "l", 1, 0, 0, &x), CFN_INVALID);
+  CHECK_INT(cfn_bus_lease_take(a, 'x', "l", 1, 0, 0, &x, NULL), CFN_INVALID);
   CHECK_INT(take(a, "", 0, &x), CFN_BAD_NAME);
   CHECK_INT(take(a, "a\nb", 0, &x), CFN_BAD_NAME);
   char longest[127];
   memset(longest, 'n', sizeof longest);
-  CHECK_INT(cfn_bus_lease_take(a, CFN_LEASE_LOCK, longest, 126, 0, 0, &x), CFN_BAD_NAME);
-  CHECK_INT(cfn_bus_lease_take(a, CFN_LEASE_LOCK, longest, 125, 0, 0, &x), 0);
+  CHECK_INT(cfn_bus_lease_take(a, CFN_LEASE_LOCK, longest, 126, 0, 0, &x, NULL), CFN_BAD_NAME);
+  CHECK_INT(cfn_bus_lease_take(a, CFN_LEASE_LOCK, longest, 125, 0, 0, &x, NULL), 0);
   end();
 }
 
@@ -160,16 +163,16 @@ static void dead_holders(void) {
     CHECK_INT(h.pid, p);
     CHECK(strcmp(h.agent, "c") == 0);
     CHECK(h.died_wall_ns >= h.since_wall_ns);
-    CHECK_INT(take_as(a, "l", CFN_LEASE_INTACT, 5, &x), CFN_OWNER_DIED);
+    CHECK_INT(take_as(a, "l", INTACT, 5, &x), CFN_OWNER_DIED);
     CHECK(strstr(cfn_last_failure()->text, "agent 'c', process "));
-    CHECK_INT(take_as(b, "l", CFN_LEASE_INTACT, 5, &x), CFN_OWNER_DIED); /* asking takes nothing away */
+    CHECK_INT(take_as(b, "l", INTACT, 5, &x), CFN_OWNER_DIED); /* asking takes nothing away */
     CHECK_INT(take(b, "l", 5, &x), 0);
-    CHECK_INT(x.died.token, token);
-    CHECK_INT(x.died.pid, p);
-    CHECK(strcmp(x.died.agent, "c") == 0);
+    CHECK_INT(died.token, token);
+    CHECK_INT(died.pid, p);
+    CHECK(strcmp(died.agent, "c") == 0);
     CHECK_INT(cfn_bus_lease_give_back(b, &x), 0);
     CHECK_INT(take(b, "l", 5, &x), 0); /* told once */
-    CHECK_INT(x.died.token, 0);
+    CHECK_INT(died.token, 0);
     CHECK_INT(cfn_bus_lease_give_back(b, &x), 0);
     if (reaped == 2) CHECK_INT(waitpid(p, NULL, 0), p);
   }
@@ -186,7 +189,7 @@ static void dies_under_a_waiter(void) {
     cfn_bus_t *c = t_attach("w");
     cfn_held_t x;
     CHECK_INT(take(c, "l", 30, &x), 0);
-    CHECK_INT(x.died.pid, p);
+    CHECK_INT(died.pid, p);
     cfn_bus_free(c);
     _exit(0);
   }
@@ -208,13 +211,13 @@ static void stopped_holders(void) {
   CHECK(strstr(cfn_last_failure()->text, "stopped"));
   CHECK_INT(holder("l").life, CFN_HOLDER_STOPPED);
   CHECK_INT(take_as(a, "l", CFN_LEASE_STEAL, 0, &x), 0); /* an operator's decision */
-  CHECK_INT(x.died.token, 0);
+  CHECK_INT(died.token, 0);
   CHECK_INT(cfn_bus_lease_check(a, &x), 0);
   CHECK_INT(cfn_bus_lease_give_back(a, &x), 0);
   t_kill(p, false);
   cfn_bus_reap(a);
   CHECK_INT(take(b, "l", 0, &x), 0); /* what was stolen from it did not die with it */
-  CHECK_INT(x.died.token, 0);
+  CHECK_INT(died.token, 0);
   end();
 }
 
@@ -258,7 +261,7 @@ static void leaders(void) {
   cfn_held_t x, y;
   cfn_holder_t h;
   CHECK_INT(cfn_bus_lease_wait(a, CFN_LEASE_LEADER, "e", 1, 0, t_in(0.02), &h), CFN_TIMEOUT);
-  CHECK_INT(cfn_bus_lease_take(b, CFN_LEASE_LEADER, "e", 1, 0, 0, &x), 0);
+  CHECK_INT(cfn_bus_lease_take(b, CFN_LEASE_LEADER, "e", 1, 0, 0, &x, NULL), 0);
   CHECK_INT(cfn_bus_lease_wait(a, CFN_LEASE_LEADER, "e", 1, 0, t_in(5), &h), 0);
   CHECK_INT(h.token, x.token);
   pid_t p = t_fork();
@@ -274,7 +277,7 @@ static void leaders(void) {
     _exit(0);
   }
   until_waits(a, "f", CFN_WAIT_HOLDER);
-  CHECK_INT(cfn_bus_lease_take(a, CFN_LEASE_LEADER, "e", 1, CFN_LEASE_STEAL, 0, &y), 0);
+  CHECK_INT(cfn_bus_lease_take(a, CFN_LEASE_LEADER, "e", 1, CFN_LEASE_STEAL, 0, &y, NULL), 0);
   t_join(p);
   CHECK_INT(cfn_bus_lease_check(b, &x), CFN_LEASE_LOST);
   CHECK(strstr(cfn_last_failure()->text, "leadership 'e'"));
@@ -353,7 +356,7 @@ static void damage(void) {
   /* one that is not there any more */
   cfn_store_seq(word, cfn_ref_word(CFN_REF_LEASE + r->geo.config.attachments - 1, 99));
   CHECK_INT(take(b, "l", 5, &x), 0);
-  CHECK_INT(x.died.pid, 0);
+  CHECK_INT(died.pid, 0);
   /* a value where a lease should be */
   CHECK_INT(cfn_bus_ref_set(a, "v", 1, 0, 0, "x", 1, &version), 0);
   cfn_store_seq(word, cfn_ref_word(1, 100));

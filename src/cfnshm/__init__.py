@@ -8,6 +8,7 @@ with Bus("build-42", agent="planner") as bus:
 
 from .agents import AgentInfo
 from .aio import AsyncBus, AsyncState
+from .aio_sync import AsyncBarrier, AsyncElection, AsyncLock, AsyncSemaphore
 from .bus import Bus
 from .context import Context, HeapInfo, ObjectInfo, Ref
 from .errors import (
@@ -15,20 +16,24 @@ from .errors import (
     AgentDead,
     AgentFenced,
     BadName,
+    BrokenBarrier,
     BusDestroyed,
     Closed,
     Conflict,
     Contended,
     Corrupt,
+    Deadlock,
     Error,
     ForkedHandle,
     Full,
     Interrupted,
     InvalidArgument,
+    LeaseLost,
     NoBus,
     NoSpace,
     OutOfMemory,
     OverCapacity,
+    OwnerDied,
     PermissionDenied,
     SystemFailure,
     Timeout,
@@ -41,6 +46,7 @@ from .errors import (
 from .message import Batch, Message
 from .receipt import Receipt
 from .state import State, Value
+from .sync import Barrier, BarrierInfo, Election, Holder, Leadership, Lease, Lock, Party, Permit, Semaphore
 
 __version__ = "0.1.0"
 
@@ -49,10 +55,17 @@ __all__ = [
     "AgentDead",
     "AgentFenced",
     "AgentInfo",
+    "AsyncBarrier",
     "AsyncBus",
+    "AsyncElection",
+    "AsyncLock",
+    "AsyncSemaphore",
     "AsyncState",
     "BadName",
+    "Barrier",
+    "BarrierInfo",
     "Batch",
+    "BrokenBarrier",
     "Bus",
     "BusDestroyed",
     "Closed",
@@ -60,21 +73,32 @@ __all__ = [
     "Contended",
     "Context",
     "Corrupt",
+    "Deadlock",
+    "Election",
     "Error",
     "ForkedHandle",
     "Full",
     "HeapInfo",
+    "Holder",
     "Interrupted",
     "InvalidArgument",
+    "Leadership",
+    "Lease",
+    "LeaseLost",
+    "Lock",
     "Message",
     "NoBus",
     "NoSpace",
     "ObjectInfo",
     "OutOfMemory",
     "OverCapacity",
+    "OwnerDied",
+    "Party",
     "PermissionDenied",
+    "Permit",
     "Receipt",
     "Ref",
+    "Semaphore",
     "State",
     "SystemFailure",
     "Timeout",

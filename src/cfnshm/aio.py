@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from ._core import check, deadline_of, lib
 from .agents import AgentInfo
+from .aio_sync import AsyncBarrier, AsyncElection, AsyncLock, AsyncSemaphore
 from .bus import Bus
 from .context import Context
 from .errors import Closed, Error, Full, NoSpace, Timeout, UnknownAgent
@@ -421,6 +422,24 @@ class AsyncBus:
     def state(self) -> AsyncState:
         """See `Bus.state`; its waits are coroutines."""
         return AsyncState(self)
+
+    def lock(self, name: str, *, timeout: float | None = None, on_owner_died: str = "tell") -> AsyncLock:
+        """See `Bus.lock`; for `async with`."""
+        return AsyncLock(self, self.sync.lock(name, on_owner_died=on_owner_died), timeout)
+
+    def elect(self, name: str, *, timeout: float | None = None) -> AsyncElection:
+        """See `Bus.elect`; for `async with`."""
+        return AsyncElection(self, self.sync.elect(name), timeout)
+
+    def semaphore(self, name: str, permits: int, *, timeout: float | None = None) -> AsyncSemaphore:
+        """See `Bus.semaphore`; for `async with`."""
+        return AsyncSemaphore(self, self.sync.semaphore(name, permits), timeout)
+
+    def barrier(
+        self, name: str, parties: int | Iterable[str] | None = None, *, on_death: str = "break"
+    ) -> AsyncBarrier:
+        """See `Bus.barrier`; its `wait` is a coroutine."""
+        return AsyncBarrier(self, self.sync.barrier(name, parties, on_death=on_death))
 
     def info(self) -> dict[str, Any]:
         """See `Bus.info`."""

@@ -12,9 +12,10 @@ still holds what it held. A handle holds things, and its threads share them.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .bus import Bus
 
 _LOCK, _LEADER = ord("L"), ord("E")
-_STEAL, _INTACT = 1, 2
+_STEAL = 1
 _GO_ON = 1
 _LIVES = ("none", "alive", "stopped", "dead")
 _UNKNOWN_AGENT = CODES["UNKNOWN_AGENT"]
@@ -90,13 +91,13 @@ class Lease:
 
     __slots__ = ("_bus", "_held", "_released", "name", "owner_died", "token")
 
-    def __init__(self, bus: Bus, name: str, held: Any) -> None:
+    def __init__(self, bus: Bus, name: str, held: Any, died: Holder | None) -> None:
         self._bus = bus
         self._held = held
         self._released = False
         self.name = name
         self.token: int = held.token
-        self.owner_died: Holder | None = _holder(held.died) if held.died.token else None
+        self.owner_died = died
 
     def release(self) -> None:
         """Gives it back. A second call does nothing.
@@ -195,30 +196,37 @@ class _Exclusive:
         self._intact = on_owner_died == "raise"
         self._entered: list[Lease] = []
 
-    def _take(self, timeout: float | None, flags: int) -> Any:
-        held, deadline = ffi.new("cfn_held_t *"), deadline_of(timeout)
-        handle, name = self._bus._handle, self._bytes
-        code = lib.cfn_bus_lease_take(handle, self._kind, name, len(name), flags, 0, held)
+    def _take(self, timeout: float | None, flags: int, intact: bool, whose: object = None) -> Any:
+        whose = whose or get_ident()
+        held, handle, name = ffi.new("cfn_held_t *"), self._bus._handle, self._bytes
+        deadline = 0 if timeout is None else deadline_of(timeout)
+        code = lib.cfn_bus_lease_take(handle, self._kind, name, len(name), flags, 0, held, ffi.NULL)
+        if code == 0:
+            return self._got(held, None, whose)
         if code == _core.TIMEOUT:
-            self._not_by_us()
-            code = INTERRUPTED
+            self._not_by_us(whose)
+        if timeout is None:
+            deadline = _core.FOREVER
+        died = ffi.NULL if intact else ffi.new("cfn_holder_t *")
+        code = INTERRUPTED
         while code == INTERRUPTED:
-            code = lib.cfn_bus_lease_take(handle, self._kind, name, len(name), flags, deadline, held)
+            code = lib.cfn_bus_lease_take(handle, self._kind, name, len(name), flags, deadline, held, died)
         check(code)
-        return self._got(held)
+        return self._got(held, None if intact else _holder(died), whose)
 
-    def _got(self, held: Any) -> Any:
-        lease = self._lease_class(self._bus, self.name, held)
-        self._bus._leases[lease.token] = (self._kind, self.name, threading.get_ident())
+    def _got(self, held: Any, died: Holder | None, whose: object) -> Any:
+        lease = self._lease_class(self._bus, self.name, held, died)
+        self._bus._leases[lease.token] = (self._kind, self.name, whose)
         return lease
 
-    def _not_by_us(self) -> None:
-        """A thread that waits for what it holds itself waits for ever."""
-        me = (self._kind, self.name, threading.get_ident())
+    def _not_by_us(self, whose: object) -> None:
+        """A thread, or a task, that waits for what it holds itself waits for ever."""
+        me = (self._kind, self.name, whose)
         for token, whose in list(self._bus._leases.items()):
             if whose == me and self._holder_token() == token:
                 raise Deadlock(
-                    f"this thread holds the {self._what} {self.name!r} already (token {token}); it cannot be taken twice"
+                    f"this {'thread' if isinstance(whose, int) else 'task'} holds the {self._what} {self.name!r} already "
+                    f"(token {token}); it cannot be taken twice"
                 )
 
     def _holder_token(self) -> int:
@@ -248,7 +256,7 @@ class _Exclusive:
         return _holder(out)
 
     def __enter__(self) -> Any:
-        lease = self._take(self._timeout, _INTACT if self._intact else 0)
+        lease = self._take(self._timeout, 0, self._intact)
         self._entered.append(lease)
         return lease
 
@@ -270,7 +278,9 @@ class Lock(_Exclusive):
 
     _kind, _what, _lease_class = _LOCK, "lock", Lease
 
-    def acquire(self, timeout: float | None = None, *, on_owner_died: str | None = None) -> Lease:
+    def acquire(
+        self, timeout: float | None = None, *, on_owner_died: str | None = None, _whose: object = None
+    ) -> Lease:
         """Waits for it.
 
         Args:
@@ -288,13 +298,13 @@ class Lock(_Exclusive):
         if on_owner_died not in (None, "tell", "raise"):
             raise InvalidArgument(f'on_owner_died is "tell" or "raise", not {on_owner_died!r}')
         intact = self._intact if on_owner_died is None else on_owner_died == "raise"
-        lease: Lease = self._take(timeout, _INTACT if intact else 0)
+        lease: Lease = self._take(timeout, 0, intact, _whose)
         return lease
 
     def steal(self) -> Lease:
         """Takes it at once, also from a living holder, who gets `LeaseLost`: an operator's decision, where a stopped
         process keeps others waiting. What it was doing is not undone; its token is the smaller one."""
-        lease: Lease = self._take(0, _STEAL)
+        lease: Lease = self._take(0, _STEAL, False)
         return lease
 
     def locked(self) -> bool:
@@ -308,18 +318,18 @@ class Election(_Exclusive):
 
     _kind, _what, _lease_class = _LEADER, "leadership", Leadership
 
-    def campaign(self, timeout: float | None = None) -> Leadership:
+    def campaign(self, timeout: float | None = None, *, _whose: object = None) -> Leadership:
         """Waits until this handle leads. `owner_died` of what is returned says if the last leader died as such.
 
         Raises:
             Timeout: another led for all that time.
         """
-        won: Leadership = self._take(timeout, 0)
+        won: Leadership = self._take(timeout, 0, False, _whose)
         return won
 
     def depose(self) -> Leadership:
         """Leads at once, whoever did, who is told (`Leadership.lost`, `wait_lost`): an operator's decision."""
-        won: Leadership = self._take(0, _STEAL)
+        won: Leadership = self._take(0, _STEAL, False)
         return won
 
     def leader(self) -> Holder | None:
@@ -495,19 +505,31 @@ class Barrier:
             BrokenBarrier: a party died (`pid`), somebody broke, reset or deleted it. `missing` as above.
             InvalidArgument: it was made for another number of parties.
         """
-        deadline = deadline_of(timeout)
+        visit, deadline = self._visit(), deadline_of(timeout)
+        while True:
+            place = visit(None if timeout is None else (deadline - time.monotonic_ns()) / 1e9)
+            if place is not None:
+                return place
+
+    def _visit(self) -> Callable[[float | None], int | None]:
+        """One wait, in steps: each call goes on with it, until a safety tick at the longest (None), or to its end."""
         arrival = ffi.new("cfn_arrival_t *")
-        handle, name = self._bus._handle, self._bytes
-        code = INTERRUPTED
-        while code == INTERRUPTED:
+
+        def step(timeout: float | None) -> int | None:
+            name = self._bytes
             expected, n = self._expected()
             code = lib.cfn_bus_barrier_wait(
-                handle, name, len(name), self._parties, self._flags, expected, n, deadline, arrival
-            )
-        if code in (_core.TIMEOUT, _BROKEN):
-            self._fail(code)
-        check(code)
-        return int(arrival.index)
+                self._bus._handle, name, len(name), self._parties, self._flags, expected, n, deadline_of(timeout),
+                arrival,
+            )  # fmt: skip
+            if code == INTERRUPTED:
+                return None
+            if code in (_core.TIMEOUT, _BROKEN):
+                self._fail(code)
+            check(code)
+            return int(arrival.index)
+
+        return step
 
     def _expected(self) -> tuple[Any, int]:
         """The agents that are waited for, as far as they are registered."""
@@ -596,7 +618,7 @@ class Sync:
     """The part of a `Bus` that makes others wait."""
 
     _handle: Any
-    _leases: dict[int, tuple[int, str, int]]  # token -> kind, name, and the thread that took it
+    _leases: dict[int, tuple[int, str, object]]  # token -> kind, name, and the thread or task that took it
 
     def lock(self: Any, name: str, *, timeout: float | None = None, on_owner_died: str = "tell") -> Lock:
         """A lock by name, for `with` or `acquire`; nothing is taken yet.
