@@ -293,7 +293,10 @@ int cfn_bus_refs_sleep(cfn_bus_t *bus, uint32_t armed, uint64_t deadline);
 
 /* ---- leases: what one holds until it gives it back or dies ---- */
 enum { CFN_LEASE_LOCK = 'L', CFN_LEASE_LEADER = 'E' }; /* names of different kinds do not meet */
-enum { CFN_LEASE_STEAL = 1 }; /* take it from its living holder, who is told CFN_LEASE_LOST */
+enum {
+  CFN_LEASE_STEAL = 1,      /* take it from its living holder, who is told CFN_LEASE_LOST */
+  CFN_LEASE_ONE_OF_MANY = 2 /* what this thread took before is not the caller's: no circles are looked for */
+};
 enum { CFN_HOLDER_NONE = 0, CFN_HOLDER_ALIVE = 1, CFN_HOLDER_STOPPED = 2, CFN_HOLDER_DEAD = 3 };
 typedef struct cfn_holder {
   char name[CFN_KEY_BYTES];     /* of the lease */

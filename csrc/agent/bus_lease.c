@@ -235,6 +235,7 @@ int cfn_bus_lease_take(cfn_bus_t *bus, int kind, const char *name, uint32_t name
     r = cfn_bus_enter(bus);
     if (r < 0) return r;
     taken_by_one(bus);
+    if (flags & CFN_LEASE_ONE_OF_MANY) bus->many_take_leases = true;
     r = take_or_sleep(bus, kind, name, name_bytes, &key, flags, deadline, out, died);
     if (r != CFN_AGAIN) return r;
   }

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .bus import Bus
 
 _LOCK, _LEADER = ord("L"), ord("E")
-_STEAL = 1
+_STEAL, _ONE_OF_MANY = 1, 2
 _GO_ON = 1
 _LIVES = ("none", "alive", "stopped", "dead")
 _UNKNOWN_AGENT = CODES["UNKNOWN_AGENT"]
@@ -197,7 +197,10 @@ class _Exclusive:
         self._entered: list[Lease] = []
 
     def _take(self, timeout: float | None, flags: int, intact: bool, whose: object = None) -> Any:
-        whose = whose or get_ident()
+        if whose is None:
+            whose = get_ident()
+        else:
+            flags |= _ONE_OF_MANY
         held, handle, name = ffi.new("cfn_held_t *"), self._bus._handle, self._bytes
         deadline = 0 if timeout is None else deadline_of(timeout)
         code = lib.cfn_bus_lease_take(handle, self._kind, name, len(name), flags, 0, held, ffi.NULL)
@@ -222,11 +225,11 @@ class _Exclusive:
     def _not_by_us(self, whose: object) -> None:
         """A thread, or a task, that waits for what it holds itself waits for ever."""
         me = (self._kind, self.name, whose)
-        for token, whose in list(self._bus._leases.items()):
-            if whose == me and self._holder_token() == token:
+        caller = "thread" if isinstance(whose, int) else "task"
+        for token, taken in list(self._bus._leases.items()):
+            if taken == me and self._holder_token() == token:
                 raise Deadlock(
-                    f"this {'thread' if isinstance(whose, int) else 'task'} holds the {self._what} {self.name!r} already "
-                    f"(token {token}); it cannot be taken twice"
+                    f"this {caller} holds the {self._what} {self.name!r} already (token {token}); it cannot be taken twice"
                 )
 
     def _holder_token(self) -> int:
