@@ -222,8 +222,10 @@ async def _locks_wait_without_the_loop(bus_name):
         await asyncio.gather(*(work() for _ in range(4)))
         assert most == 1
         lease = await bus.lock("repo").acquire()
+        with pytest.raises(errors.Deadlock, match="this task holds the lock"):
+            await bus.lock("repo").acquire()
         with pytest.raises(errors.Timeout):
-            await bus.lock("repo", timeout=0.01).acquire(timeout=0.01)
+            await asyncio.create_task(bus.lock("repo").acquire(timeout=0.01))
         waiting = asyncio.create_task(bus.lock("repo").acquire())
         while bus.agent_info("a").waiting != "lock":
             await asyncio.sleep(0)

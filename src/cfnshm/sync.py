@@ -229,7 +229,8 @@ class _Exclusive:
         for token, taken in list(self._bus._leases.items()):
             if taken == me and self._holder_token() == token:
                 raise Deadlock(
-                    f"this {caller} holds the {self._what} {self.name!r} already (token {token}); it cannot be taken twice"
+                    f"this {caller} holds the {self._what} {self.name!r} already (token {token}); "
+                    "it cannot be taken twice"
                 )
 
     def _holder_token(self) -> int:
