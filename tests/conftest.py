@@ -97,7 +97,7 @@ _CHECKS = {
     "asyncio": "test_aio.py",
     "processes and signals": "test_processes.py",
     "doctor and damage": "test_doctor.py",
-    "command and bash": ("test_shell.py", "test_shell_context.py"),
+    "command and bash": ("test_shell.py", "test_shell_context.py", "test_shell_sync.py"),
     "README and examples": "test_readme.py",
     "demo": "test_demo.py",
 }

@@ -18,7 +18,7 @@ typedef struct cfn_cli {
   cfn_wish_t wish; /* lanes and slabs: CFNSHM_LANES, CFNSHM_SLABS */
   double timeout; /* seconds; < 0: for ever */
   bool timeout_set, json, follow, hold, force, as_json, as_raw, steal, all, shell, total,
-      wait_ack;
+      wait_ack, intact, go_on;
   unsigned lane;
   bool lane_set;
   /* positional */

@@ -38,6 +38,10 @@ static const char *remedy(int code) {
     case CFN_TIMEOUT: case CFN_EMPTY: return "wait longer with --timeout SECONDS";
     case CFN_UNKNOWN_KEY: return "which there are: cfnshm state list";
     case CFN_CONFLICT: return "read it again (cfnshm state get KEY --json) and decide anew";
+    case CFN_LEASE_LOST: return "what the command did since then may meet what the new holder does: compare tokens";
+    case CFN_OWNER_DIED: return "look at what it left, then take it without --intact";
+    case CFN_BROKEN_BARRIER: return "cfnshm barrier NAME reset";
+    case CFN_DEADLOCK: return "give back what is held, and begin again";
     case CFN_UNKNOWN_OBJECT: return "put it again: cfnshm put FILE";
     case CFN_NO_SPACE: return "read the full inboxes; destroy what is not needed (cfnshm buses); or choose "
                               "another size (CFNSHM_SIZE)";
@@ -122,7 +126,7 @@ static bool parse_lane(const char *text, unsigned *out) {
 enum {
   O_BUS = 256, O_AS, O_DIR, O_JSON, O_TIMEOUT, O_PRIORITY, O_TYPE, O_TEAM, O_CAPABILITIES, O_TAGS,
   O_STATUS, O_AGENTS, O_SIZE, O_FOLLOW, O_HOLD, O_FORCE, O_STEAL, O_BODY_JSON, O_RAW, O_COUNT,
-  O_ALL, O_SHELL, O_TOTAL, O_WAIT, O_VERSION, O_HELP
+  O_ALL, O_SHELL, O_TOTAL, O_WAIT, O_VERSION, O_INTACT, O_GO_ON, O_HELP
 };
 static const struct option options[] = {
     {"bus", 1, 0, O_BUS},         {"as", 1, 0, O_AS},
@@ -137,7 +141,8 @@ static const struct option options[] = {
     {"raw", 0, 0, O_RAW},         {"count", 1, 0, O_COUNT},
     {"all", 0, 0, O_ALL},         {"shell", 0, 0, O_SHELL},
     {"total", 0, 0, O_TOTAL},     {"wait", 0, 0, O_WAIT},
-    {"version", 1, 0, O_VERSION}, {"help", 0, 0, O_HELP},
+    {"version", 1, 0, O_VERSION}, {"intact", 0, 0, O_INTACT},
+    {"go-on", 0, 0, O_GO_ON},     {"help", 0, 0, O_HELP},
     {0, 0, 0, 0}};
 
 /* 0, or the exit status: -1 stands for "help was printed". */
@@ -174,6 +179,8 @@ static int parse(cfn_cli_t *cli, int argc, char **argv) {
       case O_TOTAL: cli->total = true; break;
       case O_WAIT: cli->wait_ack = true; break;
       case O_VERSION: good = parse_size(optarg, &cli->version); break;
+      case O_INTACT: cli->intact = true; break;
+      case O_GO_ON: cli->go_on = true; break;
       case O_HELP: fputs(cfn_cli_help(cli->verb), stdout); return -1;
       default:
         snprintf(problem, sizeof problem, "unknown option, or one without its value: %s",

@@ -31,7 +31,7 @@ int cfn_cli_open(const cfn_cli_t *cli, int need, cfn_bus_t **bus) {
     uint64_t inc;
     int owner;
     if (!(need & CFN_CREATE_AGENT)) r = cfn_bus_find(*bus, cli->agent, &at);
-    if (r == CFN_OK) r = cfn_bus_act_as(*bus, cli->agent, NULL, 0, &inc, &owner);
+    if (r == CFN_OK) r = cfn_bus_act_as(*bus, cli->agent, NULL, need & CFN_OWN_AGENT ? CFN_ACT_OWN : 0, &inc, &owner);
   }
   if (r < 0) cfn_bus_free(*bus);
   return r;
@@ -93,6 +93,10 @@ static const char general_help[] =
     "  get REF              print what was stored under it\n"
     "  delete REF...        take the name away\n"
     "  state ...            named values that all share: get set delete incr list wait\n"
+    "  lock NAME -- CMD     run a command while nobody else holds the lock; lock: who holds which\n"
+    "  elect NAME -- CMD    run it while this process leads; elect: who leads\n"
+    "  semaphore NAME N -- CMD   run it while at most N hold a permit\n"
+    "  barrier NAME N       wait until N are there\n"
     "  wait NAME...         wait until these agents are registered\n"
     "  inbox [NAME]         show what waits, without taking it\n"
     "  list                 the agents\n"
@@ -107,8 +111,8 @@ static const char general_help[] =
     "options of all: --bus NAME (CFNSHM_BUS, 'default')  --as AGENT (CFNSHM_AGENT)  --dir DIR\n"
     "  (CFNSHM_DIR, /dev/shm)  --json  --timeout SECONDS|forever  --help\n"
     "exit codes: 0 ok, 1 error, 2 usage, 3 timed out or empty, 4 full, 5 unknown agent, 6 agent dead,\n"
-    "  7 permission, 8 corrupt or other version, 9 inbox taken over, 10 busy, 11 no space or too large,\n"
-    "  12 no such bus\n";
+    "  7 permission, 8 corrupt or other version, 9 inbox or lease taken over, 10 busy or a deadlock,\n"
+    "  11 no space or too large, 12 no such bus, 13 broken barrier, 14 the lock's last holder died\n";
 
 typedef struct verb {
   const char *name;
@@ -162,6 +166,30 @@ static const verb_t verbs[] = {
      "       cfnshm state wait KEY [--version N] [--timeout SECONDS]   until it is changed; prints what it is then\n"
      "--version N: only if the value has this version (0: if there is none), which --json shows; exit 1 if\n"
      "somebody was faster. wait --version N returns at once if it has another. Exit 3: there is no value.\n"},
+    {"lock", cfn_verb_lock, 1048576,
+     "usage: cfnshm lock NAME [--timeout SECONDS] [--intact] [--steal] -- COMMAND [ARGUMENTS]\n"
+     "       cfnshm lock NAME          who holds it (exit 3: nobody)\n"
+     "       cfnshm lock               all that are held\n"
+     "Waits for the lock, runs the command, gives the lock back, and exits as the command did (128+N: by signal N).\n"
+     "The command dies with this process; signals to this process are passed on to it. It finds CFNSHM_LOCK,\n"
+     "CFNSHM_TOKEN (a number that grows from holder to holder), and CFNSHM_OWNER_DIED (AGENT:PID) if the last\n"
+     "holder died holding it; with --intact that is exit 14, and nothing is run. --steal takes it from a living\n"
+     "holder, whose command gets SIGTERM and whose exit is 9. Exit 3: timed out. Exit 10: a deadlock.\n"},
+    {"elect", cfn_verb_elect, 1048576,
+     "usage: cfnshm elect NAME [--timeout SECONDS] [--steal] -- COMMAND [ARGUMENTS]\n"
+     "       cfnshm elect NAME         who leads (exit 3: nobody)\n"
+     "       cfnshm elect              all who lead\n"
+     "As lock, for a leadership: the command runs while this process leads (CFNSHM_LEADS, CFNSHM_TOKEN: the term).\n"},
+    {"semaphore", cfn_verb_semaphore, 1048576,
+     "usage: cfnshm semaphore NAME PERMITS [--timeout SECONDS] -- COMMAND [ARGUMENTS]\n"
+     "       cfnshm semaphore NAME     who holds permits (exit 3: nobody)\n"
+     "Runs the command while it holds one of so many permits, and exits as it did.\n"},
+    {"barrier", cfn_verb_barrier, 2,
+     "usage: cfnshm barrier NAME PARTIES [--timeout SECONDS] [--go-on]\n"
+     "       cfnshm barrier NAME [--json]            who is there, and who is missing\n"
+     "       cfnshm barrier NAME reset|abort|delete\n"
+     "Waits until so many are there, and prints how many came before. Exit 3: timed out, and not there any more.\n"
+     "Exit 13: a party died, or it was broken; --go-on: the dead are counted out, and the others go on.\n"},
     {"list", cfn_verb_list, 0,
      "usage: cfnshm list [--team T] [--type T] [--json]\n"
      "LIFE: alive; dead: its process ended without leaving, proven by the kernel; -: nobody owns it now\n"

@@ -39,9 +39,20 @@ _cfnshm_keys() {
   done < <(cfnshm state list "$@" 2>/dev/null)
 }
 
+# The names of the locks or elections that are held. The rest: --bus and --dir.
+_cfnshm_names() {
+  local line
+  while IFS= read -r line; do
+    [[ $line == '{"name":"'* ]] || continue
+    line=${line#'{"name":"'}
+    line=${line%%\"*}
+    [[ $line == *[[:space:]\\]* ]] || printf '%s\n' "$line"
+  done < <(cfnshm "$1" --json "${@:2}" 2>/dev/null)
+}
+
 _cfnshm() {
   local verbs='register unregister send recv ack request reply broadcast inbox list status whoami
-    destroy wait put get delete state buses demo doctor version help'
+    destroy wait put get delete state lock elect semaphore barrier buses demo doctor version help'
   local common='--bus --as --dir --json --timeout --help'
   # Bash breaks words at ':' and '@', which names may contain, so the words are taken from the line.
   # Quotes are not looked at: no word that matters here has a blank in it.
@@ -110,6 +121,10 @@ _cfnshm() {
       list) choices+=' --team --type' ;;
       ack | whoami | status | wait | put | get | delete) ;;
       state) choices+=' --body-json --raw --version' ;;
+      lock) choices+=' --intact --steal' ;;
+      elect) choices+=' --steal' ;;
+      semaphore) ;;
+      barrier) choices+=' --go-on' ;;
       buses) choices='--dir --json --prune --help' ;;
       doctor) choices='--bus --dir --json --repair --remove --help' ;;
       demo) choices='--coordinators --workers --no-baseline --json --help' ;;
@@ -122,6 +137,8 @@ _cfnshm() {
       wait/*) choices=$(_cfnshm_agents "${on[@]}") ;;
       destroy/0 | doctor/0) choices=$(_cfnshm_buses "${dir:-${CFNSHM_DIR:-/dev/shm}}") ;;
       help/0) choices=$verbs ;;
+      lock/0 | elect/0) choices=$(_cfnshm_names "$verb" "${on[@]}") ;;
+      barrier/1) choices='reset abort delete' ;;
       state/0) choices='list get set delete incr wait' ;;
       state/1) choices=$(_cfnshm_keys "${on[@]}") ;;
       put/0)
