@@ -94,6 +94,8 @@ _CHECKS = {
     "both bindings": "test_binding.py",
     "objects and values": ("test_context.py", "test_state.py"),
     "locks, semaphores, barriers": "test_sync.py",
+    "control": "test_control.py",
+    "checkpoints and cuts": "test_checkpoint.py",
     "asyncio": "test_aio.py",
     "processes and signals": "test_processes.py",
     "doctor and damage": "test_doctor.py",

@@ -367,7 +367,7 @@ def test_who_is_missing_at_a_barrier(bus, other, spawn):
     barrier = bus.barrier("phase", parties=["a", "b", "nobody"])
     with pytest.raises(errors.Timeout, match="1 of 3 parties came to barrier 'phase' in time") as late:
         barrier.wait(timeout=0.02)
-    assert late.value.missing == ["a", "b", "nobody"]  # this one has left again
+    assert late.value.missing == ["b", "nobody"]
     assert barrier.info().arrived == 0
 
     def die(bus_name):
@@ -411,7 +411,7 @@ def test_parties_that_join(bus, other):
     ]  # fmt: skip
     with pytest.raises(errors.Timeout) as late:
         bus.barrier("b").wait(timeout=0)
-    assert sorted(late.value.missing) == ["a", "b"]
+    assert late.value.missing == ["b"]
     other.barrier("b").leave()
     assert bus.barrier("b").wait(timeout=0) == 0
 

@@ -10,7 +10,9 @@ from .agents import AgentInfo
 from .aio import AsyncBus, AsyncState
 from .aio_sync import AsyncBarrier, AsyncElection, AsyncLock, AsyncSemaphore
 from .bus import Bus
+from .checkpoint import Checkpoint, Cut
 from .context import Context, HeapInfo, ObjectInfo, Ref
+from .control import Order, Signalled
 from .errors import (
     AgentBusy,
     AgentDead,
@@ -68,11 +70,13 @@ __all__ = [
     "BrokenBarrier",
     "Bus",
     "BusDestroyed",
+    "Checkpoint",
     "Closed",
     "Conflict",
     "Contended",
     "Context",
     "Corrupt",
+    "Cut",
     "Deadlock",
     "Election",
     "Error",
@@ -90,6 +94,7 @@ __all__ = [
     "NoBus",
     "NoSpace",
     "ObjectInfo",
+    "Order",
     "OutOfMemory",
     "OverCapacity",
     "OwnerDied",
@@ -99,6 +104,7 @@ __all__ = [
     "Receipt",
     "Ref",
     "Semaphore",
+    "Signalled",
     "State",
     "SystemFailure",
     "Timeout",

@@ -471,7 +471,7 @@ class AsyncState(Values):
 
     async def wait(self, key: str, version: int | None = None, timeout: float | None = None) -> Value:
         """See `State.wait`."""
-        state, ends = self._bus.state, self._waiter._ends(timeout)
+        state, ends = self._waiter.sync.state, self._waiter._ends(timeout)
         seen = state.lookup(key).version if version is None else version
         while True:
             seconds = max(0.0, min(_SLICE, ends - time.monotonic()))
@@ -495,7 +495,7 @@ class AsyncState(Values):
     async def watch_prefix(self, prefix: str, timeout: float | None = None) -> AsyncIterator[Value]:
         """See `State.watch_prefix`."""
         ends, last = self._waiter._ends(timeout), False
-        changes = Changes(self._bus.state, prefix)
+        changes = Changes(self._waiter.sync.state, prefix)
         while True:
             found = changes.look()
             for value in found:

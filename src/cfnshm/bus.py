@@ -5,8 +5,9 @@
         message = bus.recv(timeout=5)
         bus.reply(message, "done")
 
-Its parts: `outbox` sends, `inbox` receives, `request` asks and answers, `agents` knows who is there, `sync` has
-locks and barriers; here stand its life and what is known of the bus as a whole.
+Its parts: `outbox` sends, `inbox` receives, `request` asks and answers, `agents` knows who is there, `state` has
+named values, `sync` locks and barriers, `control` directs agents, `checkpoint` saves their states; here stand its life
+and what is known of the bus as a whole.
 """
 
 from __future__ import annotations
@@ -20,13 +21,11 @@ from typing import Any
 
 from . import _core, config, profile
 from ._core import c_text, check, ffi, lib
+from .checkpoint import Checkpoints
 from .context import Context
 from .errors import AgentBusy, Closed, Error
 from .message import LANE_NAMES, Batch, Message, decode, encode
 from .receipt import Receipt
-from .request import Requests
-from .state import State
-from .sync import Sync
 
 _OWN, _ONLY = 1, 2  # CFN_ACT_*
 
@@ -64,7 +63,7 @@ def _end_handle(handle: Any, temporary: bool) -> None:
     lib.cfn_bus_close(handle)
 
 
-class Bus(Requests, Sync):
+class Bus(Checkpoints):
     """A handle on a bus; the bus is created if it is not there.
 
     Args:
@@ -146,6 +145,7 @@ class Bus(Requests, Sync):
         self._id_prefix = ""
         self._verified = set()
         self._leases = {}
+        self._parents = {}
         self._bind(int(ffi.cast("uintptr_t", self._handle)), self._handle)
         try:
             if self.agent:
@@ -224,16 +224,10 @@ class Bus(Requests, Sync):
     def closed(self) -> bool:
         return self._closed
 
-    # Made when asked for: a Bus that nobody knows any more is gone at once, without cycles.
     @property
     def context(self) -> Context:
         """Objects that are stored once and named by their SHA-256: see `cfnshm.context`."""
         return Context(self)
-
-    @property
-    def state(self) -> State:
-        """Named values with versions: see `cfnshm.state`."""
-        return State(self)
 
     # -- the bus as a whole ----------------------------------------------------------------------
 

@@ -15,13 +15,11 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ._core import CODES, check, fail, ffi, lib
 from .errors import Corrupt, InvalidArgument
-
-if TYPE_CHECKING:
-    from .bus import Bus
+from .handle import Handle
 
 _PREFIX = "sha256:"
 _NAME = re.compile("sha256:[0-9a-f]{64}")
@@ -136,7 +134,7 @@ class Context:
 
     __slots__ = ("_bus",)
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Handle) -> None:
         self._bus = bus
 
     @property

@@ -24,6 +24,9 @@ class Handle(_core.HandleBase):
     _handed: dict[int, Any]  # who (thread, iterator, task) -> what it was handed last
     _rooms: list[Any]
     _receipts: list[Any]
+    incarnation: int
+    _leases: dict[int, tuple[int, str, object]]  # token -> kind, name, and the thread or task that took it
+    _parents: dict[str, int]  # agent -> the checkpoint that this handle saved or restored last
     _verified: set[bytes]  # digests of objects whose bytes this process has hashed
 
     def _look(self, agent: str) -> tuple[int, int] | None:

@@ -13,15 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import _core
 from ._core import CODES, INTERRUPTED, check, deadline_of, fail, ffi, lib
 from .errors import Conflict, InvalidArgument, Timeout, UnknownKey
+from .handle import Handle
 from .message import decode, encode
-
-if TYPE_CHECKING:
-    from .bus import Bus
 
 ANY_VERSION: int = 0xFFFFFFFFFFFFFFFF
 _UNKNOWN_KEY = CODES["UNKNOWN_KEY"]
@@ -74,7 +72,7 @@ class Values:
 
     __slots__ = ("_bus",)
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Handle) -> None:
         self._bus = bus
 
     @property
@@ -302,6 +300,16 @@ class State(Values):
                 return
             else:  # a change of another key does not begin the time anew
                 last = not changes.sleep(ends)
+
+
+class Stateful(Handle):
+    """The part of a `Bus` that has named values. Made when asked for: a bus that nobody knows any more is gone at once,
+    without cycles."""
+
+    @property
+    def state(self) -> State:
+        """Named values with versions: see `cfnshm.state`."""
+        return State(self)
 
 
 class Changes:

@@ -17,14 +17,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from threading import get_ident
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import _core
 from ._core import CODES, INTERRUPTED, check, deadline_of, fail, ffi, lib
 from .errors import BrokenBarrier, Deadlock, InvalidArgument, LeaseLost, Timeout
-
-if TYPE_CHECKING:
-    from .bus import Bus
+from .handle import Handle
 
 _LOCK, _LEADER = ord("L"), ord("E")
 _STEAL, _ONE_OF_MANY = 1, 2
@@ -91,7 +89,7 @@ class Lease:
 
     __slots__ = ("_bus", "_held", "_released", "name", "owner_died", "token")
 
-    def __init__(self, bus: Bus, name: str, held: Any, died: Holder | None) -> None:
+    def __init__(self, bus: Handle, name: str, held: Any, died: Holder | None) -> None:
         self._bus = bus
         self._held = held
         self._released = False
@@ -186,7 +184,7 @@ class _Exclusive:
     _what: str
     _lease_class: type[Lease]
 
-    def __init__(self, bus: Bus, name: str, timeout: float | None, on_owner_died: str) -> None:
+    def __init__(self, bus: Handle, name: str, timeout: float | None, on_owner_died: str) -> None:
         if on_owner_died not in ("tell", "raise"):
             raise InvalidArgument(f'on_owner_died is "tell" or "raise", not {on_owner_died!r}')
         self._bus = bus
@@ -362,7 +360,7 @@ class Permit:
 
     __slots__ = ("_bus", "_bytes", "_released", "name", "token")
 
-    def __init__(self, bus: Bus, name: str, data: bytes, token: int) -> None:
+    def __init__(self, bus: Handle, name: str, data: bytes, token: int) -> None:
         self._bus, self._bytes = bus, data
         self._released = False
         self.name, self.token = name, token
@@ -386,7 +384,7 @@ class Semaphore:
     All who use it say the same number while any is taken. Those of the dead are free again.
     """
 
-    def __init__(self, bus: Bus, name: str, permits: int, timeout: float | None = None) -> None:
+    def __init__(self, bus: Handle, name: str, permits: int, timeout: float | None = None) -> None:
         if not isinstance(permits, int) or not 0 < permits < 65536:
             raise InvalidArgument(f"a semaphore has 1 to 65535 permits, not {permits!r}")
         self._bus = bus
@@ -479,7 +477,7 @@ class Barrier:
     """
 
     def __init__(
-        self, bus: Bus, name: str, parties: int | Iterable[str] | None = None, on_death: str = "break"
+        self, bus: Handle, name: str, parties: int | Iterable[str] | None = None, on_death: str = "break"
     ) -> None:
         if on_death not in ("break", "continue"):
             raise InvalidArgument(f'on_death is "break" or "continue", not {on_death!r}')
@@ -547,7 +545,7 @@ class Barrier:
         try:
             fail(code)
         except (Timeout, BrokenBarrier) as error:
-            error.missing = self.missing()
+            error.missing = [name for name in self.missing() if name != self._bus.agent]  # this one was there
             if error.missing and isinstance(error, Timeout):
                 error.args = (f"{error.args[0]}; missing: {', '.join(error.missing[:20])}",)
             raise
@@ -618,13 +616,10 @@ class Barrier:
         return f"<Barrier {self.name!r} of {self._bus.name!r}>"
 
 
-class Sync:
+class Sync(Handle):
     """The part of a `Bus` that makes others wait."""
 
-    _handle: Any
-    _leases: dict[int, tuple[int, str, object]]  # token -> kind, name, and the thread or task that took it
-
-    def lock(self: Any, name: str, *, timeout: float | None = None, on_owner_died: str = "tell") -> Lock:
+    def lock(self, name: str, *, timeout: float | None = None, on_owner_died: str = "tell") -> Lock:
         """A lock by name, for `with` or `acquire`; nothing is taken yet.
 
         Args:
@@ -638,7 +633,7 @@ class Sync:
         """All locks that are held, or whose holder died holding them."""
         return self._holders(_LOCK)
 
-    def elect(self: Any, name: str, *, timeout: float | None = None) -> Election:
+    def elect(self, name: str, *, timeout: float | None = None) -> Election:
         """An election by name: see `Election`."""
         return Election(self, name, timeout, "tell")
 
@@ -655,12 +650,12 @@ class Sync:
                 return sorted((h for i in range(n) if (h := _holder(out[i]))), key=lambda h: h.name)
             most = n + 16
 
-    def semaphore(self: Any, name: str, permits: int, *, timeout: float | None = None) -> Semaphore:
+    def semaphore(self, name: str, permits: int, *, timeout: float | None = None) -> Semaphore:
         """A semaphore by name: see `Semaphore`; `timeout`: seconds that a `with` waits."""
         return Semaphore(self, name, permits, timeout)
 
     def barrier(
-        self: Any, name: str, parties: int | Iterable[str] | None = None, *, on_death: str = "break"
+        self, name: str, parties: int | Iterable[str] | None = None, *, on_death: str = "break"
     ) -> Barrier:
         """A barrier by name: see `Barrier`.
 

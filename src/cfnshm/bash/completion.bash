@@ -52,7 +52,8 @@ _cfnshm_names() {
 
 _cfnshm() {
   local verbs='register unregister send recv ack request reply broadcast inbox list status whoami
-    destroy wait put get delete state lock elect semaphore barrier buses demo doctor version help'
+    destroy wait put get delete state lock elect semaphore barrier
+    pause resume inject stop signal control checkpoint restore buses demo doctor version help'
   local common='--bus --as --dir --json --timeout --help'
   # Bash breaks words at ':' and '@', which names may contain, so the words are taken from the line.
   # Quotes are not looked at: no word that matters here has a blank in it.
@@ -81,7 +82,7 @@ _cfnshm() {
         --as=*) as=${word#*=} ;;
         --dir=*) dir=${word#*=} ;;
         --bus | --as | --dir | --timeout | --priority | --type | --team | --capabilities | --tags | \
-          --status | --agents | --size | --count | --version)
+          --status | --agents | --size | --count | --version | --reason | --note | --keep | --swarm | --cut)
           option=$word ;;
         --*) ;;
         *) positional+=1 ;;
@@ -129,11 +130,17 @@ _cfnshm() {
       doctor) choices='--bus --dir --json --repair --remove --help' ;;
       demo) choices='--coordinators --workers --no-baseline --json --help' ;;
       version) choices='--json --help' ;;
+      pause | stop) choices+=' --reason' ;;
+      resume | inject) ;;
+      signal) choices+=' --team' ;;
+      control) ;;
+      checkpoint) choices+=' --note --keep --sync --list --swarm' ;;
+      restore) choices+=' --cut' ;;
       *) choices='' ;;
     esac
   else
     case $verb/$positional in
-      send/0 | request/0 | unregister/0 | inbox/0) choices=$(_cfnshm_agents "${on[@]}") ;;
+      send/0 | request/0 | unregister/0 | inbox/0 | pause/0 | resume/0 | inject/0 | stop/0) choices=$(_cfnshm_agents "${on[@]}") ;;
       wait/*) choices=$(_cfnshm_agents "${on[@]}") ;;
       destroy/0 | doctor/0) choices=$(_cfnshm_buses "${dir:-${CFNSHM_DIR:-/dev/shm}}") ;;
       help/0) choices=$verbs ;;

@@ -17,6 +17,7 @@ _EXIT = {
     "TIMEOUT": 3, "FULL": 4, "UNKNOWN_AGENT": 5, "AGENT_DEAD": 6, "PERMISSION": 7,
     "VERSION_MISMATCH": 8, "CORRUPT": 8, "AGENT_FENCED": 9, "AGENT_BUSY": 10, "NO_SPACE": 11,
     "TOO_LARGE": 11, "OVER_CAPACITY": 11, "BAD_NAME": 2, "INVALID": 2, "NO_BUS": 12, "RETIRED": 12,
+    "UNKNOWN_KEY": 3, "LEASE_LOST": 9, "DEADLOCK": 10, "BROKEN_BARRIER": 13, "OWNER_DIED": 14,
 }  # fmt: skip
 
 
@@ -63,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         "--prune", action="store_true", help="destroy what nobody uses and holds nothing unread"
     )
     buses.add_argument("--json", action="store_true")
+    from .control import add_verbs
+
+    add_verbs(verbs)
     version = verbs.add_parser("version", help="versions of the package, the layout, Python, system")
     version.add_argument("--json", action="store_true")
     return parser
@@ -84,7 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .buses import run
 
             return run(arguments)
-        from .version import run
+        if arguments.verb == "version":
+            from .version import run
+
+            return run(arguments)
+        from .control import run
 
         return run(arguments)
     except errors.Error as error:
@@ -93,9 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             print(f"cfnshm {arguments.verb}: {error}", file=sys.stderr)
         return _EXIT.get(error.code, 1)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        elif getattr(arguments, "json", False):
+            print(json.dumps({"error": str(error), "code": "OS"}))
+        else:
+            print(f"cfnshm {arguments.verb}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
