@@ -142,9 +142,13 @@ static int look_for_circle(cfn_bus_t *bus) {
   /* Each stood unchanged between our two looks: they stood all at once. */
   for (int i = 0; i < n; i++)
     if (!same_edge(r, &edge[i])) return CFN_OK;
+  int last = 0;
   for (int i = 1; i < n; i++)
-    if (edge[i].since > edge[0].since || (edge[i].since == edge[0].since && edge[i].att > edge[0].att)) return CFN_OK;
-  return fail_circle(bus, edge, n);
+    if (edge[i].since > edge[last].since || (edge[i].since == edge[last].since && edge[i].att > edge[last].att)) last = i;
+  if (last == 0) return fail_circle(bus, edge, n);
+  /* The last may have looked before we were there, and sleep: it is to look again. */
+  cfn_event_ring_futex(&cfn_ref(r, edge[last].ref)->event);
+  return CFN_OK;
 }
 
 /* Remembers who takes leases with this handle: the flag for what it waits for. */

@@ -368,7 +368,8 @@ class Checkpoints(Control, Sync):
                 with suppress(UnknownKey):
                     barrier.delete()
             raise
-        # Who came to the second has left the first. At the second some may not have looked up yet: it goes with the cut.
+        # Who came to the second has left the first. At the second some may not have looked up yet: that goes with the
+        # cut.
         stopped.delete()
         at = time.time()
         cut = {"format": FORMAT, "label": label, "at": at, "agents": versions, "messages": messages}
