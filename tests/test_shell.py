@@ -236,7 +236,7 @@ def test_capacity_is_11(bus):
     assert bus.json("register", "x", "--bus", bus.name + "2", "--size", "900G", exit=NO_ROOM)[
         "code"
     ] == "NO_SPACE"  # fmt: skip
-    assert bus.json("send", "a", "-", stdin=bytes(8 << 20), exit=NO_ROOM)["code"] == "TOO_LARGE"
+    assert bus.json("send", "a", "-", stdin=bytes(48 << 20), exit=NO_ROOM)["code"] == "TOO_LARGE"
 
 
 # ---- a region that cannot be used ----
@@ -1006,7 +1006,7 @@ def test_completion_without_a_bus_is_silent(bus):
 
 def test_completion_of_verbs_and_options(bus):
     assert set(HOT_VERBS) <= set(complete(bus, "cfnshm "))
-    assert complete(bus, "cfnshm re") == ["register", "recv", "request", "reply"]
+    assert complete(bus, "cfnshm re") == ["register", "recv", "request", "reply", "resume", "restore"]
     assert complete(bus, "cfnshm recv --priority ") == ["control", "high", "normal", "low"]
     for verb in HOT_VERBS:
         offered = complete(bus, f"cfnshm {verb} --")

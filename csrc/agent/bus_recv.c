@@ -385,12 +385,27 @@ int64_t cfn_bus_recv_many(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks,
 /* ---- peek ---- */
 
 typedef struct peeking {
+  cfn_bus_t *bus;
   uint8_t *out;
   size_t room, used;
   uint32_t *offsets;
   uint32_t most, n;
   bool full;
 } peeking_t;
+
+/* The record of a frame that is not ours. A body that is an object is held by *h while it is copied, for the chunk may
+ * let go of it. False: it is not there any more, or makes no sense. */
+static bool hold_record(cfn_bus_t *bus, const cfn_frame_t *frame, uint32_t offset, cfn_record_t *rec, cfn_hold_t *h) {
+  if (cfn_frame_record(frame, offset, rec) < 0) return false;
+  if (!rec->life) return true;
+  if (!cfn_ledger_find(bus->region, bus->actor.me, h)) return h->cell = NULL, false;
+  if (cfn_heap_hold(bus->region, h, frame->blob - 1) == CFN_OK) {
+    if (cfn_frame_record(frame, offset, rec) == CFN_OK) return true; /* LAST: what we hold is what was sent */
+    cfn_ledger_clear(h);
+  }
+  h->cell = NULL;
+  return false;
+}
 
 static void peek_frame(void *context, const cfn_peek_t *peek) {
   peeking_t *p = context;
@@ -401,13 +416,16 @@ static void peek_frame(void *context, const cfn_peek_t *peek) {
     if (peek->part[i / CFN_PART_MESSAGES] >> (i % CFN_PART_MESSAGES) & 1) continue;
     cfn_record_t rec;
     size_t at = (p->used + 7) / 8 * 8;
-    if (cfn_frame_record(&peek->frame, offsets[i], &rec) < 0) break;
+    cfn_hold_t h = {NULL, 0};
+    if (!hold_record(p->bus, &peek->frame, offsets[i], &rec, &h)) break;
     size_t need = sizeof(cfn_wire_t) + peek->frame.name_bytes + rec.type_bytes + rec.body_bytes;
     if (p->n == p->most || at + need > p->room) {
+      if (h.cell) cfn_ledger_clear(&h);
       p->full = true;
       break;
     }
     cfn_wire_write(p->out + at, p->room - at, &peek->frame, &rec, i, false);
+    if (h.cell) cfn_ledger_clear(&h);
     cfn_wire_t *w = (void *)(p->out + at);
     w->position = peek->position;
     w->lane = (uint8_t)peek->lane;
@@ -422,7 +440,7 @@ int64_t cfn_bus_peek(cfn_bus_t *bus, const cfn_address_t *address, unsigned lane
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
   if (address->index >= bus->region->geo.config.agents) r = cfn_fail(CFN_INVALID, 0, 0, "bad address");
-  peeking_t p = {.out = out, .room = room, .offsets = offsets, .most = most};
+  peeking_t p = {.bus = bus, .out = out, .room = room, .offsets = offsets, .most = most};
   uint8_t *buffer = malloc(cfn_slab_largest(bus->region) + 8);
   if (r == CFN_OK && !buffer) r = cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory to look into an inbox");
   for (unsigned lane = 0; r == CFN_OK && lane < CFN_LANES; lane++)

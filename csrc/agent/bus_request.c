@@ -88,7 +88,10 @@ static void drain_replies(cfn_bus_t *bus) {
     if (cfn_cas_seq(slot, w, cfn_slot_word(cfn_slot_lap(w) + 1, 0))) {
       cfn_max_seq(q.head, h + 1);
       /* dies here: TAKEN(dead), in no ring, announced */
-      if (mine) cfn_chunk_give_back(r, ref - 1, mine);
+      if (mine) {
+        cfn_heap_release_sole(r, cfn_chunk(r, ref - 1));
+        cfn_chunk_give_back(r, ref - 1, mine);
+      }
     }
     cfn_store_release(cell, 0);
   }

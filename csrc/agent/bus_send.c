@@ -8,11 +8,15 @@
 
 #define MOST_CONTENDED 256
 #define SCAN_NS 50000000u
+#define COPY_ONCE 8192u /* bytes of a body that several get: one object is cheaper than a copy for each */
 
 static const char *const lane_names[CFN_LANES] = {"control", "high", "normal", "low"};
 
 uint64_t cfn_bus_largest_body(cfn_bus_t *bus) {
-  return bus->largest - cfn_pad8(strlen(bus->agent)) - sizeof(cfn_record_shm_t);
+  uint64_t in_chunk = bus->largest - cfn_pad8(strlen(bus->agent)) - sizeof(cfn_record_shm_t);
+  uint64_t in_heap = (uint64_t)bus->region->geo.config.object_pages * CFN_PAGE;
+  if (in_heap > UINT32_MAX) in_heap = UINT32_MAX; /* what a header can say */
+  return in_chunk > in_heap ? in_chunk : in_heap;
 }
 
 static int fail_too_large(cfn_bus_t *bus, uint64_t bytes) {
@@ -166,6 +170,56 @@ static int post(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64
   }
 }
 
+/* ---- bodies that no chunk holds: objects of the heap, held by the message ---- */
+
+/* The body as an object, held by *h alone. `sole`: one message will have it. */
+static int store_body(cfn_bus_t *bus, const cfn_outgoing_t *m, bool sole, cfn_outgoing_t *out, cfn_hold_t *h, cfn_filling_t *f) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  if (cfn_load_relaxed(&cfn_state(bus->region)->object_messages) == 0)
+    cfn_store_seq(&cfn_state(bus->region)->object_messages, 1); /* a collector looks at chunks from now on */
+  r = cfn_bus_store(bus, NULL, m->codec, m->body, m->body_bytes, h, f);
+  if (r == CFN_OK) {
+    *out = *m;
+    out->flags |= CFN_MESSAGE_OBJECT;
+    out->object_blob = f->blob;
+    out->object_life = cfn_load_relaxed(&cfn_blob_record(bus->region, f->blob)->life);
+    out->object_sole = sole;
+  }
+  return cfn_bus_left(bus, r);
+}
+
+/* So many messages have it: our own hold on it ends. What is about to be reported is kept. */
+static void let_go_of_body(cfn_bus_t *bus, uint64_t sent, cfn_hold_t *h, cfn_filling_t *f) {
+  const cfn_failure_t keep = *cfn_last_failure();
+  if (cfn_bus_enter(bus) == CFN_OK) {
+    if (sent) cfn_bus_count(bus, CFN_COUNT_SENT_BYTES, sent * f->bytes);
+    else cfn_heap_abandon(bus->region, f);
+    cfn_ledger_clear(h); /* AFTER the chunk has it */
+    cfn_bus_leave(bus);
+  }
+  if (!sent && keep.code) cfn_fail(keep.code, keep.have, keep.want, "%s", keep.text);
+}
+
+static bool fits_chunk(const cfn_bus_t *bus, const cfn_outgoing_t *m) {
+  return cfn_frame_head_bytes(bus->outbox.source.name_bytes, 1) + cfn_record_bytes(m) <= bus->largest;
+}
+
+/* Posts; a single message whose body no chunk holds goes by way of the heap. */
+static int post_any(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64_t *position) {
+  cfn_outgoing_t m;
+  cfn_hold_t h;
+  cfn_filling_t f;
+  if (n != 1 || messages->flags & CFN_MESSAGE_OBJECT || fits_chunk(s->bus, messages)) return post(s, messages, n, position);
+  if (s->deadline == CFN_TRY) return CFN_AGAIN; /* this takes longer than one who holds the interpreter wants to */
+  int r = store_body(s->bus, messages, true, &m, &h, &f);
+  if (r < 0) return r;
+  /* dies here: held by our ledger alone, and gone when that is reaped */
+  r = post(s, &m, 1, position);
+  let_go_of_body(s->bus, r == CFN_OK, &h, &f);
+  return r;
+}
+
 static int send_frame(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
                       const cfn_outgoing_t *messages, uint32_t n, uint64_t deadline,
                       cfn_receipt_t *receipt) {
@@ -174,7 +228,7 @@ static int send_frame(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
                  .to = to,
                  .deadline = deadline};
   uint64_t position = 0;
-  int r = post(&s, messages, n, &position);
+  int r = post_any(&s, messages, n, &position);
   if (r == CFN_STALE) cfn_fail(r, 0, 0, "the agent was unregistered meanwhile");
   if (r < 0) return r;
   if (receipt)
@@ -202,8 +256,9 @@ int cfn_bus_send_one(cfn_bus_t *bus, uint32_t index, uint64_t mid, unsigned lane
   if (type_bytes > CFN_TYPE_BYTES_MAX)
     return cfn_fail(CFN_INVALID, CFN_TYPE_BYTES_MAX, type_bytes,
                     "a message type has at most %u bytes, not %u", CFN_TYPE_BYTES_MAX, type_bytes);
-  cfn_outgoing_t m = {body, type, correlation, body_bytes, (uint8_t)type_bytes, (uint8_t)codec,
-                      correlation ? CFN_MESSAGE_REPLY : 0};
+  cfn_outgoing_t m = {.body = body, .type = type, .correlation = correlation, .body_bytes = body_bytes,
+                      .type_bytes = (uint8_t)type_bytes, .codec = (uint8_t)codec,
+                      .flags = correlation ? CFN_MESSAGE_REPLY : 0};
   return cfn_bus_send(bus, &(cfn_address_t){mid, index}, lane, &m, 1, deadline, receipt);
 }
 
@@ -277,7 +332,7 @@ int cfn_bus_reply(cfn_bus_t *bus, uint32_t att, uint64_t inc, const cfn_outgoing
   cfn_outgoing_t m = *message;
   m.flags |= CFN_MESSAGE_REPLY;
   uint64_t position;
-  r = post(&s, &m, 1, &position);
+  r = post_any(&s, &m, 1, &position);
   if (r == CFN_OK || r == CFN_STALE)
     cfn_bus_count(bus, r == CFN_OK ? CFN_COUNT_REPLIES : CFN_COUNT_REPLIES_LATE, 1);
   if (r == CFN_STALE) cfn_fail(r, 0, 0, "the process that asked is gone");
@@ -286,15 +341,24 @@ int cfn_bus_reply(cfn_bus_t *bus, uint32_t att, uint64_t inc, const cfn_outgoing
 
 int cfn_bus_broadcast(cfn_bus_t *bus, const cfn_address_t *to, uint32_t n, unsigned lane,
                       const cfn_outgoing_t *message, int *result, cfn_receipt_t *receipt) {
-  int delivered = 0;
-  for (uint32_t i = 0; i < n; i++) {
-    result[i] = cfn_bus_send(bus, &to[i], lane, message, 1, 0, &receipt[i]);
+  int delivered = 0, r = CFN_OK;
+  cfn_outgoing_t m = *message;
+  cfn_hold_t h;
+  cfn_filling_t f;
+  bool must = !fits_chunk(bus, message), object = must || (n > 1 && message->body_bytes >= COPY_ONCE);
+  if (object) r = store_body(bus, message, false, &m, &h, &f);
+  if (r < 0 && must) return r;
+  object = object && r == CFN_OK; /* where the heap is full, each gets a copy of its own */
+  r = CFN_OK;
+  for (uint32_t i = 0; i < n && r == CFN_OK; i++) {
+    result[i] = cfn_bus_send(bus, &to[i], lane, &m, 1, 0, &receipt[i]);
     if (result[i] == CFN_OK) delivered++;
     if (result[i] == CFN_FORKED || result[i] == CFN_CLOSED || result[i] == CFN_RETIRED ||
         result[i] == CFN_AGENT_FENCED || result[i] == CFN_TOO_LARGE || result[i] == CFN_INVALID)
-      return result[i];
+      r = result[i];
   }
-  return delivered;
+  if (object) let_go_of_body(bus, (uint64_t)delivered, &h, &f);
+  return r < 0 ? r : delivered;
 }
 
 /* ---- receipts ---- */

@@ -38,6 +38,11 @@ __attribute__((format(printf, 3, 4))) static void say(checking_t *c, const char 
   if (c->report) c->report(c->context, severity, text);
 }
 
+static bool blob_there(const cfn_region_t *r, uint32_t blob_plus1) {
+  unsigned state = cfn_own_state(cfn_load_seq(&cfn_blob_record(r, blob_plus1 - 1)->st));
+  return state == CFN_BLOB_LIVE || state == CFN_BLOB_CHECK;
+}
+
 static void check_super(checking_t *c) { /* our copy was checked when it was made */
   if (memcmp(c->r->base, &c->r->super, sizeof c->r->super) != 0)
     say(c, "error", "the header was changed after the bus was created");
@@ -59,8 +64,12 @@ static void check_chunk_in_slot(checking_t *c, const char *where, cfn_a64 *slot,
   unsigned state = cfn_own_state(own);
   if (state == CFN_FREE || state > CFN_DONE)
     say(c, "error", "%s: chunk %u is in the ring with owner state %u", where, ref - 1, state);
-  if (names != target)
+  if (cfn_target_ring(names) != target)
     say(c, "error", "%s: chunk %u stands in this ring and is addressed to another", where, ref - 1);
+  uint64_t blob = cfn_load_seq(&chunk->blob);
+  if (names & CFN_TARGET_OBJECT && (blob == 0 || blob > c->r->geo.config.objects || !blob_there(c->r, (uint32_t)blob)) &&
+      cfn_load_seq(slot) == w && cfn_load_seq(&chunk->own) == own && state != CFN_DONE)
+    say(c, "error", "%s: the body of chunk %u is object %d, which is not there", where, ref - 1, (int)blob - 1);
   if (c->references[ref - 1] < 255) c->references[ref - 1]++;
 }
 
@@ -241,11 +250,6 @@ static void check_hints(checking_t *c) {
 }
 
 /* ---- refs, blobs ---- */
-
-static bool blob_there(const cfn_region_t *r, uint32_t blob_plus1) {
-  unsigned state = cfn_own_state(cfn_load_seq(&cfn_blob_record(r, blob_plus1 - 1)->st));
-  return state == CFN_BLOB_LIVE || state == CFN_BLOB_CHECK;
-}
 
 static void check_ref(checking_t *c, uint32_t i) {
   const cfn_region_t *r = c->r;

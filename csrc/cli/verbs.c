@@ -39,7 +39,7 @@ int cfn_cli_open(const cfn_cli_t *cli, int need, cfn_bus_t **bus) {
 
 /* ---- payloads ---- */
 
-#define STDIN_MOST (1u << 26)
+#define STDIN_MOST (UINT64_C(1) << 31)
 
 int cfn_cli_read_body(const cfn_cli_t *cli, int argument, uint8_t **body, uint32_t *bytes) {
   if (cli->argc > argument && strcmp(cli->argv[argument], "-") != 0) {
@@ -56,7 +56,7 @@ int cfn_cli_read_body(const cfn_cli_t *cli, int argument, uint8_t **body, uint32
     if (n == 0) break;
     used += (size_t)n;
     if (used > STDIN_MOST)
-      return cfn_fail(CFN_TOO_LARGE, STDIN_MOST, (int64_t)used, "standard input gives more than 64 MiB");
+      return cfn_fail(CFN_TOO_LARGE, STDIN_MOST, (int64_t)used, "standard input gives more than 2 GiB");
     if (used == room) *body = realloc(*body, room *= 2);
   }
   if (!*body) return cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for what is sent");

@@ -221,6 +221,18 @@ int cfn_heap_copy_few(const cfn_region_t *r, uint32_t b, const cfn_blob_t *blob,
   return CFN_OK;
 }
 
+void cfn_heap_release_sole(const cfn_region_t *r, const cfn_chunk_shm_t *chunk) {
+  const uint64_t both = CFN_TARGET_OBJECT | CFN_TARGET_SOLE;
+  if ((cfn_load_relaxed(&chunk->target) & both) != both) return;
+  uint64_t blob = cfn_load_relaxed(&chunk->blob);
+  if (blob == 0 || blob > r->geo.config.objects) return;
+  cfn_blob_shm_t *record = cfn_blob_record(r, (uint32_t)blob - 1);
+  uint64_t w = cfn_load_seq(&record->st), run = cfn_load_relaxed(&record->run);
+  /* The chunk holds it until it is FREE: what is LIVE is that body. One in CHECK is decided on by its collector. */
+  if (cfn_own_state(w) == CFN_BLOB_LIVE && cfn_cas_seq(&record->st, w, cfn_own_next(w, CFN_BLOB_DEAD, 0)))
+    cfn_store_relaxed(&cfn_state(r)->page_hint, (uint32_t)run); /* the next one finds warm pages */
+}
+
 /* ---- collecting ---- */
 
 typedef struct collecting {
@@ -265,7 +277,19 @@ static void held(collecting_t *c, uint32_t blob_plus1) {
   c->mark[i] = 0;
 }
 
-/* Ledgers FIRST, refs after them: see the top of heap.h. */
+/* Bodies of messages. */
+static void look_at_chunks(collecting_t *c) {
+  const cfn_region_t *r = c->r;
+  if (cfn_load_seq(&cfn_state(r)->object_messages) == 0) return;
+  for (uint32_t k = 0; k < r->geo.chunks; k++) {
+    cfn_chunk_shm_t *chunk = cfn_chunk(r, k);
+    /* A chunk that is FREE now was given up by who held the body, or is being claimed by one whose ledger has it. */
+    if (cfn_own_state(cfn_load_seq(&chunk->own)) == CFN_FREE) continue;
+    if (cfn_load_acquire(&chunk->target) & CFN_TARGET_OBJECT) held(c, (uint32_t)cfn_load_acquire(&chunk->blob));
+  }
+}
+
+/* Ledgers FIRST, chunks and refs after them: see the top of heap.h. */
 static void look_at_holders(collecting_t *c) {
   const cfn_region_t *r = c->r;
   for (uint32_t i = 0; i < r->geo.config.attachments; i++) {
@@ -273,6 +297,7 @@ static void look_at_holders(collecting_t *c) {
     for (unsigned k = 0; k < CFN_LEDGER; k++)
       held(c, cfn_names_blob(cfn_load_seq(&cfn_attachment(r, i)->ledger[k])));
   }
+  look_at_chunks(c);
   for (uint32_t i = 0; i < r->geo.config.refs; i++) held(c, cfn_ref_blob(cfn_load_seq(&cfn_ref(r, i)->word)));
 }
 

@@ -2,16 +2,18 @@
  *
  *   record   256 B: state, life, size, run of pages or the bytes themselves when they are few
  *   page     4 KiB of payload; its word says whose it is: {life:40 | blob+1:24}
- *   holder   a ledger cell of an attachment (pins, and what is just being put), or a ref (sync/refs.h)
+ *   holder   a ledger cell of an attachment (pins, and what is just being put), a chunk that is not FREE (the body of
+ *            a message), or a ref (sync/refs.h)
  *   index    digest -> blob, of what was put under its name (mem/index.h); it names and does not hold
  *
  * State of a blob, {ver:48 | state:3 | who:13}, ver bumped at EVERY transition:
  *
  *   DEAD  -> FILL(me)   by CAS, announced in a ledger cell BEFORE
  *   FILL  -> LIVE       by its filler, whole: fields and bytes are constant from here until DEAD
- *   LIVE  -> CHECK      by a collector, which then looks at all holders: ledgers first, refs after them
+ *   LIVE  -> CHECK      by a collector, which then looks at all holders: ledgers first, then chunks, then refs
  *   CHECK -> LIVE       by a collector that found a holder, or by whoever comes to hold it (a rescue)
  *   CHECK -> DEAD       by a collector that found none, and no name
+ *   LIVE  -> DEAD       by whoever is about to free the only chunk that ever held it
  *   FILL  -> DEAD       by its filler, which gave up, or by the reaper of a dead one
  *
  * There are no counters of holders: a death would skew them. Whoever moves a blob (ledger -> ref, ref ->
@@ -79,6 +81,9 @@ int cfn_heap_hold(const cfn_region_t *r, cfn_hold_t *h, uint32_t b);
 int cfn_heap_look(const cfn_region_t *r, uint32_t b, cfn_blob_t *out);
 /* Copies a blob whose bytes are inside of its record, without holding it: CFN_OK, or CFN_STALE. */
 int cfn_heap_copy_few(const cfn_region_t *r, uint32_t b, const cfn_blob_t *blob, uint8_t *out);
+
+/* The body of a message that was taken out of its ring by us, and whose chunk we are about to free: no other has it. */
+void cfn_heap_release_sole(const cfn_region_t *r, const cfn_chunk_shm_t *chunk);
 
 /* Frees what nobody holds and nothing names. Returns how many blobs. */
 uint32_t cfn_heap_collect(const cfn_region_t *r);

@@ -253,7 +253,8 @@ typedef struct cfn_state_shm {
   cfn_a64 ref_hint;        /* as mailbox_hint, of refs */
   cfn_a64 blob_hint;       /* where the next search for a free blob starts; advisory */
   cfn_a64 page_hint;       /* and for free pages */
-  uint8_t pad2[56];
+  cfn_a64 object_messages; /* 1: some message has had an object for a body; set BEFORE the first */
+  uint8_t pad2[48];
   cfn_line_event_shm_t registry;                /* rung when an agent comes or goes */
   cfn_line_event_shm_t class_room[CFN_CLASSES]; /* rung when a chunk is freed */
   cfn_line_event_shm_t refs;                    /* rung when any ref was changed */
@@ -396,7 +397,8 @@ typedef struct cfn_chunk_shm {
   /* 64: not touched by a message that is sent alone */
   cfn_a64 delivery;
   cfn_a64 part[CFN_FRAME_PARTS]; /* of a frame of several: which messages are acked */
-  uint64_t blob[2];              /* objects the message holds: not used in this ABI */
+  cfn_a64 blob;                  /* with CFN_TARGET_OBJECT: blob+1 that holds the body; held until the chunk is FREE */
+  uint64_t spare;
   uint64_t tap;                  /* not used in this ABI */
 } cfn_chunk_shm_t;
 
@@ -406,11 +408,23 @@ static inline uint64_t cfn_target_word(unsigned kind, unsigned lane, uint32_t in
 static inline unsigned cfn_target_kind(uint64_t w) { return (unsigned)(w >> 40) & 0xffu; }
 static inline unsigned cfn_target_lane(uint64_t w) { return (unsigned)(w >> 32) & 0xffu; }
 static inline uint32_t cfn_target_index(uint64_t w) { return (uint32_t)w; }
+/* Beside the ring: the body is an object; and no other message has the same one. */
+#define CFN_TARGET_OBJECT (UINT64_C(1) << 48)
+#define CFN_TARGET_SOLE (UINT64_C(1) << 49)
+static inline uint64_t cfn_target_ring(uint64_t w) { return w & (CFN_TARGET_OBJECT - 1); }
+
+/* What stands in the place of such a body. */
+typedef struct cfn_object_shm {
+  uint64_t bytes;
+  uint64_t life; /* of the blob */
+  uint32_t blob;
+  uint32_t zero;
+} cfn_object_shm_t;
 
 /* One message inside a payload; the body follows the type, at the next multiple of 8. */
 typedef struct cfn_record_shm {
   uint64_t correlation; /* of the request this answers, or 0 */
-  uint32_t body_bytes;
+  uint32_t body_bytes; /* in this chunk: of CFN_MESSAGE_OBJECT those of cfn_object_shm_t */
   uint8_t type_bytes;
   uint8_t codec; /* CFN_CODEC_* */
   uint16_t flags; /* CFN_MESSAGE_* */

@@ -75,9 +75,12 @@ int cfn_region_path(const char *dir, const char *name, char out[CFN_PATH_BYTES])
 static const uint32_t class_share[CFN_CLASSES] = {12, 20, 20, 16, 16, 16};
 static const uint32_t class_bytes[CFN_CLASSES] = {256, 1024, 4096, 16384, 65536, 1u << 20};
 
-/* A third of what is left for payload goes to the heap. */
+/* A third of what is left for payload goes to the heap; of what is more than 192 MiB, seven parts of eight: it is there
+ * for large things. */
 static void plan_payload(const cfn_wish_t *wish, uint64_t bytes, cfn_config_shm_t *c) {
-  uint64_t heap = bytes / 3, slab_bytes = bytes - heap;
+  uint64_t heap = bytes / 3;
+  if (bytes > 192 * MIB) heap = 64 * MIB + (bytes - 192 * MIB) / 8 * 7;
+  uint64_t slab_bytes = bytes - heap;
   uint64_t pages = heap / (CFN_PAGE + 8);
   if (pages < 16) pages = 16;
   if (pages > 1u << 30) pages = 1u << 30;

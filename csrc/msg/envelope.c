@@ -3,13 +3,19 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "mem/heap.h"
 
 void cfn_frame_write(cfn_chunk_shm_t *chunk, uint8_t *payload, uint64_t target,
                      const cfn_source_t *source, uint64_t first_seq, uint64_t wall_ns,
                      const cfn_outgoing_t *messages, uint32_t count, uint32_t bytes) {
   /* relaxed: reapers read it to know which ring to look in; if they see the old one, the chunk is
    * not published yet and is in no ring at all */
-  cfn_store_relaxed(&chunk->target, target);
+  if (messages[0].flags & CFN_MESSAGE_OBJECT) { /* alone in its frame */
+    /* The chunk holds it from here on: before our ledger lets go, which a collector looks at first. */
+    cfn_store_relaxed(&chunk->blob, messages[0].object_blob + 1);
+    target |= CFN_TARGET_OBJECT | (messages[0].object_sole ? CFN_TARGET_SOLE : 0);
+  }
+  cfn_store_release(&chunk->target, target);
   chunk->bytes = bytes;
   chunk->count = count;
   chunk->first_seq = first_seq;
@@ -33,20 +39,26 @@ void cfn_frame_write(cfn_chunk_shm_t *chunk, uint8_t *payload, uint64_t target,
       uint32_t offset = (uint32_t)at;
       memcpy(index + (size_t)i * 4, &offset, 4);
     }
-    cfn_record_shm_t record = {m->correlation, m->body_bytes, m->type_bytes, m->codec, m->flags};
+    bool object = m->flags & CFN_MESSAGE_OBJECT;
+    cfn_object_shm_t place = {m->body_bytes, m->object_life, m->object_blob, 0};
+    const void *body = object ? &place : m->body;
+    uint32_t body_bytes = object ? sizeof place : m->body_bytes;
+    cfn_record_shm_t record = {m->correlation, body_bytes, m->type_bytes, m->codec, m->flags};
     memcpy(payload + at, &record, sizeof record);
     at += sizeof record;
     if (m->type_bytes) memcpy(payload + at, m->type, m->type_bytes);
     at += cfn_pad8(m->type_bytes);
-    if (m->body_bytes) memcpy(payload + at, m->body, m->body_bytes);
-    at += cfn_pad8(m->body_bytes);
+    if (body_bytes) memcpy(payload + at, body, body_bytes);
+    at += cfn_pad8(body_bytes);
   }
 }
 
 int cfn_frame_read(const cfn_region_t *r, uint32_t k, const cfn_chunk_shm_t *chunk,
                    cfn_frame_t *out) {
   unsigned cls = cfn_chunk_class(r, k);
+  out->region = r;
   out->payload = cfn_chunk_payload(r, k, cls);
+  out->blob = cfn_load_acquire(&chunk->target) & CFN_TARGET_OBJECT ? (uint32_t)cfn_load_relaxed(&chunk->blob) : 0;
   out->bytes = *(const volatile uint32_t *)&chunk->bytes;
   out->count = *(const volatile uint32_t *)&chunk->count;
   out->name_bytes = *(const volatile uint8_t *)&chunk->name_bytes;
@@ -73,6 +85,23 @@ int cfn_frame_index(const cfn_frame_t *f, uint32_t *offsets) {
   return CFN_OK;
 }
 
+/* The body is elsewhere: where, if that is still what was sent. */
+static int find_object(const cfn_frame_t *f, cfn_record_t *out) {
+  cfn_object_shm_t place;
+  cfn_blob_t blob;
+  if (f->count != 1 || out->body_bytes != sizeof place) return CFN_CORRUPT;
+  memcpy(&place, out->body, sizeof place);
+  if (place.blob >= f->region->geo.config.objects || place.blob + 1 != f->blob || place.bytes > UINT32_MAX) return CFN_CORRUPT;
+  if (cfn_heap_look(f->region, place.blob, &blob) != CFN_OK || blob.life != place.life || blob.bytes != place.bytes ||
+      !blob.data)
+    return CFN_CORRUPT;
+  out->life = place.life;
+  out->body = blob.data;
+  out->body_bytes = (uint32_t)place.bytes;
+  out->flags &= (uint16_t)~CFN_MESSAGE_OBJECT; /* nobody need know */
+  return CFN_OK;
+}
+
 int cfn_frame_record(const cfn_frame_t *f, uint32_t offset, cfn_record_t *out) {
   cfn_record_shm_t record;
   memcpy(&record, f->payload + offset, sizeof record);
@@ -80,11 +109,12 @@ int cfn_frame_record(const cfn_frame_t *f, uint32_t offset, cfn_record_t *out) {
   uint64_t body_at = type_at + cfn_pad8(record.type_bytes);
   if (body_at + record.body_bytes > f->bytes) return CFN_CORRUPT;
   out->correlation = record.correlation;
+  out->life = 0;
   out->type = f->payload + type_at;
   out->body = f->payload + body_at;
   out->body_bytes = record.body_bytes;
   out->type_bytes = record.type_bytes;
   out->codec = record.codec;
   out->flags = record.flags;
-  return CFN_OK;
+  return record.flags & CFN_MESSAGE_OBJECT ? find_object(f, out) : CFN_OK;
 }

@@ -25,7 +25,8 @@ enum {
 enum {
   CFN_MESSAGE_REQUEST = 1, /* a process waits for the answer in its reply ring */
   CFN_MESSAGE_REPLY = 2,
-  CFN_MESSAGE_FAILURE = 4  /* the body of a reply tells of an error */
+  CFN_MESSAGE_FAILURE = 4, /* the body of a reply tells of an error */
+  CFN_MESSAGE_OBJECT = 8   /* in the chunk alone: the body is an object of the heap */
 };
 
 #define CFN_TYPE_BYTES_MAX 255u
@@ -39,6 +40,9 @@ typedef struct cfn_outgoing {
   uint8_t type_bytes;
   uint8_t codec;
   uint16_t flags;
+  uint32_t object_blob; /* of CFN_MESSAGE_OBJECT, which the core sets: where the body is by now */
+  uint32_t object_sole;
+  uint64_t object_life;
 } cfn_outgoing_t;
 
 /* Who sends: the same for every message of a handle. */
@@ -55,7 +59,8 @@ typedef struct cfn_source {
 static inline uint64_t cfn_pad8(uint64_t n) { return (n + 7) & ~UINT64_C(7); }
 
 static inline uint64_t cfn_record_bytes(const cfn_outgoing_t *m) {
-  return sizeof(cfn_record_shm_t) + cfn_pad8(m->type_bytes) + cfn_pad8(m->body_bytes);
+  uint64_t body = m->flags & CFN_MESSAGE_OBJECT ? sizeof(cfn_object_shm_t) : m->body_bytes;
+  return sizeof(cfn_record_shm_t) + cfn_pad8(m->type_bytes) + cfn_pad8(body);
 }
 /* What precedes the records of a frame. */
 static inline uint64_t cfn_frame_head_bytes(unsigned name_bytes, uint32_t count) {
@@ -75,7 +80,9 @@ static inline bool cfn_frame_acked(const cfn_chunk_shm_t *chunk, uint32_t index)
 
 /* A frame's outline, copied out of the chunk and bounded. */
 typedef struct cfn_frame {
+  const cfn_region_t *region;
   const uint8_t *payload;
+  uint32_t blob; /* +1, or 0: no object */
   uint32_t bytes, count;
   uint8_t name_bytes;
   uint64_t first_seq, wall_ns, source_inc, source_agent_inc, source_pid;
@@ -86,6 +93,7 @@ typedef struct cfn_frame {
 /* One record's outline, copied out and bounded. */
 typedef struct cfn_record {
   uint64_t correlation;
+  uint64_t life; /* of an object */
   const uint8_t *type, *body;
   uint32_t body_bytes;
   uint8_t type_bytes, codec;
@@ -102,6 +110,8 @@ int cfn_frame_index(const cfn_frame_t *frame, uint32_t *offsets);
 static inline uint32_t cfn_frame_first(const cfn_frame_t *f) {
   return (uint32_t)cfn_frame_head_bytes(f->name_bytes, f->count);
 }
+/* A body that is an object is held by the chunk while that is not FREE: whoever does not have the chunk re-checks that, or
+ * holds the object, before it trusts what it copied. */
 int cfn_frame_record(const cfn_frame_t *frame, uint32_t offset, cfn_record_t *out);
 
 #endif

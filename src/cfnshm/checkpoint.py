@@ -502,9 +502,10 @@ class Checkpoints(Control, Sync):
         cut = self.cut(label)
         for name in cut.agents:
             self._unlabel(name, label)
-        for gone in (lambda: self.state.delete(CUT + label), self.barrier(f"cut/{label}/saved").delete):
-            with suppress(UnknownKey):
-                gone()
+        with suppress(UnknownKey):
+            self.state.delete(CUT + label)
+        with suppress(UnknownKey):
+            self.barrier(f"cut/{label}/saved").delete()
         with suppress(FileNotFoundError):
             os.unlink(self._folder() / f"{label}.cut")
 

@@ -12,6 +12,7 @@ from .errors import Closed, InvalidArgument
 from .handle import Handle
 from .message import EXTERNAL, WIRE, Batch, Message
 
+_PEEK_ROOM = 1 << 20
 _ALL_LANES = 15
 _NO_TOKEN = bytes(8)
 _ROOM = WIRE.size + 64 + 256 + 16384  # a received message is copied here in one crossing
@@ -194,22 +195,27 @@ class Inbox(Handle):
 
     def peek(self, agent: str | None = None, *, limit: int = 1000) -> list[Message]:
         """What waits in an inbox (default: one's own), oldest first in each lane, without taking it.
-        `message.redelivered` says that it was handed to a reader already. At most 16 MiB of bodies.
+        `message.redelivered` says that it was handed to a reader already. At most 4 GiB.
 
         Raises:
             UnknownAgent.
         """
         agent = agent or self.agent
-        room = ffi.new("char[]", 1 << 24)
+        size = _PEEK_ROOM
         offsets = ffi.new("uint32_t[]", limit)
         used, more = ffi.new("size_t *"), ffi.new("int *")
-        code = STALE
-        while code == STALE:
-            self._stale(agent)
-            code = lib.cfn_bus_peek(
-                self._handle, self._address(agent), _ALL_LANES, room, len(room), offsets, limit, used,
-                more,
-            )  # fmt: skip
+        while True:
+            room = ffi.new("char[]", size)
+            code = STALE
+            while code == STALE:
+                self._stale(agent)
+                code = lib.cfn_bus_peek(
+                    self._handle, self._address(agent), _ALL_LANES, room, len(room), offsets, limit, used,
+                    more,
+                )  # fmt: skip
+            if not more[0] or not 0 <= code < limit or size >= 1 << 32:
+                break
+            size *= 4
         wire = ffi.buffer(room)
         out = []
         for i in range(check(code)):
