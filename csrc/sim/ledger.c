@@ -29,13 +29,17 @@ static void note_got(int me, const void *out) {
 }
 
 int post(int me, cfn_bus_t *from, const char *to, int id, uint64_t deadline) {
+  return post_bytes(me, from, to, id, 40, deadline);
+}
+
+int post_bytes(int me, cfn_bus_t *from, const char *to, int id, uint32_t bytes, uint64_t deadline) {
   cfn_address_t at;
-  uint8_t body[40];
-  memset(body, id, sizeof body); /* a torn copy shows */
+  uint8_t body[LETTER];
+  memset(body, id, bytes); /* a torn copy shows */
   int r = cfn_bus_find(from, to, &at);
   if (r < 0) return r;
   do {
-    r = cfn_bus_send_one(from, at.index, at.mid, CFN_LANE_NORMAL, 0, body, sizeof body, "", 0, 0, deadline, NULL);
+    r = cfn_bus_send_one(from, at.index, at.mid, CFN_LANE_NORMAL, 0, body, bytes, "", 0, 0, deadline, NULL);
   } while (r == CFN_INTERRUPTED);
   sim_note("  process %d sent %d: %s", me, id, cfn_error_name(r));
   if (r == CFN_OK) L.told[id]++;
@@ -43,7 +47,7 @@ int post(int me, cfn_bus_t *from, const char *to, int id, uint64_t deadline) {
 }
 
 int64_t take(int me, cfn_bus_t *reader, uint64_t *token, uint64_t deadline) {
-  _Alignas(8) uint8_t out[1024];
+  _Alignas(8) uint8_t out[LETTER + 512];
   int64_t n;
   do {
     n = cfn_bus_recv(reader, token, *token != 0, CFN_ALL_LANES, 0, deadline, out, sizeof out);

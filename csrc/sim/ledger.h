@@ -5,6 +5,7 @@
 #include "sim/sim.h"
 
 #define IDS 32
+#define LETTER 3000u /* bytes that no chunk of the simulated bus holds */
 #define LANE 4 /* places in the normal lane: see main.c */
 #define ALL 7u /* processes 0 to 2 may be killed */
 
@@ -25,6 +26,8 @@ void begin(void);
 uint64_t patience(void);
 /* The id of a message's body, all of whose bytes must say the same. */
 uint8_t id_of(const void *out);
+/* With so many bytes; `post` sends few. */
+int post_bytes(int me, cfn_bus_t *from, const char *to, int id, uint32_t bytes, uint64_t deadline);
 int post(int me, cfn_bus_t *from, const char *to, int id, uint64_t deadline);
 int64_t take(int me, cfn_bus_t *reader, uint64_t *token, uint64_t deadline);
 /* The dead are recycled, whoever survives leaves, a successor reads what is left of `agent`'s inbox (NULL: of

@@ -214,7 +214,68 @@ static void verify_few_refs(void) {
   verify_context();
 }
 
+/* ---- messages whose body is an object ---- */
+
+static void setup_letters(void) {
+  begin();
+  memset(there, 0, sizeof there);
+  bus[0] = sim_open(0, NULL);
+  bus[1] = sim_open(1, "reader");
+  bus[2] = sim_open(2, NULL);
+}
+static void send_letters(int me) {
+  for (int k = 1; k <= 2; k++) {
+    int r = post_bytes(me, bus[me], "reader", me * 8 + k, LETTER, 0);
+    SIM_CHECK(r == CFN_OK || r == CFN_NO_SPACE || r == CFN_FULL);
+  }
+}
+static void read_letters(int me) {
+  uint64_t token = 0;
+  for (int tries = 0; tries < 4; tries++) {
+    int64_t n = take(me, bus[me], &token, 0);
+    SIM_CHECK(n > 0 || n == CFN_EMPTY);
+  }
+  if (token) SIM_CHECK(cfn_bus_ack(bus[me], &token, 1) == CFN_OK);
+}
+static void peek_letters(int me) {
+  static _Alignas(8) uint8_t out[4][4 * LETTER];
+  uint32_t offsets[4];
+  size_t used;
+  int more;
+  cfn_address_t at;
+  SIM_CHECK(cfn_bus_find(bus[me], "reader", &at) == CFN_OK);
+  for (int tries = 0; tries < 2; tries++) {
+    int64_t n = cfn_bus_peek(bus[me], &at, CFN_ALL_LANES, out[me], sizeof out[me], offsets, 4, &used, &more);
+    SIM_CHECK(n >= 0);
+    for (int64_t i = 0; i < n; i++) id_of(out[me] + offsets[i]); /* whole */
+  }
+}
+static void fill_and_collect(int me) {
+  put(me, 10 + me);
+  delete(me, 10 + me);
+  collect(me);
+  put(me, 20 + me);
+}
+static void verify_letters(void) {
+  audit_reader();
+  cfn_bus_t *late = sim_open(SIM_PROCESSES - 1, NULL);
+  sim_as(SIM_PROCESSES - 1);
+  for (int id = 1; id < IDS; id++)
+    if (object(late, id)) cfn_bus_object_delete(late, digest_of(id));
+  cfn_bus_collect(late);
+  cfn_heap_info_t info;
+  SIM_CHECK(cfn_bus_heap_info(late, &info) == CFN_OK);
+  SIM_CHECK(info.used_bytes == 0 && info.objects == 0); /* a body goes with the last message that had it */
+  cfn_bus_close(late);
+}
+
 const sim_scenario_t sim_context_scenarios[] = {
+    {"letter", setup_letters, {send_letters, read_letters, fill_and_collect}, verify_letters, 0, false, {2, 0, 0, 0}, NULL},
+    {"letter-killed", setup_letters, {send_letters, read_letters, fill_and_collect}, verify_letters, ALL, true, {1, 1, 0, 0}, NULL},
+    {"letter-peek", setup_letters, {send_letters, read_letters, peek_letters}, verify_letters, 0, false, {2, 0, 0, 0}, NULL},
+    {"letter-two", setup_letters, {send_letters, read_letters, send_letters}, verify_letters, 0, false, {2, 0, 0, 0}, NULL},
+    {"letter-held", setup_letters, {send_letters, read_letters, fill_and_collect}, verify_letters, ALL, true, {2, 1, 0, 0},
+     "cfn_frame_write,cfn_heap_release_sole,look_at_chunks,held,decide,mark_batch,let_go_of_body,change,cfn_heap_look"},
     {"value", setup_context, {set_page, set_few, read_value}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
     {"value-killed", setup_context, {set_page, set_few, read_value}, verify_context, ALL, true, {1, 1, 0, 0}, NULL},
     {"value-collect", setup_context, {read_value, set_twice, collect}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
