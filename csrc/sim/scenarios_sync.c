@@ -92,6 +92,71 @@ static void hold_and_leave(int me) {
   cfn_bus_close(bus[me]); /* gives it back */
 }
 
+static void nothing(int me) { (void)me; }
+
+/* One takes it, the other takes it away: what the first is told of it is true. */
+static bool robbed;
+static void hold_and_lose(int me) {
+  cfn_held_t held;
+  cfn_holder_t died;
+  SIM_CHECK(take_lease(me, "l", &held, &died) == CFN_OK);
+  int r = cfn_bus_lease_give_back(bus[me], &held);
+  SIM_CHECK(r == CFN_OK || (r == CFN_LEASE_LOST && robbed));
+}
+static void steal_and_hold(int me) {
+  cfn_held_t held;
+  cfn_holder_t died;
+  int r;
+  robbed = true;
+  do {
+    r = cfn_bus_lease_take(bus[me], CFN_LEASE_LOCK, "l", 1, CFN_LEASE_STEAL, patience(), &held, &died);
+  } while (r == CFN_INTERRUPTED);
+  SIM_CHECK(r == CFN_OK);
+  SIM_CHECK(cfn_bus_lease_check(bus[me], &held) == CFN_OK); /* whoever gives back what it lost changes nothing */
+  SIM_CHECK(cfn_bus_lease_give_back(bus[me], &held) == CFN_OK);
+}
+static void setup_stolen(void) {
+  setup_sync();
+  robbed = false;
+}
+
+/* One died holding "l"; whoever attaches next has its slot, and takes "m". */
+static void setup_dead_holder(void) {
+  setup_sync();
+  cfn_bus_close(bus[2]);
+  bus[3] = sim_open(3, NULL);
+  cfn_held_t held;
+  cfn_holder_t died;
+  sim_as(3);
+  for (int i = 0; i < 2; i++) SIM_CHECK(cfn_bus_lease_take(bus[3], CFN_LEASE_LOCK, &"lm"[i], 1, 0, 0, &held, &died) == CFN_OK);
+  SIM_CHECK(cfn_bus_lease_give_back(bus[3], &held) == CFN_OK);
+  cfn_store_seq(&cfn_state(cfn_bus_region(bus[3]))->attach_hint, cfn_bus_attachment(bus[3]));
+  sim_bury(3);
+  bus[3] = bus[2] = NULL;
+}
+static void reap_holder(int me) { cfn_bus_reap(bus[me]); }
+static void hold_there(int me) {
+  bus[me] = sim_open(me, NULL);
+  cfn_held_t held;
+  cfn_holder_t died;
+  SIM_CHECK(take_lease(me, "m", &held, &died) == CFN_OK);
+  SIM_CHECK(cfn_bus_lease_check(bus[me], &held) == CFN_OK);
+  SIM_CHECK(cfn_bus_lease_check(bus[me], &held) == CFN_OK); /* and nobody takes it for the dead one's */
+  SIM_CHECK(cfn_bus_lease_give_back(bus[me], &held) == CFN_OK);
+}
+static void verify_dead_holder(void) {
+  sim_as(SIM_PROCESSES - 1);
+  bus[SIM_PROCESSES - 1] = sim_open(SIM_PROCESSES - 1, NULL);
+  cfn_held_t held;
+  cfn_holder_t died;
+  cfn_bus_reap(bus[SIM_PROCESSES - 1]);
+  SIM_CHECK(take_lease(SIM_PROCESSES - 1, "l", &held, &died) == CFN_OK);
+  SIM_CHECK(died.token > 0 && died.pid == 4); /* told of, and of the right one */
+  cfn_bus_close(bus[SIM_PROCESSES - 1]);
+  bus[SIM_PROCESSES - 1] = NULL;
+  audit(NULL);
+}
+
 static void verify_lock(void) {
   sim_as(SIM_PROCESSES - 1);
   cfn_bus_t *late = bus[SIM_PROCESSES - 1] = sim_open(SIM_PROCESSES - 1, NULL);
@@ -128,7 +193,6 @@ static void verify_circle(void) {
   SIM_CHECK(deadlocks <= 1);
   audit(NULL);
 }
-static void nothing(int me) { (void)me; }
 
 /* ---- semaphores ---- */
 
@@ -223,6 +287,11 @@ const sim_scenario_t sim_sync_scenarios[] = {
     {"lock-left-killed", setup_sync, {hold_and_leave, section, section}, verify_lock, ALL, true, {1, 1, 0, 0}, NULL},
     {"lock-close", setup_sync, {section, section_twice, section}, verify_lock, ALL, true, {2, 1, 0, 0},
      "cfn_lease_take,cfn_lease_give_back,cfn_lease_bury,cfn_lease_reap,cfn_refs_swap,bury_if_dead"},
+    {"lock-stolen", setup_stolen, {hold_and_lose, steal_and_hold, nothing}, audit_all, 0, false, {3, 0, 0, 0}, NULL},
+    {"lock-corpse", setup_dead_holder, {reap_holder, reap_holder, hold_there}, verify_dead_holder, 0, true, {2, 0, 0, 0},
+     "cfn_reap,cfn_lease_reap,cfn_lease_bury,cfn_lease_take,cfn_refs_swap,cfn_bus_lease_check"},
+    {"lock-corpse-killed", setup_dead_holder, {reap_holder, reap_holder, hold_there}, verify_dead_holder, 3, true, {1, 1, 0, 0},
+     "cfn_reap,cfn_lease_reap,cfn_lease_bury,cfn_lease_take,cfn_refs_swap,cfn_bus_lease_check"},
     {"circle", setup_circle, {cross_xy, cross_yx, nothing}, verify_circle, 0, false, {2, 0, 0, 0}, NULL},
     {"circle-killed", setup_circle, {cross_xy, cross_yx, nothing}, verify_circle, 3, true, {1, 1, 0, 0}, NULL},
     {"circle-of-three", setup_circle, {cross_xy, cross_yz, cross_zx}, verify_circle, 0, false, {2, 0, 0, 0}, NULL},
