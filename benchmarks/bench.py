@@ -210,12 +210,7 @@ def main() -> None:
     def repeat(run: Callable[[], float], unit: str, scale: float = 1.0) -> dict[str, Any]:
         return spread([run() for _ in range(repeats)], unit, scale)
 
-    results: dict[str, Any] = {
-        "machine": {
-            "cores": os.cpu_count(), "processor": _processor(), "kernel": platform.release(),
-            "python": platform.python_version(), "load before": os.getloadavg()[0],
-        }
-    }  # fmt: skip
+    results: dict[str, Any] = {"machine": machine()}
     rate = "messages_per_second"
     results["C, 1 to 1, 64 B, one call a message"] = repeat(
         lambda: tool("one", "--messages", 1_000_000 * k)[rate], "M/s", 1e6
@@ -267,6 +262,13 @@ def main() -> None:
     _show(results)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n")
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(), "processor": _processor(), "kernel": platform.release(),
+        "python": platform.python_version(), "load before": os.getloadavg()[0],
+    }  # fmt: skip
 
 
 def _processor() -> str:

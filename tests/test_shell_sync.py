@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 from shell import COMMAND, EMPTY, FENCED, OK, PATIENCE, USAGE, on_a_bus_of_its_own
@@ -85,6 +86,14 @@ def test_signals_are_the_commands(sh):
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=PATIENCE)[0] == b"got it\n"
     assert process.returncode == 7
+
+
+def test_started_by_who_ignores_the_end_of_its_children(sh):
+    """SIGCHLD ignored survives exec, and the kernel tells of no end then."""
+    script = "import os,signal,sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); os.execv(sys.argv[1], sys.argv[1:])"
+    process = sh.start(sys.executable, "-c", script, COMMAND, "lock", "repo", "--", "bash", "-c", "exit 5")
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 5
 
 
 def test_a_stolen_lock_ends_the_command(sh):

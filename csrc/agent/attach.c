@@ -59,6 +59,9 @@ int cfn_attach(cfn_region_t *r, cfn_actor_t *actor, uint64_t *id_word) {
       unsigned state = cfn_id_state(cfn_load_acquire(&cfn_attachment(r, i)->id));
       bool vacant = state == CFN_ID_FREE || state == CFN_ID_VACANT;
       if (!vacant && pass == 0) continue; /* the dead are looked for only when no slot is vacant */
+      uint64_t judged;
+      /* BEFORE we have its byte: stopped with it, we would make the dead one look alive to who waits for what it held. */
+      if (!vacant && cfn_life_of(r, i, &judged, NULL) == CFN_LIFE_DEAD) cfn_reap_what_others_wait_for(r, i, judged);
       int taken = cfn_life_take(r, i);
       if (taken == CFN_AGAIN) continue;
       if (taken < 0) return taken;

@@ -93,6 +93,11 @@ void cfn_bus_close(cfn_bus_t *bus) {
     /* Threads of ours that sleep in this handle: let them find it closed. */
     cfn_event_ring_futex(&bus->actor.slot->reply_bell);
     cfn_event_ring_futex(&cfn_state(bus->region)->refs.event);
+    uint32_t waited_for = (uint32_t)cfn_load_relaxed(&bus->wait_what);
+    if (cfn_load_relaxed(&bus->wait_what) >> 56 >= CFN_WAIT_REF && waited_for < bus->region->geo.config.refs) {
+      cfn_event_ring_futex(&cfn_ref(bus->region, waited_for)->event);
+      cfn_event_ring_futex(&cfn_ref(bus->region, waited_for)->holders);
+    }
     if (bus->mailbox) {
       cfn_mailbox_shm_t *m = cfn_mailbox(bus->region, bus->mailbox - 1);
       cfn_event_ring(&m->bell.event, (cfn_doorbell_t){bus->region, 'm', bus->mailbox - 1});
@@ -188,7 +193,10 @@ int cfn_bus_destroy(cfn_bus_t *bus) {
   for (uint32_t i = 0; i < region->geo.config.attachments; i++)
     cfn_event_ring(&cfn_attachment(region, i)->reply_bell, (cfn_doorbell_t){region, 'a', i});
   cfn_event_ring_futex(&cfn_state(region)->refs.event);
-  for (uint32_t i = 0; i < region->geo.config.refs; i++) cfn_event_ring_futex(&cfn_ref(region, i)->event);
+  for (uint32_t i = 0; i < region->geo.config.refs; i++) {
+    cfn_event_ring_futex(&cfn_ref(region, i)->event);
+    cfn_event_ring_futex(&cfn_ref(region, i)->holders);
+  }
   cfn_bus_leave(bus);
   return r;
 }
@@ -318,6 +326,7 @@ int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsign
   bool last = false;
   if (deadline != CFN_FOREVER) {
     if (now >= deadline) {
+      cfn_store_relaxed(&slot->waiting, 0); /* it may have been said already */
       cfn_bus_leave(bus);
       return CFN_TIMEOUT;
     }

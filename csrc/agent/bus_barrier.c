@@ -24,12 +24,15 @@
 
 enum { ARRIVED = 0, JOINED = 1, JOINED_AND_ARRIVED = 2, LOST = 3 };
 typedef struct party {
-  uint64_t who;    /* cfn_life_id; of LOST: mailbox+1, or 0 */
+  uint64_t who;    /* cfn_life_id, or 0 of LOST */
   uint64_t serial; /* {number of the arrival:56 | kind:8} */
+  uint32_t mailbox; /* +1, or 0: its agent */
+  uint32_t pid;
 } party_t;
 typedef struct barrier {
   uint32_t magic, parties;
-  uint64_t round;
+  uint64_t round; /* numbers that a barrier of this name has not had before: who waits at a deleted one sees that */
+  uint64_t first; /* its first round */
   uint64_t broken;         /* 0, or BROKEN and {by a death:1 | whose: mailbox+1:22 | pid:40}, as far as known */
   uint64_t ended[ENDS];    /* {round:63 | broken:1} */
   party_t party[];
@@ -59,7 +62,8 @@ static int read_it(cfn_bus_t *bus, reading_t *it) {
   it->b = (barrier_t *)(void *)it->v.data;
   if (it->v.bytes == 0) {
     it->n = 0;
-    *it->b = (barrier_t){.magic = MAGIC, .round = 1};
+    uint64_t first = cfn_refs_next_version(bus->region);
+    *it->b = (barrier_t){.magic = MAGIC, .round = first, .first = first};
     return CFN_OK;
   }
   uint64_t n = (it->v.bytes - sizeof *it->b) / sizeof(party_t);
@@ -154,24 +158,15 @@ static void blame(reading_t *it, uint64_t mailbox, uint64_t pid) {
 
 /* The party behind ours in the list. True: it was gone, and the value is another now. */
 static bool judge_next(cfn_bus_t *bus, reading_t *it, uint32_t mine, int flags) {
-  const cfn_region_t *r = bus->region;
   for (uint32_t k = 1; k < it->n; k++) {
     uint32_t i = (mine + k) % it->n;
     party_t p = it->b->party[i];
     if (kind_of(&p) == LOST) continue;
-    uint32_t att = (uint32_t)(p.who & 0xffff);
-    bool there = att < r->geo.config.attachments &&
-                 (cfn_id_inc(cfn_load_seq(&cfn_attachment(r, att)->id)) & 0xffffffffffu) == p.who >> 16;
-    uint64_t pid = 0, mailbox = 0;
-    if (there) {
-      cfn_identity_of(r, att, &pid);
-      mailbox = cfn_load_acquire(&cfn_attachment(r, att)->agent);
-    }
     if (cfn_life_id_lives(bus, p.who)) return false;
     if (!(flags & CFN_BARRIER_GO_ON)) {
-      blame(it, mailbox, pid);
+      blame(it, p.mailbox, p.pid);
     } else if (kind_of(&p) == ARRIVED) {
-      it->b->party[i] = (party_t){mailbox, serial(0, LOST)};
+      it->b->party[i] = (party_t){0, serial(0, LOST), p.mailbox, p.pid};
     }
     if (kind_of(&p) != ARRIVED) remove_party(it, i); /* one party less, also after the break */
     return true;
@@ -179,14 +174,10 @@ static bool judge_next(cfn_bus_t *bus, reading_t *it, uint32_t mine, int flags) 
   return false;
 }
 
-static bool is_one_of(const cfn_bus_t *bus, const reading_t *it, uint32_t mailbox) {
+static bool is_one_of(const reading_t *it, uint32_t mailbox) {
   for (uint32_t i = 0; i < it->n; i++) {
     const party_t *p = &it->b->party[i];
-    uint32_t att = (uint32_t)(p->who & 0xffff);
-    if (kind_of(p) == LOST ? p->who == mailbox + 1
-                           : is_here(p) && att < bus->region->geo.config.attachments &&
-                                 cfn_load_acquire(&cfn_attachment(bus->region, att)->agent) == mailbox + 1)
-      return true;
+    if (p->mailbox == mailbox + 1 && (kind_of(p) == LOST || is_here(p))) return true;
   }
   return false;
 }
@@ -195,10 +186,10 @@ static bool is_one_of(const cfn_bus_t *bus, const reading_t *it, uint32_t mailbo
 static bool judge_expected(cfn_bus_t *bus, reading_t *it, const cfn_address_t *expected, uint32_t n, int flags) {
   for (uint32_t k = 0, looked = 0; k < n && looked < GLANCES; k++) {
     const cfn_address_t *one = &expected[bus->round_robin++ % n];
-    if (one->index >= bus->region->geo.config.agents || is_one_of(bus, it, one->index)) continue;
+    if (one->index >= bus->region->geo.config.agents || is_one_of(it, one->index)) continue;
     looked++;
     if (cfn_bus_judge(bus, one) != CFN_AGENT_DEAD) continue;
-    if (flags & CFN_BARRIER_GO_ON) it->b->party[it->n++] = (party_t){one->index + 1, serial(0, LOST)};
+    if (flags & CFN_BARRIER_GO_ON) it->b->party[it->n++] = (party_t){0, serial(0, LOST), one->index + 1, (uint32_t)cfn_last_failure()->have};
     else blame(it, one->index + 1, (uint64_t)cfn_last_failure()->have);
     return true;
   }
@@ -222,14 +213,14 @@ static int arrive(cfn_bus_t *bus, reading_t *it, uint32_t parties, cfn_arrival_t
   uint64_t me = cfn_life_id(bus), number = cfn_refs_next_version(bus->region);
   uint32_t at = 0;
   for (uint32_t i = 0; i < it->n; i++) /* whoever is back is counted again */
-    if (kind_of(&it->b->party[i]) == LOST && bus->mailbox && it->b->party[i].who == bus->mailbox) {
+    if (kind_of(&it->b->party[i]) == LOST && bus->mailbox && it->b->party[i].mailbox == bus->mailbox) {
       remove_party(it, i);
       break;
     }
   while (at < it->n && (kind_of(&it->b->party[at]) != JOINED || it->b->party[at].who != me)) at++;
   unsigned kind = at < it->n ? JOINED_AND_ARRIVED : ARRIVED;
   if (at < it->n) remove_party(it, at);
-  it->b->party[it->n++] = (party_t){me, serial(number, kind)};
+  it->b->party[it->n++] = (party_t){me, serial(number, kind), bus->mailbox, (uint32_t)bus->outbox.source.pid};
   *mine = (cfn_arrival_t){it->b->round, number, here, 1};
   bool all = complete(it);
   r = write_it(bus, it, all);
@@ -244,7 +235,7 @@ static int withdraw(cfn_bus_t *bus, reading_t *it, const cfn_arrival_t *mine) {
   if (at >= 0) {
     party_t p = it->b->party[at];
     remove_party(it, (uint32_t)at);
-    if (kind_of(&p) == JOINED_AND_ARRIVED) it->b->party[it->n++] = (party_t){p.who, serial(number_of(&p), JOINED)};
+    if (kind_of(&p) == JOINED_AND_ARRIVED) it->b->party[it->n++] = (party_t){p.who, serial(number_of(&p), JOINED), p.mailbox, p.pid};
     int r = write_it(bus, it, false);
     if (r != CFN_OK) return r;
   }
@@ -291,7 +282,8 @@ int cfn_bus_barrier_wait(cfn_bus_t *bus, const char *name, uint32_t name_bytes, 
       r = look_or_sleep(bus, &it, flags, expected, n_expected, deadline, arrival);
     }
   } while (r == CFN_AGAIN);
-  if (r != CFN_INTERRUPTED) arrival->here = 0;
+  /* After any other failure (no room to say that we leave) it stands there: the next call goes on with it. */
+  if (r == CFN_OK || r == CFN_TIMEOUT || r == CFN_BROKEN_BARRIER) arrival->here = 0;
   free(it.v.data);
   return r;
 }
@@ -324,7 +316,8 @@ static int join(cfn_bus_t *bus, reading_t *it, bool *wake) {
   (void)wake;
   if (joined(bus, it) >= 0)
     return cfn_fail(CFN_INVALID, 0, 0, "this handle has joined barrier '%s' already", it->key.text + 2);
-  it->b->party[it->n++] = (party_t){cfn_life_id(bus), serial(cfn_refs_next_version(bus->region), JOINED)};
+  it->b->party[it->n++] = (party_t){cfn_life_id(bus), serial(cfn_refs_next_version(bus->region), JOINED), bus->mailbox,
+                                    (uint32_t)bus->outbox.source.pid};
   return CFN_OK;
 }
 static int leave(cfn_bus_t *bus, reading_t *it, bool *wake) {
@@ -383,7 +376,7 @@ int cfn_bus_barrier_look(cfn_bus_t *bus, const char *name, uint32_t name_bytes, 
   r = read_it(bus, &it);
   if (r == CFN_OK && it.v.bytes == 0) r = fail_no_barrier(&it);
   if (r == CFN_OK) {
-    *out = (cfn_barrier_info_t){.round = it.b->round, .broken = it.b->broken != 0};
+    *out = (cfn_barrier_info_t){.round = it.b->round - it.b->first + 1, .broken = it.b->broken != 0};
     out->parties = count(&it, &out->arrived);
     for (uint32_t i = 0; i < it.n; i++) {
       const party_t *p = &it.b->party[i];

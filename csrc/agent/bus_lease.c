@@ -145,10 +145,23 @@ static int look_for_circle(cfn_bus_t *bus) {
   int last = 0;
   for (int i = 1; i < n; i++)
     if (edge[i].since > edge[last].since || (edge[i].since == edge[last].since && edge[i].att > edge[last].att)) last = i;
+  for (int i = 1; last == 0 && i < n; i++) /* one that is dead waits for nobody */
+    if (cfn_life_of(bus->region, edge[i].att, NULL, NULL) != CFN_LIFE_ALIVE) {
+      cfn_reap_if_dead(&bus->actor, edge[i].att);
+      return CFN_OK;
+    }
   if (last == 0) return fail_circle(bus, edge, n);
   /* The last may have looked before we were there, and sleep: it is to look again. */
   cfn_event_ring_futex(&cfn_ref(r, edge[last].ref)->event);
   return CFN_OK;
+}
+
+/* From now on a wait says nothing of what the handle holds; also the one that goes on already. */
+static void many_take(cfn_bus_t *bus) {
+  cfn_a64 *waiting = &bus->actor.slot->waiting;
+  bus->many_take_leases = true;
+  uint64_t w = cfn_load_seq(waiting);
+  if (w >> 56 == CFN_WAIT_LEASE) cfn_cas_seq(waiting, w, w & ~((uint64_t)(CFN_WAIT_ALONE >> 8) << 48));
 }
 
 /* Remembers who takes leases with this handle: the flag for what it waits for. */
@@ -157,7 +170,7 @@ static unsigned taken_by_one(cfn_bus_t *bus) {
     bus->lease_thread = pthread_self();
     bus->lease_thread_known = true;
   } else if (!pthread_equal(bus->lease_thread, pthread_self())) {
-    bus->many_take_leases = true;
+    many_take(bus);
   }
   return bus->many_take_leases ? 0 : CFN_WAIT_ALONE;
 }
@@ -239,7 +252,7 @@ int cfn_bus_lease_take(cfn_bus_t *bus, int kind, const char *name, uint32_t name
     r = cfn_bus_enter(bus);
     if (r < 0) return r;
     taken_by_one(bus);
-    if (flags & CFN_LEASE_ONE_OF_MANY) bus->many_take_leases = true;
+    if (flags & CFN_LEASE_ONE_OF_MANY && !bus->many_take_leases) many_take(bus);
     r = take_or_sleep(bus, kind, name, name_bytes, &key, flags, deadline, out, died);
     if (r != CFN_AGAIN) return r;
   }
@@ -319,8 +332,12 @@ int cfn_bus_lease_wait(cfn_bus_t *bus, int kind, const char *name, uint32_t name
     if (r < 0) return r;
     taken_by_one(bus);
     cfn_ref_at_t at, before;
-    cfn_ref_load(bus, key.text, key.bytes, true, &before, &(uint64_t){0}); /* something to wait on */
-    r = look(bus, &key, out, &at);
+    r = cfn_ref_load(bus, key.text, key.bytes, true, &before, &(uint64_t){0}); /* something to wait on */
+    if (r == CFN_OK) r = look(bus, &key, out, &at);
+    if (r == CFN_UNKNOWN_KEY) { /* taken back since: look again */
+      cfn_bus_leave(bus);
+      continue;
+    }
     if (r < 0) return cfn_bus_left(bus, r);
     cfn_event_shm_t *event = &cfn_ref(bus->region, at.ref)->holders;
     uint32_t armed = cfn_event_arm(event);
@@ -335,7 +352,7 @@ int cfn_bus_lease_wait(cfn_bus_t *bus, int kind, const char *name, uint32_t name
       late = r == CFN_TIMEOUT;
       continue;
     }
-    if (r < 0 || before.mid == at.mid) return cfn_bus_left(bus, r);
+    if (r != CFN_UNKNOWN_KEY && (r < 0 || before.mid == at.mid)) return cfn_bus_left(bus, r);
     cfn_bus_leave(bus);
   }
 }

@@ -425,7 +425,12 @@ static void peek_frame(void *context, const cfn_peek_t *peek) {
       break;
     }
     cfn_wire_write(p->out + at, p->room - at, &peek->frame, &rec, i, false);
-    if (h.cell) cfn_ledger_clear(&h);
+    if (h.cell) {
+      uint64_t life = rec.life;
+      cfn_ledger_clear(&h); /* a CAS: what was copied was read before what follows */
+      /* Its reader may have ended it meanwhile, who asks no ledger: LAST, it is still what was sent. */
+      if (cfn_frame_record(&peek->frame, offsets[i], &rec) < 0 || rec.life != life) break;
+    }
     cfn_wire_t *w = (void *)(p->out + at);
     w->position = peek->position;
     w->lane = (uint8_t)peek->lane;

@@ -77,7 +77,8 @@ int cfn_ref_load(cfn_bus_t *bus, const char *key, uint32_t bytes, bool create, c
       e = cfn_refs_create(r, bus->actor.me, creating, key, bytes, at);
     if (e == CFN_OVER_CAPACITY)
       return cfn_fail(e, r->geo.config.refs, r->geo.config.refs + 1,
-                      "bus '%s' has room for %u named values and all are in use; delete some, or make the bus with more "
+                      "bus '%s' has room for %u named values and all are in use; delete some (a lock "
+                      "whose holder died keeps its name until somebody takes it: cfnshm lock), or make the bus with more "
                       "agents, which brings more of them", r->name, r->geo.config.refs);
     if (e == CFN_AGAIN) return fail_again(key, bytes);
     if (e < 0) return e;

@@ -89,7 +89,7 @@ static void drain_replies(cfn_bus_t *bus) {
       cfn_max_seq(q.head, h + 1);
       /* dies here: TAKEN(dead), in no ring, announced */
       if (mine) {
-        cfn_heap_release_sole(r, cfn_chunk(r, ref - 1));
+        cfn_heap_release_sole(r, cfn_chunk(r, ref - 1), mine);
         cfn_chunk_give_back(r, ref - 1, mine);
       }
     }

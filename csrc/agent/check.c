@@ -279,7 +279,8 @@ static void check_ref(checking_t *c, uint32_t i) {
     say(c, "error", "value '%s' is not found under its key", shown);
   uint32_t holder;
   if (cfn_lease_held(w, &holder)) {
-    check_holder(c, shown, "holder", holder + 1);
+    bool there = holder >= r->geo.config.attachments || cfn_life_of(c->r, holder, NULL, NULL) != CFN_LIFE_NONE;
+    if (there || cfn_load_seq(&ref->word) == w) check_holder(c, shown, "holder", holder + 1); /* else it was given back */
     return;
   }
   if (cfn_lease_died(w)) {

@@ -138,6 +138,15 @@ static bool reap_all_of(const reaping_t *p, unsigned me, cfn_a64 *cell) {
   return true;
 }
 
+void cfn_reap_what_others_wait_for(cfn_region_t *r, uint32_t d, uint64_t judged) {
+  reaping_t p = {r, d, cfn_attachment(r, d), cfn_id_word(cfn_id_inc(judged), CFN_ID_REAP)};
+  if (judged != p.word) cfn_cas_seq(&p.slot->id, judged, p.word);
+  if (!authorised(&p)) return;
+  for (unsigned h = 0; h < CFN_HOLDS; h++) reap_hold(&p, cfn_load_acquire(&p.slot->holds[h]));
+  cfn_heap_reap(r, d, &p.slot->id, p.word);
+  cfn_lease_reap(r, d, &p.slot->id, p.word);
+}
+
 int cfn_reap(cfn_region_t *r, uint32_t d, uint64_t judged, unsigned me, cfn_a64 *cell) {
   reaping_t p = {r, d, cfn_attachment(r, d), cfn_id_word(cfn_id_inc(judged), CFN_ID_REAP)};
   if (judged != p.word) cfn_cas_seq(&p.slot->id, judged, p.word);

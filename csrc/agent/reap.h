@@ -24,6 +24,10 @@
  * nobody would look at the announcement again.) True if the slot is VACANT afterwards. */
 bool cfn_recycle(cfn_region_t *r, uint32_t d);
 
+/* What others may wait for of attachment d, which is dead: its agents, what it holds, its leases. Needs no cell to announce
+ * in; what is left of it is REAP, and dead for everybody whoever has its life byte. */
+void cfn_reap_what_others_wait_for(cfn_region_t *r, uint32_t d, uint64_t judged);
+
 /* Reaps attachment d, whose id word was `judged` when it was proven dead (or is REAP already). `me`
  * and `cell` are the reaper's attachment and register cell. Returns 1 if this call finished it, 0 if
  * another did. */

@@ -24,7 +24,7 @@ typedef struct running {
   const char *name;
   uint64_t token;
   pid_t child;
-  cfn_a32 over, lost;
+  cfn_a32 over;
 } running_t;
 
 /* Tells the command when what it runs under was taken away. */
@@ -36,8 +36,11 @@ static void *watch(void *argument) {
                                CFN_FOREVER, &now);
     if (r == CFN_INTERRUPTED) continue;
     if (cfn_load_seq(&run->over)) break;
-    cfn_store_seq(&run->lost, 1);
-    kill(run->child, SIGTERM);
+    if (cfn_bus_lease_check(run->bus, run->held) == CFN_OK) {
+      if (r < 0 && r != CFN_AGAIN) break; /* nothing can be told any more, but that it is held */
+      continue;
+    }
+    kill(run->child, SIGTERM); /* its number is its own until we have joined this thread */
     break;
   }
   return NULL;
@@ -46,21 +49,23 @@ static void *watch(void *argument) {
 /* What ends the command, and us only with it. */
 static const int passed_on[] = {SIGTERM, SIGHUP, SIGINT, SIGQUIT, SIGUSR1, SIGUSR2};
 
+static struct sigaction child_before;
+
 static void catch_signals(sigset_t *caught, sigset_t *before) {
+  struct sigaction usual = {.sa_handler = SIG_DFL};
+  sigaction(SIGCHLD, &usual, &child_before); /* ignored by who started us, its end would not be told */
   sigemptyset(caught);
   sigaddset(caught, SIGCHLD);
   for (size_t i = 0; i < sizeof passed_on / sizeof passed_on[0]; i++) sigaddset(caught, passed_on[i]);
   pthread_sigmask(SIG_BLOCK, caught, before);
 }
 
-/* Its wait status. A signal that the terminal sends has reached the command, too; others are passed on. */
-static int until_it_ends(pid_t child, const sigset_t *caught) {
-  int status;
+/* A signal that the terminal sends has reached the command, too; others are passed on. */
+static void until_it_ends(pid_t child, const sigset_t *caught) {
   for (;;) {
-    siginfo_t info;
-    pid_t ended = waitpid(child, &status, WNOHANG);
-    if (ended == child) return status;
-    if (ended < 0 && errno != EINTR) return -1;
+    siginfo_t info = {0};
+    int r = waitid(P_PID, (id_t)child, &info, WEXITED | WNOHANG | WNOWAIT);
+    if (r == 0 ? info.si_pid == child : errno != EINTR) return;
     if (sigwaitinfo(caught, &info) > 0 && info.si_signo != SIGCHLD && info.si_code <= 0) kill(child, info.si_signo);
   }
 }
@@ -70,7 +75,7 @@ static pid_t start(char **command, const char *variable, const char *name, uint6
   char text[CFN_NAME_BYTES + 32];
   pid_t parent = getpid(), child = fork();
   if (child != 0) return child;
-  /* It dies with us: what it runs under is gone then. */
+  /* It dies with us, a moment after what it runs under is free again: the token tells it from its successor. */
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(1);
   setenv(variable, name, 1);
@@ -81,6 +86,7 @@ static pid_t start(char **command, const char *variable, const char *name, uint6
     snprintf(text, sizeof text, "%s:%" PRIu64, died->agent, died->pid);
     setenv("CFNSHM_OWNER_DIED", text, 1);
   }
+  sigaction(SIGCHLD, &child_before, NULL);
   pthread_sigmask(SIG_SETMASK, before, NULL);
   execvp(command[0], command);
   fprintf(stderr, "cfnshm: cannot run %s: %s\n", command[0], strerror(errno));
@@ -95,13 +101,15 @@ static int run_under(running_t *run, char **command, const char *variable, const
   if (run->child < 0) return cfn_fail_os("cannot start %s", command[0]);
   pthread_t watcher;
   bool watched = run->held && pthread_create(&watcher, NULL, watch, run) == 0;
-  int status = until_it_ends(run->child, caught);
+  until_it_ends(run->child, caught);
   cfn_store_seq(&run->over, 1);
   int r = run->held ? cfn_bus_lease_give_back(run->bus, run->held)
                     : cfn_bus_semaphore_give_back(run->bus, run->name, (uint32_t)strlen(run->name), run->token);
   if (watched) pthread_join(watcher, NULL);
+  int status;
+  bool told = waitpid(run->child, &status, 0) == run->child;
   if (r == CFN_LEASE_LOST) return r;
-  if (status < 0) return cfn_fail_os("cannot tell how %s ended", command[0]);
+  if (!told) return cfn_fail_os("cannot tell how %s ended", command[0]);
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 

@@ -221,14 +221,17 @@ int cfn_heap_copy_few(const cfn_region_t *r, uint32_t b, const cfn_blob_t *blob,
   return CFN_OK;
 }
 
-void cfn_heap_release_sole(const cfn_region_t *r, const cfn_chunk_shm_t *chunk) {
+void cfn_heap_release_sole(const cfn_region_t *r, const cfn_chunk_shm_t *chunk, uint64_t own) {
   const uint64_t both = CFN_TARGET_OBJECT | CFN_TARGET_SOLE;
-  if ((cfn_load_relaxed(&chunk->target) & both) != both) return;
-  uint64_t blob = cfn_load_relaxed(&chunk->blob);
+  if ((cfn_load_acquire(&chunk->target) & both) != both) return;
+  uint64_t blob = cfn_load_acquire(&chunk->blob);
   if (blob == 0 || blob > r->geo.config.objects) return;
   cfn_blob_shm_t *record = cfn_blob_record(r, (uint32_t)blob - 1);
   uint64_t w = cfn_load_seq(&record->st), run = cfn_load_relaxed(&record->run);
-  /* The chunk holds it until it is FREE: what is LIVE is that body. One in CHECK is decided on by its collector. */
+  /* LAST: the chunk has held it all the time, so `w` is that body's own word. Others may free the chunk as well (the reaper
+   * of one who lost R5), and one who slept until here would end another message's body. */
+  if (cfn_load_seq(&chunk->own) != own) return;
+  /* One in CHECK is decided on by its collector. */
   if (cfn_own_state(w) == CFN_BLOB_LIVE && cfn_cas_seq(&record->st, w, cfn_own_next(w, CFN_BLOB_DEAD, 0)))
     cfn_store_relaxed(&cfn_state(r)->page_hint, (uint32_t)run); /* the next one finds warm pages */
 }

@@ -13,7 +13,8 @@
  *   LIVE  -> CHECK      by a collector, which then looks at all holders: ledgers first, then chunks, then refs
  *   CHECK -> LIVE       by a collector that found a holder, or by whoever comes to hold it (a rescue)
  *   CHECK -> DEAD       by a collector that found none, and no name
- *   LIVE  -> DEAD       by whoever is about to free the only chunk that ever held it
+ *   LIVE  -> DEAD       by whoever is about to free the only chunk that ever held it (ledgers of those who only look
+ *                       at the message are not asked: they look at its life again when they have copied it)
  *   FILL  -> DEAD       by its filler, which gave up, or by the reaper of a dead one
  *
  * There are no counters of holders: a death would skew them. Whoever moves a blob (ledger -> ref, ref ->
@@ -82,8 +83,8 @@ int cfn_heap_look(const cfn_region_t *r, uint32_t b, cfn_blob_t *out);
 /* Copies a blob whose bytes are inside of its record, without holding it: CFN_OK, or CFN_STALE. */
 int cfn_heap_copy_few(const cfn_region_t *r, uint32_t b, const cfn_blob_t *blob, uint8_t *out);
 
-/* The body of a message that was taken out of its ring by us, and whose chunk we are about to free: no other has it. */
-void cfn_heap_release_sole(const cfn_region_t *r, const cfn_chunk_shm_t *chunk);
+/* The body of a message that is out of its ring, and whose chunk is about to be freed: its own word is still `own`. */
+void cfn_heap_release_sole(const cfn_region_t *r, const cfn_chunk_shm_t *chunk, uint64_t own);
 
 /* Frees what nobody holds and nothing names. Returns how many blobs. */
 uint32_t cfn_heap_collect(const cfn_region_t *r);

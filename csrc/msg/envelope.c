@@ -92,11 +92,10 @@ static int find_object(const cfn_frame_t *f, cfn_record_t *out) {
   if (f->count != 1 || out->body_bytes != sizeof place) return CFN_CORRUPT;
   memcpy(&place, out->body, sizeof place);
   if (place.blob >= f->region->geo.config.objects || place.blob + 1 != f->blob || place.bytes > UINT32_MAX) return CFN_CORRUPT;
-  if (cfn_heap_look(f->region, place.blob, &blob) != CFN_OK || blob.life != place.life || blob.bytes != place.bytes ||
-      !blob.data)
+  if (cfn_heap_look(f->region, place.blob, &blob) != CFN_OK || blob.life != place.life || blob.bytes != place.bytes)
     return CFN_CORRUPT;
   out->life = place.life;
-  out->body = blob.data;
+  out->body = blob.data ? blob.data : (const uint8_t *)(const void *)cfn_blob_record(f->region, place.blob)->inside;
   out->body_bytes = (uint32_t)place.bytes;
   out->flags &= (uint16_t)~CFN_MESSAGE_OBJECT; /* nobody need know */
   return CFN_OK;

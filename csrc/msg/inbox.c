@@ -130,7 +130,7 @@ static void move_head(cfn_inbox_t *in, unsigned lane) {
     if (cfn_cas_seq(slot, w, cfn_slot_word(cfn_slot_lap(w) + 1, 0))) { /* R5 */
       /* dies here: DONE, unreferenced, announced */
       cfn_max_seq(q.head, h + 1); /* R6 */
-      cfn_heap_release_sole(r, chunk);
+      cfn_heap_release_sole(r, chunk, own);
       if (cfn_slab_free_later(r, ref - 1, own, &in->freed, &in->slot->hint_freed)) /* R7: only R5's winner frees */
         cfn_event_ring_futex(&cfn_state(r)->class_room[cfn_chunk_class(r, ref - 1)].event);
       in->lane[lane].freed++;

@@ -55,7 +55,7 @@ void cfn_lease_reap(const cfn_region_t *r, uint32_t dead, const cfn_a64 *id, uin
     if (cfn_lease_held(w, &holder) && holder == dead) {
       if (cfn_load_seq(id) != reap_word) return; /* LAST: or it may be held by its next process */
       cfn_lease_bury(r, i, w, pid, who);
-    } else if (cfn_ref_blob(w) < CFN_REF_LEASE) {
+    } else if (!cfn_lease_held(w, &holder)) { /* also one that another reaper has just buried, and not rung */
       ring(r, i, true);
     }
   }

@@ -25,6 +25,7 @@ static void finish_closing(const cfn_region_t *r, uint32_t ref) {
   /* dies here: REMOVING and closed: whoever needs a record goes on */
   if (cfn_mid_state(w) == CFN_MID_REMOVING) cfn_cas_seq(mid, w, cfn_mid_word(cfn_mid_ver(w) + 1, CFN_MID_FREE, 0));
   cfn_event_ring_futex(&cfn_ref(r, ref)->event); /* who watches the name looks for it anew */
+  cfn_event_ring_futex(&cfn_ref(r, ref)->holders);
 }
 
 /* Takes the records of refs without a value back. Returns how many are free now. */

@@ -263,6 +263,44 @@ static void slept_through(void) {
   }
 }
 
+static void made_anew(void) {
+  t_case("another barrier of the same name");
+  start();
+  cfn_arrival_t mine = {0};
+  int e;
+  do e = cfn_bus_barrier_wait(a, "b", 1, 2, 0, NULL, 0, t_in(3600), &mine);
+  while (e != CFN_INTERRUPTED);
+  CHECK_INT(cfn_bus_barrier_delete(b, "b", 1), 0);
+  CHECK_INT(wait_for(b, 1, 0), 0); /* the first round of the new one ends */
+  CHECK_INT(look().round, 2);
+  CHECK_INT(cfn_bus_barrier_wait(a, "b", 1, 2, 0, NULL, 0, t_in(5), &mine), CFN_BROKEN_BARRIER);
+  end();
+}
+
+/* Who cannot say that it leaves is there still, once. */
+static void no_room_to_leave(void) {
+  t_case("no room to leave");
+  cfn_wish_t wish = t_small_wish();
+  wish.objects = 4;
+  a = t_open("a", &wish);
+  b = t_attach("b");
+  cfn_arrival_t mine = {0};
+  uint64_t version;
+  int e;
+  do e = cfn_bus_barrier_wait(a, "b", 1, 2, 0, NULL, 0, t_in(3600), &mine);
+  while (e != CFN_INTERRUPTED);
+  char key[] = "k0";
+  for (int i = 0; cfn_bus_ref_set(b, key, 2, CFN_ANY_VERSION, 0, "x", 1, &version) == CFN_OK && i < 8; i++) key[1]++;
+  CHECK_INT(cfn_last_failure()->code, CFN_NO_SPACE);
+  CHECK_INT(cfn_bus_barrier_wait(a, "b", 1, 2, 0, NULL, 0, 0, &mine), CFN_NO_SPACE);
+  CHECK_INT(mine.here, 1);
+  CHECK_INT(look().arrived, 1);
+  CHECK_INT(cfn_bus_ref_delete(b, "k0", 2, CFN_ANY_VERSION), 0);
+  CHECK_INT(cfn_bus_barrier_wait(a, "b", 1, 2, 0, NULL, 0, 0, &mine), CFN_TIMEOUT);
+  CHECK_INT(look().arrived, 0);
+  end();
+}
+
 /* ---- semaphores ---- */
 
 static int permit(cfn_bus_t *bus, uint32_t permits, double timeout, uint64_t *token) {
@@ -378,6 +416,8 @@ int main(void) {
   growing();
   on_purpose();
   slept_through();
+  made_anew();
+  no_room_to_leave();
   semaphores();
   damage();
   t_passed("test_barrier");

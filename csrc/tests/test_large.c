@@ -247,6 +247,58 @@ static void deaths(void) {
   end();
 }
 
+/* One that fits the record of its object, because its type is long and the chunks are small. */
+static void few(void) {
+  t_case("few bytes that no chunk holds");
+  cfn_wish_t wish = t_small_wish();
+  memset(wish.class_chunks, 0, sizeof wish.class_chunks);
+  wish.class_chunks[0] = 16;
+  a = t_open("a", &wish);
+  b = t_attach("b");
+  cfn_address_t to;
+  char type[130], text[4096];
+  cfn_wire_t w;
+  memset(type, 't', sizeof type);
+  CHECK_INT(cfn_bus_find(a, "b", &to), 0);
+  CHECK_INT(cfn_bus_send_one(a, to.index, to.mid, CFN_LANE_NORMAL, 0, body_of[3], 120, type, 130, 0, 0, NULL), 0);
+  CHECK_INT(t_recv(b, 0, &w, text), 120);
+  CHECK_INT(memcmp(text, body_of[3], 120), 0);
+  CHECK_INT(t_ack(b, w.token), 0);
+  end();
+}
+
+/* Who was stopped between emptying a slot and letting go of the body wakes up when the chunk has another message. */
+static void late_release(void) {
+  t_case("a late release");
+  cfn_wish_t wish = t_small_wish(); /* few chunks: they are used again soon */
+  memset(wish.class_chunks, 0, sizeof wish.class_chunks);
+  wish.class_chunks[0] = 4;
+  wish.object_pages = PAGES;
+  a = t_open("a", &wish);
+  b = t_attach("b");
+  const cfn_region_t *r = cfn_bus_region(a);
+  uint64_t token;
+  CHECK_INT(post(a, "b", 1, LARGE), 0);
+  CHECK_INT(take(b, &token, 0), 1);
+  uint32_t k = 0;
+  while (cfn_own_state(cfn_load_seq(&cfn_chunk(r, k)->own)) == CFN_FREE) k++;
+  uint64_t done = cfn_own_next(cfn_load_seq(&cfn_chunk(r, k)->own), CFN_DONE, b->actor.me);
+  CHECK_INT(t_ack(b, token), 0);
+  CHECK_INT(post(a, "b", 2, LARGE), 0);
+  while (cfn_own_state(cfn_load_seq(&cfn_chunk(r, k)->own)) == CFN_FREE) CHECK_INT(post(a, "b", 2, LARGE), 0);
+  cfn_heap_release_sole(r, cfn_chunk(r, k), done);
+  int64_t id;
+  while ((id = take(b, &token, 0)) > 0) {
+    CHECK_INT(id, 2);
+    CHECK_INT(t_ack(b, token), 0);
+  }
+  CHECK_INT(id, CFN_EMPTY);
+  cfn_bus_info_t info;
+  CHECK_INT(cfn_bus_info(a, &info), 0);
+  CHECK_INT(info.corrupt_dropped, 0);
+  end();
+}
+
 static void damage(void) {
   t_case("damage");
   start();
@@ -288,6 +340,8 @@ int main(void) {
   answers();
   peeks();
   deaths();
+  few();
+  late_release();
   damage();
   t_passed("test_large");
   return 0;

@@ -1,11 +1,13 @@
 /* Locks and leaderships: one holds, the others wait; numbers grow; a dead holder is told of, a stopped one keeps what it
  * holds; circles of waiters are found. */
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "agent/bus.h"
+#include "base/os.h"
 #include "sync/lease.h"
 #include "tests/harness.h"
 
@@ -340,6 +342,65 @@ static void circles(void) {
   end();
 }
 
+/* Who gave up in the moment before it would have slept waits for nothing. */
+static void gave_up(void) {
+  t_case("who gave up is in no circle");
+  start();
+  cfn_held_t one, two, x;
+  CHECK_INT(take(a, "1", 0, &one), 0);
+  CHECK_INT(take(b, "2", 0, &two), 0);
+  for (unsigned i = 0; i < 20000; i++) {
+    CHECK_INT(cfn_bus_lease_take(a, CFN_LEASE_LOCK, "2", 1, 0, cfn_os_monotonic_ns() + 300 + i % 400 * 40, &x, NULL) ==
+                  CFN_OK, 0);
+    CHECK_INT(cfn_load_relaxed(&a->actor.slot->waiting), 0);
+  }
+  CHECK_INT(take(b, "1", 0.01, &x), CFN_TIMEOUT);
+  end();
+}
+
+/* One of what looks like a circle is dead: what it holds will be free. */
+static void dead_member(void) {
+  t_case("a circle with a dead one in it");
+  start();
+  cfn_held_t mine, x;
+  CHECK_INT(take(a, "3", 0, &mine), 0);
+  pid_t dead = wanter("d", "2", "3", 0);
+  until_waits(b, "d", CFN_WAIT_LEASE);
+  pid_t q = wanter("q", "1", "2", 0);
+  until_waits(b, "q", CFN_WAIT_LEASE);
+  t_kill(dead, false);
+  CHECK_INT(take(a, "1", 30, &x), 0);
+  t_join(q);
+  end();
+}
+
+static cfn_held_t second;
+static void *takes_l_second(void *unused) {
+  CHECK_INT(take(a, "l", 0, &second), 0);
+  return unused;
+}
+static void *waits_for_x(void *unused) {
+  cfn_held_t x;
+  CHECK_INT(take(a, "x", 30, &x), 0);
+  return unused;
+}
+/* One thread waits, another takes: the handle as a whole does not wait. */
+static void two_threads(void) {
+  t_case("two threads of one handle");
+  start();
+  cfn_held_t x, l;
+  pthread_t one, two;
+  CHECK_INT(take(b, "x", 0, &x), 0);
+  CHECK_INT(pthread_create(&one, NULL, waits_for_x, NULL), 0);
+  t_until_waits(b, "a", CFN_WAIT_LEASE);
+  CHECK_INT(pthread_create(&two, NULL, takes_l_second, NULL), 0);
+  CHECK_INT(pthread_join(two, NULL), 0);
+  CHECK_INT(take(b, "l", 0.05, &l), CFN_TIMEOUT);
+  CHECK_INT(cfn_bus_lease_give_back(b, &x), 0);
+  CHECK_INT(pthread_join(one, NULL), 0);
+  end();
+}
+
 static void damage(void) {
   t_case("damage");
   start();
@@ -375,6 +436,9 @@ int main(void) {
   exclude_each_other();
   leaders();
   circles();
+  gave_up();
+  dead_member();
+  two_threads();
   damage();
   t_passed("test_lease");
   return 0;

@@ -268,6 +268,20 @@ static void idle(void) {
   t_destroy();
 }
 
+/* Taking a lock that nobody wants, and giving it back. */
+static void lock(void) {
+  cfn_bus_t *bus = t_open("a", NULL);
+  cfn_held_t held;
+  double begin = t_now();
+  for (long i = 0; i < opt.messages; i++) {
+    CHECK_INT(cfn_bus_lease_take(bus, CFN_LEASE_LOCK, "repo", 4, 0, 0, &held, NULL), 0);
+    CHECK_INT(cfn_bus_lease_give_back(bus, &held), 0);
+  }
+  printf("{\"locks\":%ld,\"ns\":%.1f}\n", opt.messages, (t_now() - begin) / (double)opt.messages * 1e9);
+  t_close(bus);
+  t_destroy();
+}
+
 int main(int argc, char **argv) {
   const char *what = argc > 1 ? argv[1] : "";
   struct rlimit files;
@@ -289,8 +303,9 @@ int main(int argc, char **argv) {
   if (!strcmp(what, "one") || !strcmp(what, "many")) throughput();
   else if (!strcmp(what, "pingpong")) pingpong();
   else if (!strcmp(what, "idle")) idle();
+  else if (!strcmp(what, "lock")) lock();
   else {
-    fprintf(stderr, "usage: tool_bench one|many|pingpong|idle [--senders S] [--messages N] [--bytes B]\n"
+    fprintf(stderr, "usage: tool_bench one|many|pingpong|idle|lock [--senders S] [--messages N] [--bytes B]\n"
                     "       [--batch K] [--same-core] [--agents A] [--seconds T]\n"
                     "4,096 senders to one inbox: tool_bench many --senders 4096 --messages 500\n");
     return 2;

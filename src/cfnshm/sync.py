@@ -486,6 +486,7 @@ class Barrier:
         self.name = name
         self._flags = _GO_ON if on_death == "continue" else 0
         self._names: tuple[str, ...] = ()
+        self._left_there: list[Any] = []
         if isinstance(parties, int) and not isinstance(parties, bool):
             self._parties = parties
         elif parties is None:
@@ -515,7 +516,7 @@ class Barrier:
 
     def _visit(self) -> Callable[[float | None], int | None]:
         """One wait, in steps: each call goes on with it, until a safety tick at the longest (None), or to its end."""
-        arrival = ffi.new("cfn_arrival_t *")
+        arrival = self._left_there.pop() if self._left_there else ffi.new("cfn_arrival_t *")
 
         def step(timeout: float | None) -> int | None:
             name = self._bytes
@@ -526,6 +527,8 @@ class Barrier:
             )  # fmt: skip
             if code == INTERRUPTED:
                 return None
+            if code < 0 and arrival.here:  # it could not leave: the next wait goes on with it
+                self._left_there.append(arrival)
             if code in (_core.TIMEOUT, _BROKEN):
                 self._fail(code)
             check(code)
