@@ -344,7 +344,7 @@ int64_t cfn_bus_semaphore_holders(cfn_bus_t *bus, const char *name, uint32_t nam
 /* ---- barriers: who arrives waits until all have; then the next round begins ---- */
 enum { CFN_BARRIER_GO_ON = 1 }; /* a dead party is counted out; without it, it breaks the barrier for all */
 typedef struct cfn_arrival { /* of one wait; all zero before it begins */
-  uint64_t round, serial;
+  uint64_t round, serial; /* as the core numbers them */
   uint32_t index; /* how many had arrived before */
   uint32_t here;  /* 1: arrived, and not counted out again */
 } cfn_arrival_t;

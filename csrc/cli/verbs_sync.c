@@ -299,7 +299,7 @@ static int wait_at(const cfn_cli_t *cli, cfn_bus_t *bus, const char *name, uint3
     r = cfn_bus_barrier_wait(bus, name, bytes, parties, cli->go_on ? CFN_BARRIER_GO_ON : 0, NULL, 0, deadline, &arrival);
   } while (r == CFN_INTERRUPTED);
   if (r < 0) return r;
-  if (cli->json) printf("{\"place\":%u,\"round\":%" PRIu64 "}\n", arrival.index, arrival.round);
+  if (cli->json) printf("{\"place\":%u}\n", arrival.index);
   else printf("%u\n", arrival.index);
   return CFN_OK;
 }
