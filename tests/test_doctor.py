@@ -318,3 +318,19 @@ def test_doctor_finds_a_changed_object(bus_name):
             region.write(bytes([content[0] ^ 1]))
         (error,) = doctor.examine(bus_name, None, repair=False)["errors"]
         assert ref in error
+
+
+def test_a_stopped_holder_of_a_lock_is_named(bus, spawn):
+    def hold(bus_name):
+        with Bus(bus_name, agent="h") as mine, mine.lock("repo"):
+            mine.state["held"] = 1
+            signal.pause()
+
+    process = spawn(hold, bus.name)
+    bus.state.wait("held", 0, timeout=60)
+    os.kill(process.pid, signal.SIGSTOP)
+    while bus.lock("repo").holder().state != "stopped":
+        os.sched_yield()
+    stuck = examine(bus)["stuck"]
+    assert any(f"lock 'repo' is held by agent 'h', process {process.pid}, stopped" in line for line in stuck), stuck
+    assert any(f"kill -CONT {process.pid}" in line and "--steal" in line for line in stuck)

@@ -55,7 +55,7 @@ def examine(name: str, directory: str | None, repair: bool) -> dict[str, Any]:
             "bus": info["name"], "path": info["path"],
             "errors": [text for severity, text in findings if severity == "error"],
             "warnings": [text for severity, text in findings if severity != "error"],
-            "dead": _dead(agents), "stuck": _stuck(agents, time.time()), "repaired": repaired, "removed": False,
+            "dead": _dead(agents), "stuck": _stuck(agents, time.time()) + _held(bus, agents, time.time()), "repaired": repaired, "removed": False,
             "agents": len(agents), "agents_capacity": info["agents_capacity"],
             "attached": info["attached"] - 1, "bytes": info["bytes"], "counters": info["counters"],
             "chunks": {str(size): [total - info["chunks_free"][size], total]
@@ -164,13 +164,29 @@ def _stuck(agents: Sequence[AgentInfo], now: float) -> list[str]:
             )
     for a in by_name.values():
         since = now - a.waiting_since
-        if a.waiting in ("space", "chunks", "reply", "receipt") and since > LONG_S:
+        if a.waiting in ("space", "chunks", "reply", "receipt", "lock", "permit", "barrier") and since > LONG_S:
             on = next((b for b in agents if b.name == a.waiting_for), None)
             why = {"dead": ", which is dead", "none": ", which no process has"}.get(on.life if on else "", "")
             found.append(
                 f"agent '{a.name}' (process {a.owner_pid or a.reader_pid}) has waited {since:.0f} s for {_what(a)}{why}"
             )
     return found + _circles(by_name)
+
+
+def _held(bus: Bus, agents: Sequence[AgentInfo], now: float) -> list[str]:
+    """Locks and leaderships that others wait for and that are not about to be given back."""
+    waited_for = {a.waiting_for for a in agents if a.waiting == "lock"}
+    found = []
+    for what, holders in (("lock", bus.locks()), ("leadership", bus.leaders())):
+        verb = "lock" if what == "lock" else "elect"
+        for holder in holders:
+            who = f"{what} '{holder.name}' is held by {holder}"
+            if holder.state == "stopped":
+                found.append(f"{who}, for {now - holder.since:.0f} s; kill -CONT {holder.pid} lets it go on, and "
+                             f"cfnshm {verb} '{holder.name}' --steal -- COMMAND takes it away")  # fmt: skip
+            elif holder.state == "alive" and holder.name in waited_for and now - holder.since > LONG_S:
+                found.append(f"{who}, for {now - holder.since:.0f} s, and others wait for it")
+    return found
 
 
 def _circles(by_name: dict[str, AgentInfo]) -> list[str]:
@@ -198,6 +214,9 @@ def _what(agent: AgentInfo) -> str:
         "chunks": "a free chunk: the bus is full of unread messages",
         "reply": f"the answer of {target}",
         "receipt": f"{target} to read or ack",
+        "lock": f"the lock or leadership {target}",
+        "permit": f"a permit of the semaphore {target}",
+        "barrier": f"others at the barrier {target}",
     }[agent.waiting]
 
 
