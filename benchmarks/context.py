@@ -248,12 +248,13 @@ class _NOBODY:
 def checkpoints(times: int) -> dict[str, float]:
     from cfnshm.message import encode
 
-    state = {"log": ["step %d of the work" % i for i in range(900)]}
+    state = {"log": [f"step {i} of the work" for i in range(900)]}
     with temp_bus("a", size="64M", agents=64) as bus:
         size = len(encode(state)[1])
         own = us(lambda: hashlib.sha256(encode(state)[1]).hexdigest(), times)
         return {
-            f"checkpoint of {size // KIB} KiB, beyond encoding and hash": us(lambda: bus.checkpoint(state), times) - own,
+            f"checkpoint of {size // KIB} KiB, beyond encoding and hash":
+                us(lambda: bus.checkpoint(state), times) - own,
             "restore": us(bus.restore, times),
         }
 
@@ -291,8 +292,9 @@ def signal_all(agents: int, rounds: int) -> list[float]:
 
 
 def shared_context(seed: int, files: int, edits: int) -> dict[str, Any]:
-    """Files of the standard library of about 50 KiB, each edited again and again as by an agent (a line here, a function
-    there), and each version read by ten agents: bytes that were asked to be sent, and bytes that were stored or sent."""
+    """Files of the standard library of about 50 KiB, each edited again and again as by an agent (a line here, a
+    function there), and each version read by ten agents: bytes that were asked to be sent, and bytes that were stored or
+    sent."""
     chance = random.Random(seed)
     folder = Path(sysconfig.get_paths()["stdlib"])
     sizes = ((p.stat().st_size, p) for p in sorted(folder.glob("*.py")))
@@ -303,7 +305,8 @@ def shared_context(seed: int, files: int, edits: int) -> dict[str, Any]:
             lines = path.read_text(errors="replace").splitlines(keepends=True)
             for _ in range(edits):
                 at = chance.randrange(len(lines))
-                lines[at : at + chance.choice((0, 1, 1, 3))] = [f"# edit {chance.random()}\n"] * chance.choice((1, 1, 2, 8))
+                edit = [f"# edit {chance.random()}\n"] * chance.choice((1, 1, 2, 8))
+                lines[at : at + chance.choice((0, 1, 1, 3))] = edit
                 body = "".join(lines).encode()
                 ref = bus.context.put(body)
                 again = bus.context.put(body)  # the same, by another agent
@@ -347,7 +350,8 @@ def main() -> None:
     print("... broadcast", file=sys.stderr)
     gather(broadcast, 5)
     results["ratio, 100 sends to a broadcast of 60 KiB"] = {
-        "median": results["100 sends of 60 KiB"]["median"] / results["broadcast of 60 KiB to 100"]["median"], "unit": "x",
+        "median": results["100 sends of 60 KiB"]["median"] / results["broadcast of 60 KiB to 100"]["median"],
+        "unit": "x",
     }  # fmt: skip
     for n in (10, parties):
         print(f"... {n} processes", file=sys.stderr)

@@ -222,6 +222,7 @@ def test_a_bus_cut_short_under_a_process_is_an_error_and_not_a_signal(bus):
         from cfnshm import Bus, errors
         bus = Bus(sys.argv[1], agent="w")
         bus.send("a", "ready")
+        print("sent", flush=True)
         sys.stdin.read(1)
         seen = set()
         for call in (lambda: bus.send("a", b"x" * 1000), lambda: bus.recv(timeout=0.1), bus.agents, bus.info,
@@ -238,6 +239,7 @@ def test_a_bus_cut_short_under_a_process_is_an_error_and_not_a_signal(bus):
         [sys.executable, "-c", code, bus.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert bus.recv(timeout=20).body == "ready"
+        assert process.stdout.readline() == "sent\n"  # it is out of that call
         path = region(bus)
         os.truncate(path, 4096)
         out, _ = process.communicate("x", timeout=60)

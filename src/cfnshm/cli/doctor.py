@@ -55,7 +55,8 @@ def examine(name: str, directory: str | None, repair: bool) -> dict[str, Any]:
             "bus": info["name"], "path": info["path"],
             "errors": [text for severity, text in findings if severity == "error"],
             "warnings": [text for severity, text in findings if severity != "error"],
-            "dead": _dead(agents), "stuck": _stuck(agents, time.time()) + _held(bus, agents, time.time()), "repaired": repaired, "removed": False,
+            "dead": _dead(agents), "stuck": _stuck(agents, time.time()) + _held(bus, agents, time.time()),
+            "repaired": repaired, "removed": False,
             "agents": len(agents), "agents_capacity": info["agents_capacity"],
             "attached": info["attached"] - 1, "bytes": info["bytes"], "counters": info["counters"],
             "chunks": {str(size): [total - info["chunks_free"][size], total]
