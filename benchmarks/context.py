@@ -293,8 +293,8 @@ def signal_all(agents: int, rounds: int) -> list[float]:
 
 def shared_context(seed: int, files: int, edits: int) -> dict[str, Any]:
     """Files of the standard library of about 50 KiB, each edited again and again as by an agent (a line here, a
-    function there), and each version read by ten agents: bytes that were asked to be sent, and bytes that were stored or
-    sent."""
+    function there), and each version read by ten agents: bytes that were asked to be sent, and bytes that were stored
+    or sent."""
     chance = random.Random(seed)
     folder = Path(sysconfig.get_paths()["stdlib"])
     sizes = ((p.stat().st_size, p) for p in sorted(folder.glob("*.py")))

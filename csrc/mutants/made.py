@@ -17,6 +17,7 @@ from pathlib import Path
 FILES = [
     "mem/slab.h", "mem/slab.c", "sync/event.h", "sync/event.c", "msg/envelope.h", "msg/envelope.c", "msg/ring.c",
     "msg/inbox.h", "msg/inbox.c", "msg/outbox.c", "mem/directory.c", "mem/heap.c", "mem/index.c", "sync/refs.c",
+    "sync/lease.c", "agent/bus_lease.c", "agent/bus_semaphore.c", "agent/bus_barrier.c",
     "agent/bus_object.c", "agent/bus_ref.c", "agent/registry.c", "agent/attach.c",
     "agent/reap.c", "agent/liveness.c", "agent/bus.c", "agent/bus_send.c", "agent/bus_recv.c",
     "agent/bus_request.c",
