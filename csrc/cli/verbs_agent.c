@@ -65,13 +65,18 @@ int cfn_verb_inbox(cfn_cli_t *cli) {
   } else if (r == CFN_OK) {
     size_t room = 1u << 26, used;
     uint32_t most = 1u << 17;
-    uint8_t *out = malloc(room);
+    uint8_t *out = NULL;
     uint32_t *offsets = calloc(most, sizeof *offsets);
     unsigned lanes = cli->lane_set ? 1u << cli->lane : CFN_ALL_LANES;
     int64_t n = CFN_NO_MEMORY;
-    int more = 0;
-    if (out && offsets) n = cfn_bus_peek(bus, &at, lanes, out, room, offsets, most, &used, &more);
-    if (more) fprintf(stderr, "cfnshm inbox: there is more; the first 64 MiB are shown\n");
+    int more = 1;
+    for (; more && room <= UINT32_MAX; room *= 8) { /* as large as the messages want it; what is not used is not there */
+      free(out);
+      out = malloc(room);
+      n = out && offsets ? cfn_bus_peek(bus, &at, lanes, out, room, offsets, most, &used, &more) : CFN_NO_MEMORY;
+      if (n < 0 || n == most) break;
+    }
+    if (more) fprintf(stderr, "cfnshm inbox: there is more than can be shown\n");
     r = n < 0 ? (int)n : CFN_OK;
     for (int64_t i = 0; i < n; i++) {
       const cfn_wire_t *w = (const void *)(out + offsets[i]);
