@@ -64,6 +64,12 @@ int cfn_bus_unregister(cfn_bus_t *bus, const char *agent, int flags, uint64_t *d
 int cfn_bus_set_profile(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profile);
 /* All agents; returns how many there are (also beyond `most`). */
 int cfn_bus_agents(cfn_bus_t *bus, cfn_address_t *out, uint32_t most);
+/* The same with their names: who is to be written to, without asking who lives. */
+typedef struct cfn_named {
+  cfn_address_t at;
+  char name[CFN_NAME_BYTES];
+} cfn_named_t;
+int cfn_bus_agents_named(cfn_bus_t *bus, cfn_named_t *out, uint32_t most);
 
 enum {
   CFN_WAIT_NONE = 0,

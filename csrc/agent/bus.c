@@ -541,6 +541,21 @@ int cfn_bus_agents(cfn_bus_t *bus, cfn_address_t *out, uint32_t most) {
   return n;
 }
 
+int cfn_bus_agents_named(cfn_bus_t *bus, cfn_named_t *out, uint32_t most) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  int n = 0;
+  for (uint32_t i = 0; i < bus->region->geo.config.agents; i++) {
+    cfn_named_t one = {.at = {cfn_load_seq(&cfn_mailbox(bus->region, i)->mid), i}};
+    if (cfn_mid_state(one.at.mid) != CFN_MID_OPEN) continue;
+    cfn_record_name(bus->region, i, one.name);
+    if (cfn_load_seq(&cfn_mailbox(bus->region, i)->mid) != one.at.mid) continue; /* LAST: the name is that one's */
+    if ((uint32_t)n < most) out[n] = one;
+    n++;
+  }
+  return cfn_bus_left(bus, n);
+}
+
 int cfn_bus_reap(cfn_bus_t *bus) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;

@@ -185,6 +185,16 @@ class Agents(Handle):
                 out.append((one, (all_[i].index, all_[i].mid)))
         return out
 
+    def _everybody(self) -> dict[str, tuple[int, int]]:
+        """Index and exact word of all agents, by name."""
+        most = 256
+        while True:
+            out = ffi.new("cfn_named_t[]", most)
+            n = check(lib.cfn_bus_agents_named(self._handle, out, most))
+            if n <= most:
+                return {text(out[i].name): (out[i].at.index, out[i].at.mid) for i in range(n)}
+            most = n + 64
+
     def agents(
         self,
         *,

@@ -96,9 +96,10 @@ class Inbox(Handle):
             return Message._with_body(self, wire, None, view)
         if not head[0]:  # a reply: it is ours alone
             return Message._with_body(self, wire, view[:])
-        room = ffi.new("char[]", head[10])  # under the lock: another thread may close the handle
-        check(lib.cfn_bus_copy_body(self._handle, head[0], room, head[10]))
-        return Message._with_body(self, wire, ffi.buffer(room)[:])
+        body = bytes(head[10])  # ours alone until it is returned: filled in place, for a second copy costs as much again
+        # Under the lock: another thread may close the handle.
+        check(lib.cfn_bus_copy_body(self._handle, head[0], ffi.cast("char *", ffi.from_buffer(body)), head[10]))
+        return Message._with_body(self, wire, body)
 
     def recv_many(self, n: int = 256, timeout: float | None = None) -> Batch:
         """Up to `n` messages that are there, waiting only for the first. Asking again acks them all.

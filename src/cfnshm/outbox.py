@@ -246,8 +246,12 @@ class Outbox(Agents):
         """
         deadline = deadline_of(timeout)
         message, keep = outgoing(body, type)
-        wanted = self._agents(type=agent_type, team=team, capability=capability)
-        targets = {info.name: place for info, place in wanted if info.name != self.agent}
+        if agent_type is team is capability is None:
+            targets = self._everybody()
+        else:
+            wanted = self._agents(type=agent_type, team=team, capability=capability)
+            targets = {info.name: place for info, place in wanted}
+        targets.pop(self.agent, None)
         names = list(targets)
         n = len(names)
         if n == 0:
