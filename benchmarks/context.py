@@ -211,38 +211,39 @@ def locks(times: int) -> dict[str, float]:
         }
 
 
-def _at_barrier(name: str, parties: int, rounds: int) -> None:
+def _at_barrier(name: str, parties: int, rounds: int, through: Any, me: int) -> None:
     with Bus(name) as bus:
-        barrier = bus.barrier("b", parties)
+        barrier, start = bus.barrier("b", parties), bus.barrier("start", parties)
         for _ in range(rounds):
-            bus.barrier("start", parties).wait()
+            start.wait()
             barrier.wait()
-            bus.state.incr("through")
+            through[me] = time.monotonic()
+        start.wait()
 
 
 def barrier(parties: int, rounds: int) -> list[float]:
-    """Seconds from the last arrival until all have gone through, of so many processes."""
+    """Seconds from the last arrival until the last of so many processes has gone through."""
     took = []
+    through = FORK.RawArray("d", parties)
     with temp_bus("a", size="128M", agents=max(64, parties)) as bus:
-        children = [FORK.Process(target=_at_barrier, args=(bus.name, parties, rounds)) for _ in range(parties - 1)]
+        children = [
+            FORK.Process(target=_at_barrier, args=(bus.name, parties, rounds, through, i)) for i in range(parties - 1)
+        ]
         for child in children:
             child.start()
-        for turn in range(1, rounds + 1):
-            bus.barrier("start", parties).wait(timeout=120)
-            while (bus.barrier("b").info() or _NOBODY).arrived < parties - 1:
-                time.sleep(0.001)
-            begin = time.perf_counter()
-            bus.barrier("b", parties).wait(timeout=120)
-            while bus.state.get("through", 0) < turn * (parties - 1):
-                bus.state.wait("through", timeout=60)
-            took.append(time.perf_counter() - begin)
+        start, meet = bus.barrier("start", parties), bus.barrier("b", parties)
+        start.wait(timeout=120)
+        for _ in range(rounds):
+            while not (info := meet.info()) or info.arrived < parties - 1:
+                time.sleep(0.01)
+            begin = time.monotonic()
+            meet.wait(timeout=120)
+            through[parties - 1] = time.monotonic()
+            start.wait(timeout=120)
+            took.append(max(through) - begin)
         for child in children:
             child.join(60)
     return took
-
-
-class _NOBODY:
-    arrived = 0
 
 
 def checkpoints(times: int) -> dict[str, float]:
@@ -259,30 +260,33 @@ def checkpoints(times: int) -> dict[str, float]:
         }
 
 
-def _told(name: str, agent: str, rounds: int) -> None:
-    with Bus(name, agent=agent) as bus:
-        bus.state.incr("ready")
+def _told(name: str, me: int, rounds: int, agents: int, told: Any) -> None:
+    with Bus(name, agent=f"w{me}") as bus:
+        start = bus.barrier("start", agents + 1)
         for _ in range(rounds):
+            start.wait()
             assert bus.recv(timeout=120).type == "signal"
-            bus.state.incr("told")
+            told[me] = time.monotonic()
+        start.wait()
 
 
 def signal_all(agents: int, rounds: int) -> list[float]:
     """Seconds from the call until the last agent has it in its hands."""
     took = []
+    told = FORK.RawArray("d", agents)
     with temp_bus("a", size="128M", agents=max(64, agents + 1)) as bus:
-        children = [FORK.Process(target=_told, args=(bus.name, f"w{i}", rounds)) for i in range(agents)]
+        children = [FORK.Process(target=_told, args=(bus.name, i, rounds, agents, told)) for i in range(agents)]
         for child in children:
             child.start()
-        while bus.state.get("ready", 0) < agents:
-            bus.state.wait("ready", timeout=120)
-        for turn in range(1, rounds + 1):
-            time.sleep(0.2)  # all of them asleep
-            begin = time.perf_counter()
+        start = bus.barrier("start", agents + 1)
+        start.wait(timeout=120)
+        for _ in range(rounds):
+            while sum(one.waiting == "inbox" for one in bus.agents()) < agents:
+                time.sleep(0.05)  # until all of them sleep
+            begin = time.monotonic()
             bus.signal_all("checkpoint")
-            while bus.state.get("told", 0) < turn * agents:
-                bus.state.wait("told", timeout=60)
-            took.append(time.perf_counter() - begin)
+            start.wait(timeout=120)
+            took.append(max(told) - begin)
         for child in children:
             child.join(60)
     return took

@@ -173,7 +173,8 @@ class Context:
         if size is None:
             size = check(lib.cfn_bus_object_bytes(self._handle, digest))
         while True:
-            content = bytes(size)  # ours alone until it is returned: filled in place, for a second copy costs as much again
+            # Ours alone until it is returned: filled in place, for a second copy costs as much again.
+            content = bytes(size)
             room = ffi.cast("char *", ffi.from_buffer(content))
             is_size = check(lib.cfn_bus_object_get(self._handle, digest, room, size if size > 1 else 0))
             if is_size == size > 1:

@@ -96,7 +96,8 @@ class Inbox(Handle):
             return Message._with_body(self, wire, None, view)
         if not head[0]:  # a reply: it is ours alone
             return Message._with_body(self, wire, view[:])
-        body = bytes(head[10])  # ours alone until it is returned: filled in place, for a second copy costs as much again
+        # Ours alone until it is returned: filled in place, for a second copy costs as much again.
+        body = bytes(head[10])
         # Under the lock: another thread may close the handle.
         check(lib.cfn_bus_copy_body(self._handle, head[0], ffi.cast("char *", ffi.from_buffer(body)), head[10]))
         return Message._with_body(self, wire, body)
