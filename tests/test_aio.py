@@ -264,3 +264,44 @@ async def _barriers_and_elections(bus_name):
             assert bus.elect("head").leader().agent == "a"
         assert await anext(watch) is None
         await watch.aclose()
+
+
+def test_control_and_checkpoints(bus_name):
+    run(_control_and_checkpoints(bus_name))
+
+
+async def _control_and_checkpoints(bus_name):
+    async with AsyncBus(bus_name, agent="a", size="8M", temporary=True) as bus, AsyncBus(bus_name, agent="b") as other:
+        assert await other.poll_control() is None
+        bus.pause("b", reason="r")
+        ticks = 0
+
+        async def obey():
+            return await other.poll_control(checkpoint=lambda: {"step": 3})
+
+        waiting = asyncio.create_task(obey())
+        while not bus.agent_info("b").status.startswith("paused"):
+            ticks += 1
+            await asyncio.sleep(0)
+        assert ticks  # the loop runs meanwhile
+        assert bus.restore(agent="b") == {"step": 3}
+        bus.resume("b", "go on")
+        assert (await waiting).instruction == "go on"
+        bus.pause("b")
+        with pytest.raises(errors.Timeout):
+            await other.poll_control(timeout=0.3)
+        bus.stop("b")
+        assert (await other.poll_control()).kind == "stop"
+        saved = bus.checkpoint([1], note="n")
+        assert bus.checkpoints() == [saved]
+        assert bus.control("b").kind == "stop"
+
+        async def take_part():
+            while (message := await other.recv(timeout=60)).type != "swarm-checkpoint":
+                pass
+            return await other.join_checkpoint(message, "mine")
+
+        cut, done = await asyncio.gather(bus.swarm_checkpoint("c", "own"), take_part())
+        assert cut.agents == {"a": 2, "b": done.version}
+        assert sorted((await bus.signal_all("s")).receipts) == ["b"]
+        bus.inject("b", "x")

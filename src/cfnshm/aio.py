@@ -24,7 +24,9 @@ from ._core import check, deadline_of, lib
 from .agents import AgentInfo
 from .aio_sync import AsyncBarrier, AsyncElection, AsyncLock, AsyncSemaphore
 from .bus import Bus
+from .checkpoint import Checkpoint, Cut
 from .context import Context
+from .control import Order, Signalled
 from .errors import Closed, Error, Full, NoSpace, Timeout, UnknownAgent
 from .inbox import accounts
 from .message import Batch, Message
@@ -440,6 +442,76 @@ class AsyncBus:
     ) -> AsyncBarrier:
         """See `Bus.barrier`; its `wait` is a coroutine."""
         return AsyncBarrier(self, self.sync.barrier(name, parties, on_death=on_death))
+
+    # -- control and checkpoints: what does not wait is the same call ------------------------------
+
+    def pause(self, agent: str, reason: str = "") -> None:
+        """See `Bus.pause`."""
+        self.sync.pause(agent, reason)
+
+    def resume(self, agent: str, instruction: Any = None) -> None:
+        """See `Bus.resume`."""
+        self.sync.resume(agent, instruction)
+
+    def inject(self, agent: str, instruction: Any) -> None:
+        """See `Bus.inject`."""
+        self.sync.inject(agent, instruction)
+
+    def stop(self, agent: str, reason: str = "") -> None:
+        """See `Bus.stop`."""
+        self.sync.stop(agent, reason)
+
+    def control(self, agent: str | None = None) -> Order | None:
+        """See `Bus.control`."""
+        return self.sync.control(agent)
+
+    async def poll_control(
+        self, checkpoint: Callable[[], Any] | None = None, timeout: float | None = None
+    ) -> Order | None:
+        """See `Bus.poll_control`; a pause is waited for in a worker thread, a slice at a time. `checkpoint` is called in
+        the loop's own."""
+        while (asked := self.sync.control()) is None or asked.kind != "pause":
+            try:
+                return self.sync.poll_control(timeout=0)
+            except Timeout:  # a pause was asked for meanwhile
+                continue
+        saved = checkpoint() if checkpoint else None
+        if saved is not None:
+            self.sync.checkpoint(saved, note=f"paused: {asked.reason}".rstrip(": "))
+        ends = self._ends(timeout)
+        while True:
+            seconds = max(0.0, min(_SLICE, ends - time.monotonic()))
+            try:
+                order = await self._in_thread(functools.partial(self.sync.poll_control, None, seconds))
+            except Timeout:
+                if time.monotonic() >= ends:
+                    raise
+            else:
+                return order or Order("resume")
+
+    def checkpoint(self, state: Any, note: str | None = None, **how: Any) -> Checkpoint:
+        """See `Bus.checkpoint`."""
+        return self.sync.checkpoint(state, note, **how)
+
+    def restore(self, version: int | None = None, *, agent: str | None = None) -> Any:
+        """See `Bus.restore`."""
+        return self.sync.restore(version, agent=agent)
+
+    def checkpoints(self, agent: str | None = None) -> list[Checkpoint]:
+        """See `Bus.checkpoints`."""
+        return self.sync.checkpoints(agent)
+
+    async def join_checkpoint(self, message: Message, state: Any, timeout: float | None = 60.0) -> Checkpoint:
+        """See `Bus.join_checkpoint`."""
+        return await self._in_thread(functools.partial(self.sync.join_checkpoint, message, state, timeout))
+
+    async def swarm_checkpoint(self, label: str, state: Any = None, **how: Any) -> Cut:
+        """See `Bus.swarm_checkpoint`."""
+        return await self._in_thread(functools.partial(self.sync.swarm_checkpoint, label, state, **how))
+
+    async def signal_all(self, name: str, body: Any = None, **how: Any) -> Signalled:
+        """See `Bus.signal_all`."""
+        return await self._in_thread(functools.partial(self.sync.signal_all, name, body, **how))
 
     def info(self) -> dict[str, Any]:
         """See `Bus.info`."""
