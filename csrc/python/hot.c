@@ -191,6 +191,7 @@ static PyMethodDef functions[] = {
     {"twin", hot_twin, METH_VARARGS, NULL},
     {"this_thread", hot_this_thread, METH_NOARGS, NULL},
     {"attribute", hot_attribute, METH_VARARGS, NULL},
+    {"blank", hot_blank, METH_O, NULL},
     {"bodies", (PyCFunction)(void (*)(void))hot_bodies, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL}};
 

@@ -76,6 +76,7 @@ PyObject *hot_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject
 PyObject *hot_recv_as(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *hot_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *hot_this_thread(PyObject *module, PyObject *nothing);
+PyObject *hot_blank(PyObject *module, PyObject *n);
 PyObject *hot_bodies(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *hot_message_raw(PyObject *self, void *original);
 PyObject *hot_message_body(PyObject *self, void *original);

@@ -1,6 +1,13 @@
 /* What messages and batches give of their wire bytes. */
 #include "python/hot.h"
 
+/* blank(n): bytes that nobody has written to yet */
+PyObject *hot_blank(PyObject *module, PyObject *n) {
+  (void)module;
+  Py_ssize_t bytes = PyLong_AsSsize_t(n);
+  return bytes < 0 && PyErr_Occurred() ? NULL : PyBytes_FromStringAndSize(NULL, bytes);
+}
+
 /* bodies(wire, offsets): the bodies' bytes of a batch */
 PyObject *hot_bodies(PyObject *module, PyObject *const *args, Py_ssize_t n) {
   (void)module;

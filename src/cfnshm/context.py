@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ._core import CODES, check, fail, ffi, lib
+from ._core import CODES, blank, check, fail, ffi, lib
 from .errors import Corrupt, InvalidArgument
 from .handle import Handle
 
@@ -174,7 +174,7 @@ class Context:
             size = check(lib.cfn_bus_object_bytes(self._handle, digest))
         while True:
             # Ours alone until it is returned: filled in place, for a second copy costs as much again.
-            content = bytes(size)
+            content = blank(size)
             room = ffi.cast("char *", ffi.from_buffer(content))
             is_size = check(lib.cfn_bus_object_get(self._handle, digest, room, size if size > 1 else 0))
             if is_size == size > 1:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import _core
-from ._core import INTERRUPTED, STALE, check, deadline_of, fail, ffi, lib, this_thread, twin
+from ._core import INTERRUPTED, STALE, blank, check, deadline_of, fail, ffi, lib, this_thread, twin
 from .errors import Closed, InvalidArgument
 from .handle import Handle
 from .message import EXTERNAL, WIRE, Batch, Message
@@ -97,7 +97,7 @@ class Inbox(Handle):
         if not head[0]:  # a reply: it is ours alone
             return Message._with_body(self, wire, view[:])
         # Ours alone until it is returned: filled in place, for a second copy costs as much again.
-        body = bytes(head[10])
+        body = blank(head[10])
         # Under the lock: another thread may close the handle.
         check(lib.cfn_bus_copy_body(self._handle, head[0], ffi.cast("char *", ffi.from_buffer(body)), head[10]))
         return Message._with_body(self, wire, body)

@@ -189,6 +189,12 @@ def set_up_twins(*arguments: Any) -> None:
         _hot.setup(*arguments)
 
 
+def blank(n: int) -> bytes:
+    """n bytes (not 0 and 1, which are one object for all of Python) to be filled in place by who asked for them, before
+    anybody else sees them. What is in them does not matter."""
+    return bytes(n) if _hot is None else _hot.blank(n)
+
+
 def bodies(wire: bytes, offsets: bytes) -> list[Any]:
     """The bodies of a batch's wire bytes; `offsets` are u32. What is not among the bytes is no body."""
     if _hot is not None:
