@@ -468,8 +468,7 @@ class AsyncBus:
     async def poll_control(
         self, checkpoint: Callable[[], Any] | None = None, timeout: float | None = None
     ) -> Order | None:
-        """See `Bus.poll_control`; a pause is waited for in a worker thread, a slice at a time. `checkpoint` is called by
-        the loop's own thread."""
+        """See `Bus.poll_control`; a pause is waited for in a worker thread. `checkpoint` is called in the loop's own."""
         while (asked := self.sync.control()) is None or asked.kind != "pause":
             try:
                 return self.sync.poll_control(timeout=0)
