@@ -212,7 +212,6 @@ static int try_take(cfn_bus_t *bus, int kind, const char *name, uint32_t bytes, 
   }
   int e = cfn_lease_take(bus->region, at, word, bus->actor.slot, bus->actor.me, bus->mailbox, &out->word);
   if (e != CFN_OK) return e;
-  if (flags & CFN_LEASE_STEAL) cfn_event_ring_futex(&cfn_ref(bus->region, at->ref)->event);
   out->ref = at->ref;
   out->kind = (uint32_t)kind;
   out->token = cfn_lease_token(bus->region, out->word);

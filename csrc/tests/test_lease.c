@@ -325,6 +325,7 @@ static void circles(void) {
     for (int i = 1; i < size; i++) until_waits(b, name[i], CFN_WAIT_LEASE);
     CHECK_INT(take(a, name[size - 1], 30, &more), CFN_DEADLOCK);
     CHECK_INT(cfn_last_failure()->have, size);
+    CHECK_INT(cfn_load_relaxed(&a->actor.slot->waiting), 0); /* who was told waits no more */
     CHECK_INT(cfn_bus_lease_give_back(a, &mine), 0);
     for (int i = 1; i < size; i++) t_join(p[i]);
     end();

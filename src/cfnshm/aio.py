@@ -468,7 +468,7 @@ class AsyncBus:
     async def poll_control(
         self, checkpoint: Callable[[], Any] | None = None, timeout: float | None = None
     ) -> Order | None:
-        """See `Bus.poll_control`; a pause is waited for in a worker thread. `checkpoint` is called in the loop's own."""
+        """See `Bus.poll_control`; a pause is waited for in a worker thread, `checkpoint` called in the loop's own."""
         while (asked := self.sync.control()) is None or asked.kind != "pause":
             try:
                 return self.sync.poll_control(timeout=0)
