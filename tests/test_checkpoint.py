@@ -205,7 +205,8 @@ def counter(bus_name, agent, peer):
     with Bus(bus_name, agent=agent) as bus:
         state = bus.restore() if bus.checkpoints() else {"sent": 0, "got": 0}
         bus.state[f"ready/{agent}"] = state
-        while True:
+        told = False
+        while not told or state != {"sent": 300, "got": 300}:
             try:
                 message = bus.recv(timeout=PATIENCE if state["sent"] >= 300 else 0)
             except errors.Timeout:
@@ -215,8 +216,7 @@ def counter(bus_name, agent, peer):
             elif message.type == "swarm-checkpoint":
                 bus.join_checkpoint(message, state, timeout=PATIENCE)
             elif message.type == "end":
-                bus.state[f"end/{agent}"] = state
-                return
+                told = True
             else:
                 state["got"] += message.body
             if message is not None:
@@ -227,6 +227,7 @@ def counter(bus_name, agent, peer):
                     state["sent"] += 1
                 except errors.Full:
                     pass
+        bus.state[f"end/{agent}"] = state
 
 
 def talkers(bus, spawn):
@@ -246,7 +247,7 @@ def consistent(bus, cut):
     return states, waiting
 
 
-def end(bus, spawn_count=2):
+def end(bus):
     for agent in "xy":
         bus.send(agent, None, type="end", priority="low")
     return {agent: bus.state.wait(f"end/{agent}", 0, timeout=PATIENCE).value for agent in "xy"}

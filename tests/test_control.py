@@ -88,9 +88,12 @@ def test_stop_beats_everything(bus):
     bus.stop("w", reason="now")
     bus.pause("w")
     bus.resume("w")
-    with Bus(bus.name, agent="w") as w:
-        assert w.incarnation == 1
-    # it was asked of the life before: of incarnation 0, which nobody had
+    with Bus(bus.name, agent="w") as w:  # nobody had it: the first that asks is meant
+        assert bus.control("w").kind == "stop"
+        assert w.poll_control().kind == "stop"
+        assert w.poll_control().instruction == "later"
+        assert w.poll_control() is None
+        bus.resume("w", instruction="later")
     with Bus(bus.name, agent="w") as w:
         bus.stop("w", reason="now")
         bus.pause("w")
@@ -100,6 +103,7 @@ def test_stop_beats_everything(bus):
             order = w.poll_control()
             assert (order.kind, order.reason, order.by) == ("stop", "now", "a")
         assert w.control().kind == "stop"
+    assert bus.control("w") is None
     with Bus(bus.name, agent="w") as w:  # the next one is not meant; what it is to know is not lost
         assert [w.poll_control().instruction for _ in range(2)] == ["later", "more"]
         assert w.poll_control() is None

@@ -120,16 +120,10 @@ def test_an_election(sh):
     sh.run("elect", "head", exit=EMPTY)
 
 
-def test_circles(sh):
-    """x holds a and wants b; the second holds b and wants a: one of them is told."""
-    script = '"$1" lock b --as y -- bash -c \'echo ready; read -r; exec "$0" lock a --as y2 -- true\' "$1"'
-    process = sh.start("bash", "-c", script, "bash", COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"ready\n"
-    # Each command is a process of its own: the circle runs through processes that hold and children that wait,
-    # which is none that can be seen. What is seen is who holds.
-    assert sh.json("lock", "b")["agent"] == "y"
-    process.communicate(b"\n", timeout=PATIENCE)
-    assert process.returncode == OK
+def test_a_lock_under_itself(sh):
+    done = sh.run("lock", "r", "--", COMMAND, "lock", "r", "--", "true", exit=10)
+    assert b"this command runs under 'r' already" in done.stderr
+    sh.run("lock", "r", "--", COMMAND, "lock", "other", "--", "true")
 
 
 def test_a_semaphore(sh):

@@ -212,11 +212,12 @@ static int arrive(cfn_bus_t *bus, reading_t *it, uint32_t parties, cfn_arrival_t
                     it->key.text + 2);
   uint64_t me = cfn_life_id(bus), number = cfn_refs_next_version(bus->region);
   uint32_t at = 0;
-  for (uint32_t i = 0; i < it->n; i++) /* whoever is back is counted again */
-    if (kind_of(&it->b->party[i]) == LOST && bus->mailbox && it->b->party[i].mailbox == bus->mailbox) {
+  for (uint32_t i = it->n; i-- > 0;) { /* whoever is back is counted again */
+    uint32_t lost = kind_of(&it->b->party[i]) == LOST ? it->b->party[i].mailbox : 0;
+    if (lost && lost <= bus->region->geo.config.agents &&
+        (lost == bus->mailbox || cfn_life_of_agent(bus->region, lost - 1, NULL) == CFN_LIFE_ALIVE))
       remove_party(it, i);
-      break;
-    }
+  }
   while (at < it->n && (kind_of(&it->b->party[at]) != JOINED || it->b->party[at].who != me)) at++;
   unsigned kind = at < it->n ? JOINED_AND_ARRIVED : ARRIVED;
   if (at < it->n) remove_party(it, at);

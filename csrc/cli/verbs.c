@@ -186,7 +186,8 @@ static const verb_t verbs[] = {
     {"semaphore", cfn_verb_semaphore, 1048576,
      "usage: cfnshm semaphore NAME PERMITS [--timeout SECONDS] -- COMMAND [ARGUMENTS]\n"
      "       cfnshm semaphore NAME     who holds permits (exit 3: nobody)\n"
-     "Runs the command while it holds one of so many permits, and exits as it did.\n"},
+     "Runs the command while it holds one of so many permits, and exits as it did. It finds CFNSHM_SEMAPHORE and\n"
+     "CFNSHM_TOKEN. Exit 3: timed out.\n"},
     {"barrier", cfn_verb_barrier, 2,
      "usage: cfnshm barrier NAME PARTIES [--timeout SECONDS] [--go-on]\n"
      "       cfnshm barrier NAME [--json]            who is there, and who is missing\n"

@@ -165,12 +165,23 @@ static int show_one(const cfn_cli_t *cli, cfn_bus_t *bus, int kind, const char *
 
 /* ---- lock, elect ---- */
 
+/* A command that runs under it would wait for its own parent, for ever. */
+static int held_above(cfn_bus_t *bus, int kind, const char *name) {
+  const char *token = getenv("CFNSHM_TOKEN");
+  cfn_holder_t now;
+  int r = token ? cfn_bus_lease_holder(bus, kind, name, (uint32_t)strlen(name), &now) : CFN_OK;
+  if (r < 0 || !token || now.token == 0 || now.token != strtoull(token, NULL, 10)) return r;
+  return cfn_fail(CFN_DEADLOCK, (int64_t)now.pid, 0, "this command runs under '%s' already (CFNSHM_TOKEN %s, process %" PRIu64
+                  "); it cannot be taken twice", name, token, now.pid);
+}
+
 static int hold_and_run(const cfn_cli_t *cli, cfn_bus_t *bus, int kind, int *status) {
   const char *name = cli->argv[0];
   cfn_held_t held;
   cfn_holder_t died = {0};
   uint64_t deadline = cfn_cli_deadline(cli, -1);
-  int r;
+  int r = held_above(bus, kind, name);
+  if (r < 0) return r;
   do {
     r = cfn_bus_lease_take(bus, kind, name, (uint32_t)strlen(name), cli->steal ? CFN_LEASE_STEAL : 0, deadline, &held,
                            cli->intact ? NULL : &died);

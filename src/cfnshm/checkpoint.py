@@ -324,6 +324,7 @@ class Checkpoints(Control, Sync):
         state: Any = None,
         *,
         team: str | None = None,
+        agents: Iterable[str] | None = None,
         timeout: float | None = 60.0,
         sync: bool = False,
     ) -> Cut:
@@ -337,6 +338,8 @@ class Checkpoints(Control, Sync):
         Args:
             label: the cut's name; new on this bus.
             state: this agent's own.
+            agents: the names of all who must take part; default: all that live now, of which one that has just been
+                started need not be one yet.
             timeout: seconds until all have come, and again until all have saved.
             sync: cut and checkpoints are on disk when this returns.
 
@@ -350,7 +353,8 @@ class Checkpoints(Control, Sync):
         _check_label(label)
         if self.state.lookup(CUT + label).version:
             raise Conflict(f"there is a cut {label!r} on bus {self.name!r} already; delete it, or choose another name")
-        names = sorted({info.name for info in self.agents(team=team, alive=True)} | {me})
+        living = agents if agents is not None else (info.name for info in self.agents(team=team, alive=True))
+        names = sorted({*living, me})
         stopped, saved = (self.barrier(f"cut/{label}/{step}", names) for step in ("stopped", "saved"))
         ask = {"label": label, "parties": names, "sync": sync}
         try:

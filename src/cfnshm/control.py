@@ -8,7 +8,8 @@
 
 What is asked of an agent stands in a flag, the value `cfnshm/control/AGENT`, until it has obeyed: an order is not
 lost when the agent is busy, dead or not started yet. Beside that a control message of the same type tells who waits
-in `recv`; it beats everything else in the inbox.
+in `recv`; it beats everything else in the inbox. The message says that something is asked, and stays in the inbox until
+it is received, also if the order was obeyed meanwhile: whoever receives one calls `poll_control`, which knows.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from .state import Stateful
 
 FLAG = "cfnshm/control/"
 _FOREVER = float("inf")
+_TOLD = 8  # control messages that wait for an agent when no more are sent for orders
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Control(Requests, Stateful):
             return flag
 
         self.state.update(FLAG + agent, changed)
+        if self.agent_info(agent).depth["control"] >= _TOLD:
+            return  # one that only polls reads none of them: they must not fill the lane
         with suppress(Full):  # the flag is what counts
             self.send(agent, {**body, "by": self.agent}, type=kind, priority="control", timeout=0)
 
@@ -127,8 +131,8 @@ class Control(Requests, Stateful):
         self._ask_of(agent, "instruction", change, {"instruction": instruction})
 
     def stop(self, agent: str, reason: str = "") -> None:
-        """Asks an agent to end. It beats a pause and every instruction; whoever owns the name after this one is not
-        meant.
+        """Asks an agent to end. It beats a pause and every instruction. The process that owns the name now is meant,
+        and no later one; if none does, the next that asks (`poll_control`, `cfnshm control`).
 
         Raises:
             UnknownAgent.
@@ -136,7 +140,8 @@ class Control(Requests, Stateful):
         said = self._said(reason)
 
         def change(flag: dict[str, Any]) -> None:
-            flag.update(said, state="stopping", incarnation=self.agent_info(agent).incarnation)
+            info = self.agent_info(agent)
+            flag.update(said, state="stopping", incarnation=info.incarnation if info.life == "alive" else None)
 
         self._ask_of(agent, "stop", change, {"reason": reason})
 
@@ -149,6 +154,10 @@ class Control(Requests, Stateful):
             waiting = flag["instructions"]
             return Order("instruction", **{"reason": "", **waiting[0]}) if waiting else None
         kind = "stop" if flag["state"] == "stopping" else "pause"
+        if kind == "stop" and flag.get("incarnation") is not None:
+            info = self.agent_info(agent)
+            if info.life != "alive" or info.incarnation != flag["incarnation"]:
+                return None  # it has ended
         return Order(kind, None, flag.get("reason", ""), flag.get("by", ""), flag.get("at", 0.0))
 
     def _me(self) -> str:
@@ -221,7 +230,10 @@ class Control(Requests, Stateful):
         is none."""
         flag = found.value
         with suppress(UnknownKey):
-            if flag["state"] == "stopping" and flag.get("incarnation", self.incarnation) == self.incarnation:
+            meant = flag.get("incarnation") if flag["state"] == "stopping" else 0
+            if meant is None and not self._swapped(key, self._without_stop(flag), found.version):
+                return None
+            if meant is None or meant == self.incarnation:
                 return Order("stop", None, flag.get("reason", ""), flag.get("by", ""), flag.get("at", 0.0))
             if not flag["instructions"]:  # nothing is asked any more, or it was asked of one before us
                 if self._swapped(key, None, found.version):
@@ -232,6 +244,10 @@ class Control(Requests, Stateful):
             if self._swapped(key, after, found.version):
                 return Order("instruction", first["instruction"], "", first.get("by", ""), first.get("at", 0.0))
         return None
+
+    @staticmethod
+    def _without_stop(flag: dict[str, Any]) -> dict[str, Any] | None:
+        return {"state": "running", "instructions": flag["instructions"]} if flag["instructions"] else None
 
     def _swapped(self, key: str, value: Any, version: int) -> bool:
         try:

@@ -159,9 +159,20 @@ class Leadership(Lease):
 
     Attributes:
         term: the number of this term, larger than those before; it fences as a lock's token does.
+
+        with bus.elect("coordinator") as leadership:
+            while not leadership.lost: ...           # or another thread in leadership.wait_lost()
     """
 
     __slots__ = ()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.release()
+        except LeaseLost:
+            pass  # a leader learns of that from `lost`; when it leaves it is no news
 
     @property
     def term(self) -> int:
@@ -508,6 +519,11 @@ class Barrier:
             BrokenBarrier: a party died (`pid`), somebody broke, reset or deleted it. `missing` as above.
             InvalidArgument: it was made for another number of parties.
         """
+        if self._names and self._bus.agent not in self._names:
+            raise InvalidArgument(
+                f"agent {self._bus.agent!r} is not among the parties of barrier {self.name!r}: "
+                + ", ".join(self._names[:20])
+            )
         visit, deadline = self._visit(), deadline_of(timeout)
         while True:
             place = visit(None if timeout is None else (deadline - time.monotonic_ns()) / 1e9)
@@ -549,9 +565,17 @@ class Barrier:
             fail(code)
         except (Timeout, BrokenBarrier) as error:
             error.missing = [name for name in self.missing() if name != self._bus.agent]  # this one was there
+            if code == _BROKEN:  # those who were told before us have left by now
+                error.missing = [name for name in error.missing if not self._lives(name)]
             if error.missing and isinstance(error, Timeout):
                 error.args = (f"{error.args[0]}; missing: {', '.join(error.missing[:20])}",)
             raise
+
+    def _lives(self, agent: str) -> bool:
+        at = self._bus._look(agent)
+        info = ffi.new("cfn_agent_info_t *")
+        place = ffi.new("cfn_address_t *", {"index": at[0], "mid": at[1]}) if at else None
+        return place is not None and lib.cfn_bus_agent_info(self._bus._handle, place, info) == 0 and info.life == 1
 
     def missing(self) -> list[str]:
         """The names of parties that are not there just now: of those that were named, or have joined."""

@@ -50,9 +50,9 @@ def add_verbs(verbs: Any) -> None:
     control = add(
         "control",
         "what is asked of me: stop, resume, an instruction",
-        "Prints the order and takes it; waits while the agent is paused. Exit 3: nothing is asked.",
+        "Prints the order and takes it; waits while the agent is paused. Exit 3: nothing is asked; 10: still paused.",
     )
-    control.add_argument("--timeout", type=float, default=None, metavar="SECONDS", help="of a pause; exit 3")
+    control.add_argument("--timeout", type=float, default=None, metavar="SECONDS", help="of a pause; exit 10")
     save = add(
         "checkpoint",
         "save an agent's state, and print its version",
@@ -78,7 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
         "pause": _pause, "resume": _resume, "inject": _inject, "stop": _stop, "signal": _signal, "control": _control,
         "checkpoint": _checkpoint, "restore": _restore,
     }  # fmt: skip
-    with closing(Bus(arguments.bus, agent=arguments.agent or "", directory=arguments.dir, create=False)) as bus:
+    create = arguments.verb in ("checkpoint", "restore")  # what they are about may be on disk
+    with closing(Bus(arguments.bus, agent=arguments.agent or "", directory=arguments.dir, create=create)) as bus:
         return verbs[arguments.verb](bus, arguments)
 
 
@@ -117,7 +118,14 @@ def _signal(bus: Bus, arguments: argparse.Namespace) -> int:
 
 
 def _control(bus: Bus, arguments: argparse.Namespace) -> int:
-    order = bus.poll_control(timeout=arguments.timeout)
+    if not bus.agent:
+        raise InvalidArgument("say who you are: --as NAME or CFNSHM_AGENT")
+    try:
+        order = bus.poll_control(timeout=arguments.timeout)
+    except Timeout as error:
+        print(json.dumps({"error": str(error), "code": "PAUSED"}) if arguments.json else f"cfnshm control: {error}",
+              file=sys.stdout if arguments.json else sys.stderr)  # fmt: skip
+        return 10
     if order is None:
         raise Timeout(f"nothing is asked of agent {bus.agent!r}")
     if arguments.json:
