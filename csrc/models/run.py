@@ -127,6 +127,15 @@ mutants("remove", "NO_SLOT_RECHECK", "C=1 NCH=1 N0=2 N1=0 RECVS=1 D2=0 STEAL=1")
 mutants("remove", "LAP1 NO_AUTH", f"{SMALL} N1=1 RECVS=0 D2=0 STEAL=1", "survives", FULL)
 mutants("remove", "AUTH_EARLY DONE_REOWNED", f"{SMALL} N1=0 RECVS=1 D2=0 STEAL=1", "survives", FULL)
 
+# ---- lease -------------------------------------------------------------------------------------------------------------------
+add("lease", "death", "R1=2 R2=1")
+add("lease", "steal", "STEAL=1 R1=2 R2=1")
+add("lease", "death-2-turns", "R1=2 R2=2", profiles=FULL)
+add("lease", "steal-2-turns", "STEAL=1 R1=2 R2=2", profiles=FULL)
+add("lease", "death-3-reapers", "R1=2 R2=1 NREAP=3", profiles=FULL)
+mutants("lease", "NO_ID_CHECK ID_CHECK_EARLY TAKE_STORE BURY_STORE DRAW_EARLY FLAG_LATE NO_BURY")
+mutants("lease", "GIVE_STORE", "STEAL=1")
+
 # ---- space -------------------------------------------------------------------------------------------------------------------
 add("space", "death", "NS=1")
 add("space", "steal", "NS=1 STEAL=1")
