@@ -127,6 +127,12 @@ mutants("remove", "NO_SLOT_RECHECK", "C=1 NCH=1 N0=2 N1=0 RECVS=1 D2=0 STEAL=1")
 mutants("remove", "LAP1 NO_AUTH", f"{SMALL} N1=1 RECVS=0 D2=0 STEAL=1", "survives", FULL)
 mutants("remove", "AUTH_EARLY DONE_REOWNED", f"{SMALL} N1=0 RECVS=1 D2=0 STEAL=1", "survives", FULL)
 
+# ---- heap --------------------------------------------------------------------------------------------------------------------
+add("heap", "1-collector", "NCOL=1 READS=1")
+add("heap", "2-collectors", "NCOL=2 READS=1")
+add("heap", "2-collectors-2-reads", "NCOL=2 READS=2", profiles=FULL)
+mutants("heap", "REFS_FIRST NO_RESCUE NO_REF_CHECK CHECK_EARLY LET_GO_EARLY LATE_LEDGER DECIDE_STORE NO_LEDGERS")
+
 # ---- lease -------------------------------------------------------------------------------------------------------------------
 add("lease", "death", "R1=2 R2=1")
 add("lease", "steal", "STEAL=1 R1=2 R2=1")
