@@ -16,7 +16,7 @@ PATIENCE = 60
 def worker(bus_name, agent, **options):
     """A loop as agents have it: it counts, and obeys."""
     with Bus(bus_name, agent=agent, status="counting") as bus:
-        step = bus.restore() if bus.checkpoints() else 0
+        step = bus.restore() if bus.checkpoints() else 1
         while True:
             order = bus.poll_control(checkpoint=lambda now=step: now)
             if order is None:

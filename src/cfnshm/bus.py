@@ -146,6 +146,7 @@ class Bus(Checkpoints):
         self._verified = set()
         self._leases = {}
         self._parents = {}
+        self._heads = {}
         self._bind(int(ffi.cast("uintptr_t", self._handle)), self._handle)
         try:
             if self.agent:

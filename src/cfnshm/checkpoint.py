@@ -194,13 +194,10 @@ class Checkpoints(Control, Sync):
         }  # fmt: skip
         head_key = CHECKPOINT + whose
         while True:
-            head = self.state.lookup(head_key)
-            kept = list(head.value["kept"]) if head.version else []
-            if not head.version:
-                with suppress(OSError):  # a disk that cannot be read is no reason not to save on the bus
-                    kept = self._on_disk(whose)
-            newest = head.value["head"] if head.version else kept[-1] if kept else None
-            version = max([newest or 0, *kept]) + 1  # after a return to an older one, too
+            # What we wrote last is tried first: if another has written since, the swap below fails.
+            at, head = self._heads.pop(whose) if whose in self._heads else self._head(whose)
+            kept, labels, newest = head["kept"], head["labels"], head["head"] or None
+            version = max(head["head"], *kept, 0) + 1  # after a return to an older one, too
             parent = self._parents.get(whose, newest)
             packed = _pack({**header, "parent": parent}, data)
             orphans = []
@@ -208,16 +205,20 @@ class Checkpoints(Control, Sync):
                 orphans.append(version)  # of one who died between the two steps, or is between them
                 version += 1
             # dies here: a version that no head names: an orphan
-            labels = {**(head.value["labels"] if head.version else {}), **({str(version): label} if label else {})}
-            free = [v for v in [*kept, version] if str(v) not in labels]
-            gone = free[: max(0, len(free) - keep)]
-            after = {"head": version, "kept": [v for v in [*kept, version] if v not in gone], "labels": labels}
-            if self._swapped(head_key, after, head.version):
+            if label:
+                labels = {**labels, str(version): label}
+            free = [v for v in kept if str(v) not in labels] if labels else kept
+            gone = free[: max(0, len(free) + (not label) - keep)]
+            kept = [v for v in kept if v not in gone] if gone else kept
+            after = {"head": version, "kept": [*kept, version], "labels": labels}
+            try:
+                self._heads[whose] = self.state.set(head_key, after, version=at), after
                 break
-            with suppress(UnknownKey):  # another process saves for the same agent: begin again, with another version
-                self.state.delete(f"{head_key}/{version}")
+            except (Conflict, UnknownKey):  # another saves for the same agent: begin again, with another version
+                with suppress(UnknownKey):
+                    self.state.delete(f"{head_key}/{version}")
         # The head has moved on: who is between the two steps begins again.
-        gone += orphans
+        gone = [*gone, *orphans]
         self._parents[whose] = version
         for old in gone:
             with suppress(UnknownKey):
@@ -225,6 +226,16 @@ class Checkpoints(Control, Sync):
         if sync:
             self._write(whose, version, packed, gone)
         return self._described(whose, version, {**header, "parent": parent})
+
+    def _head(self, whose: str) -> tuple[int, dict[str, Any]]:
+        """Version and value of an agent's head; where there is none, what is on disk counts."""
+        found = self.state.lookup(CHECKPOINT + whose)
+        if found.version:
+            return found.version, found.value
+        kept: list[int] = []
+        with suppress(OSError):  # a disk that cannot be read is no reason not to save on the bus
+            kept = self._on_disk(whose)
+        return 0, {"head": kept[-1] if kept else 0, "kept": kept, "labels": {}}
 
     def _made(self, key: str, value: bytes) -> bool:
         """Sets a value that is not there yet."""

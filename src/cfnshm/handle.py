@@ -27,6 +27,7 @@ class Handle(_core.HandleBase):
     incarnation: int
     _leases: dict[int, tuple[int, str, object]]  # token -> kind, name, and the thread or task that took it
     _parents: dict[str, int]  # agent -> the checkpoint that this handle saved or restored last
+    _heads: dict[str, tuple[int, dict[str, Any]]]  # agent -> version and value of the head that this handle wrote last
     _verified: set[bytes]  # digests of objects whose bytes this process has hashed
 
     def _look(self, agent: str) -> tuple[int, int] | None:
