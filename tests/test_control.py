@@ -109,6 +109,16 @@ def test_stop_beats_everything(bus):
         assert w.poll_control() is None
 
 
+def test_one_that_acts_beside_the_owner(bus, other):
+    with Bus(bus.name, agent="b") as beside:
+        assert not beside.is_owner
+        bus.inject("b", "one")
+        assert beside.poll_control().instruction == "one"
+        assert beside.poll_control() is None
+        bus.stop("b")
+        assert [handle.poll_control().kind for handle in (beside, other)] == ["stop", "stop"]
+
+
 def test_orders_wait_for_who_is_not_there(bus, spawn):
     bus.register("w")
     bus.pause("w", reason="not yet")

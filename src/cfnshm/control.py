@@ -230,11 +230,13 @@ class Control(Requests, Stateful):
         is none."""
         flag = found.value
         with suppress(UnknownKey):
-            meant = flag.get("incarnation") if flag["state"] == "stopping" else 0
-            if meant is None and not self._swapped(key, self._without_stop(flag), found.version):
-                return None
-            if meant is None or meant == self.incarnation:
-                return Order("stop", None, flag.get("reason", ""), flag.get("by", ""), flag.get("at", 0.0))
+            if flag["state"] == "stopping":
+                meant = flag.get("incarnation")
+                if meant is None and not self._swapped(key, self._without_stop(flag), found.version):
+                    return None
+                # A handle that acts beside the owner is of the owner's life.
+                if meant is None or meant == (self.incarnation if self.is_owner else self.agent_info().incarnation):
+                    return Order("stop", None, flag.get("reason", ""), flag.get("by", ""), flag.get("at", 0.0))
             if not flag["instructions"]:  # nothing is asked any more, or it was asked of one before us
                 if self._swapped(key, None, found.version):
                     return Order("resume", None, "", flag.get("by", ""), flag.get("at", 0.0)) if paused else None

@@ -25,6 +25,7 @@ class Handle(_core.HandleBase):
     _rooms: list[Any]
     _receipts: list[Any]
     incarnation: int
+    is_owner: bool
     _leases: dict[int, tuple[int, str, object]]  # token -> kind, name, and the thread or task that took it
     _parents: dict[str, int]  # agent -> the checkpoint that this handle saved or restored last
     _heads: dict[str, tuple[int, dict[str, Any]]]  # agent -> version and value of the head that this handle wrote last
