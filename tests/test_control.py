@@ -187,12 +187,14 @@ def test_a_pause_that_lasts(bus, other):
 
 def test_what_checkpoint_raises_comes_out(bus, other):
     bus.pause("b")
+    other.set_status("at work")
 
     def broken():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         other.poll_control(checkpoint=broken)
+    assert other.agent_info().status == "at work"
     bus.resume("b")
 
 

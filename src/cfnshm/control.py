@@ -198,8 +198,8 @@ class Control(Requests, Stateful):
                     return Order("resume") if paused else None
                 if flag["state"] == "paused":
                     if not paused:
-                        paused = True
-                        status = self._rest(checkpoint, flag)
+                        paused, status = True, self.agent_info().status
+                        self._rest(checkpoint, flag)
                     left = None if ends == _FOREVER else max(0.0, ends - time.monotonic())
                     self.state.wait(key, found.version, left)
                     continue
@@ -213,14 +213,12 @@ class Control(Requests, Stateful):
             if paused:
                 self.set_status(status)
 
-    def _rest(self, checkpoint: Callable[[], Any] | None, flag: dict[str, Any]) -> str:
-        """Saves the state and says that it waits; returns what the status was."""
+    def _rest(self, checkpoint: Callable[[], Any] | None, flag: dict[str, Any]) -> None:
+        """Saves the state and says that it waits."""
         saved = checkpoint() if checkpoint else None
         if saved is not None:
             self._save(saved, f"paused: {flag.get('reason', '')}".rstrip(": "))
-        status: str = self.agent_info().status
         self.set_status(f"paused: {flag.get('reason', '')}".rstrip(": ")[:200])
-        return status
 
     def _save(self, state: Any, note: str) -> None:
         raise NotImplementedError  # cfnshm.checkpoint
