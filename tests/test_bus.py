@@ -524,6 +524,8 @@ def test_wrong_types_are_told_by_name(bus, other):
         bus.send_many([1, 2])
     with pytest.raises(cfnshm.InvalidArgument, match="the agent's name must be a text, not 7"):
         bus.send(7, b"")
+    with pytest.raises(cfnshm.InvalidArgument, match="the agent's name must be encodable as UTF-8"):
+        bus.register("half \ud800")
     with pytest.raises(cfnshm.InvalidArgument, match="a message type is a text, not 7"):
         bus.send("b", b"", type=7)
     with pytest.raises(cfnshm.InvalidArgument, match="recv_many takes a number of messages"):

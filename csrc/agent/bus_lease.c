@@ -292,7 +292,7 @@ int cfn_bus_lease_give_back(cfn_bus_t *bus, const cfn_held_t *lease) {
 
 /* ---- looking ---- */
 
-/* As it is now, a dead holder being told from a living one; *event is what a change of it rings. */
+/* As it is now, a dead holder being told from a living one; `at` is where its word stands, if it has one. */
 static int look(cfn_bus_t *bus, const cfn_ref_key_t *key, cfn_holder_t *out, cfn_ref_at_t *at) {
   for (int tries = 0; tries < TRIES; tries++) {
     uint64_t word, now;

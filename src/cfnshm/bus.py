@@ -21,8 +21,8 @@ from typing import Any
 
 from . import _core, config, profile
 from ._core import c_text, check, ffi, lib
-from .checkpoint import Checkpoints
 from .context import Context
+from .control import Control
 from .errors import AgentBusy, Closed, Error
 from .message import LANE_NAMES, Batch, Message, decode, encode
 from .receipt import Receipt
@@ -63,7 +63,7 @@ def _end_handle(handle: Any, temporary: bool) -> None:
     lib.cfn_bus_close(handle)
 
 
-class Bus(Checkpoints):
+class Bus(Control):
     """A handle on a bus; the bus is created if it is not there.
 
     Args:

@@ -24,9 +24,10 @@ from typing import Any
 
 import msgspec
 
-from .control import Control
 from .errors import BadName, Conflict, Corrupt, InvalidArgument, UnknownAgent, UnknownKey, VersionMismatch
 from .message import CODECS, Message, decode, encode
+from .request import Requests
+from .state import Stateful
 from .sync import Sync
 
 CHECKPOINT, CUT = "cfnshm/checkpoint/", "cfnshm/cut/"
@@ -150,7 +151,7 @@ def _write_file(path: pathlib.Path, data: bytes) -> None:
         os.close(folder)
 
 
-class Checkpoints(Control, Sync):
+class Checkpoints(Requests, Stateful, Sync):
     """The part of a `Bus` that saves and restores."""
 
     def _whose(self, agent: str | None) -> str:
@@ -244,9 +245,6 @@ class Checkpoints(Control, Sync):
             return True
         except Conflict:
             return False
-
-    def _save(self, state: Any, note: str) -> None:
-        self.checkpoint(state, note)
 
     @staticmethod
     def _described(whose: str, version: int, header: dict[str, Any], on_disk: bool = False) -> Checkpoint:
@@ -523,4 +521,3 @@ class Checkpoints(Control, Sync):
             self.barrier(f"cut/{label}/saved").delete()
         with suppress(FileNotFoundError):
             os.unlink(self._folder() / f"{label}.cut")
-

@@ -23,11 +23,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._core import c_text, check, deadline_of, ffi, lib
+from .checkpoint import Checkpoints
 from .errors import Conflict, Full, InvalidArgument, Timeout, UnknownAgent, UnknownKey
 from .profile import TEXTS
 from .receipt import Receipt
-from .request import Requests
-from .state import Stateful
 
 FLAG = "cfnshm/control/"
 _FOREVER = float("inf")
@@ -60,7 +59,7 @@ class Signalled:
     processes: dict[str, int] = field(default_factory=dict)
 
 
-class Control(Requests, Stateful):
+class Control(Checkpoints):
     """The part of a `Bus` that directs agents, and obeys."""
 
     def _ask_of(
@@ -217,11 +216,8 @@ class Control(Requests, Stateful):
         """Saves the state and says that it waits."""
         saved = checkpoint() if checkpoint else None
         if saved is not None:
-            self._save(saved, f"paused: {flag.get('reason', '')}".rstrip(": "))
+            self.checkpoint(saved, f"paused: {flag.get('reason', '')}".rstrip(": "))
         self.set_status(f"paused: {flag.get('reason', '')}".rstrip(": ")[:200])
-
-    def _save(self, state: Any, note: str) -> None:
-        raise NotImplementedError  # cfnshm.checkpoint
 
     def _take_order(self, key: str, found: Any, paused: bool) -> Order | None:
         """The first order of a flag that does not ask for a pause, and is taken out of it; None: look again, or there

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import _core
-from ._core import CODES, INTERRUPTED, check, deadline_of, fail, ffi, lib
+from ._core import CODES, INTERRUPTED, check, deadline_of, fail, ffi, lib, utf8
 from .errors import Conflict, InvalidArgument, Timeout, UnknownKey
 from .handle import Handle
 from .message import decode, encode
@@ -41,15 +41,6 @@ class Value:
     value: Any
     version: int
     changed: float
-
-
-def _key(key: object) -> bytes:
-    if not isinstance(key, str):
-        raise InvalidArgument(f"a key is a text, not {key!r}")
-    try:
-        return key.encode()
-    except UnicodeEncodeError as why:
-        raise InvalidArgument(f"a key must be encodable as UTF-8: {why}") from None
 
 
 def _version(version: int | None) -> int:
@@ -82,7 +73,7 @@ class Values:
     # -- reading ---------------------------------------------------------------------------------
 
     def _read(self, key: str) -> Value | None:
-        name = _key(key)
+        name = utf8(key, "a key")
         info = ffi.new("cfn_ref_info_t *")
         size = _ROOM
         while True:
@@ -116,7 +107,7 @@ class Values:
         return fail(_UNKNOWN_KEY) if found is None else found.value
 
     def __contains__(self, key: object) -> bool:
-        name = _key(key)
+        name = utf8(key, "a key")
         n = lib.cfn_bus_ref_get(self._handle, name, len(name), ffi.NULL, 0, ffi.NULL)
         if n == _UNKNOWN_KEY:
             return False
@@ -136,7 +127,7 @@ class Values:
             UnknownKey: a version was asked for, and there is no value any more.
             NoSpace, OverCapacity: the heap is full, or all names are in use.
         """
-        name = _key(key)
+        name = utf8(key, "a key")
         codec, data = encode(value)
         view = memoryview(data)
         made = ffi.new("uint64_t *")
@@ -186,7 +177,7 @@ class Values:
         """
         if not isinstance(by, int) or not -(2**63) <= by < 2**63:
             raise InvalidArgument(f"a whole number of 64 bits is added, not {by!r}")
-        name = _key(key)
+        name = utf8(key, "a key")
         total, version = ffi.new("int64_t *"), ffi.new("uint64_t *")
         check(lib.cfn_bus_ref_add(self._handle, name, len(name), by, total, version))
         return int(total[0])
@@ -198,7 +189,7 @@ class Values:
             UnknownKey: there is none.
             Conflict: it has another version than the one asked for.
         """
-        name = _key(key)
+        name = utf8(key, "a key")
         expect = _version(version)
         check(lib.cfn_bus_ref_delete(self._handle, name, len(name), expect))
 
@@ -224,7 +215,7 @@ class Values:
     # -- all of them -----------------------------------------------------------------------------
 
     def _list(self, prefix: str) -> list[tuple[str, int]]:
-        start = _key(prefix)
+        start = utf8(prefix, "a key")
         most = 256
         while True:
             out = ffi.new("cfn_ref_info_t[]", most)
@@ -265,7 +256,7 @@ class State(Values):
         Raises:
             Timeout: it was not changed in `timeout` seconds.
         """
-        name = _key(key)
+        name = utf8(key, "a key")
         deadline = deadline_of(timeout)
         seen = self.lookup(key).version if version is None else _version(version)
         now = ffi.new("uint64_t *")

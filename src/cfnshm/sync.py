@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from . import _core
-from ._core import CODES, INTERRUPTED, check, deadline_of, fail, ffi, lib
+from ._core import CODES, INTERRUPTED, check, deadline_of, fail, ffi, lib, utf8
 from .errors import BrokenBarrier, Deadlock, InvalidArgument, LeaseLost, Timeout
 from .handle import Handle
 
@@ -66,15 +66,6 @@ def _holder(h: Any) -> Holder | None:
         _core.text(h.name), _core.text(h.agent), h.pid, h.token, h.since_wall_ns / 1e9, _LIVES[h.life & 3],
         h.died_wall_ns / 1e9,
     )  # fmt: skip
-
-
-def _name(name: object, what: str) -> bytes:
-    if not isinstance(name, str):
-        raise InvalidArgument(f"the name of {what} is a text, not {name!r}")
-    try:
-        return name.encode()
-    except UnicodeEncodeError as why:
-        raise InvalidArgument(f"the name of {what} must be encodable as UTF-8: {why}") from None
 
 
 class Lease:
@@ -199,7 +190,7 @@ class _Exclusive:
         if on_owner_died not in ("tell", "raise"):
             raise InvalidArgument(f'on_owner_died is "tell" or "raise", not {on_owner_died!r}')
         self._bus = bus
-        self._bytes = _name(name, f"a {self._what}")
+        self._bytes = utf8(name, f"the name of a {self._what}")
         self.name = name
         self._timeout = timeout
         self._intact = on_owner_died == "raise"
@@ -399,7 +390,7 @@ class Semaphore:
         if not isinstance(permits, int) or not 0 < permits < 65536:
             raise InvalidArgument(f"a semaphore has 1 to 65535 permits, not {permits!r}")
         self._bus = bus
-        self._bytes = _name(name, "a semaphore")
+        self._bytes = utf8(name, "the name of a semaphore")
         self.name, self.permits = name, permits
         self._timeout = timeout
         self._entered: list[Permit] = []
@@ -493,7 +484,7 @@ class Barrier:
         if on_death not in ("break", "continue"):
             raise InvalidArgument(f'on_death is "break" or "continue", not {on_death!r}')
         self._bus = bus
-        self._bytes = _name(name, "a barrier")
+        self._bytes = utf8(name, "the name of a barrier")
         self.name = name
         self._flags = _GO_ON if on_death == "continue" else 0
         self._names: tuple[str, ...] = ()
@@ -692,5 +683,3 @@ class Sync(Handle):
                 and the others go on without it.
         """
         return Barrier(self, name, parties, on_death)
-
-

@@ -68,15 +68,27 @@ def fail(code: int) -> NoReturn:
         del error  # else it would hold its traceback, which holds this frame: a cycle with all frames above in it
 
 
+def utf8(value: object, what: str) -> bytes:
+    """The bytes of a str.
+
+    Raises:
+        errors.InvalidArgument: it is no str, or has half a surrogate pair; the message says that `what` is wrong.
+    """
+    if not isinstance(value, str):
+        raise errors.InvalidArgument(f"{what} must be a text, not {value!r}")
+    try:
+        return value.encode()
+    except UnicodeEncodeError as why:
+        raise errors.InvalidArgument(f"{what} must be encodable as UTF-8: {why}") from None
+
+
 def c_text(value: str, what: str) -> Any:
     """A C string of a str.
 
     Raises:
-        errors.InvalidArgument: it is no str, or has a NUL; the message says that `what` is wrong.
+        errors.InvalidArgument: as `utf8`, or it has a NUL.
     """
-    if not isinstance(value, str):
-        raise errors.InvalidArgument(f"{what} must be a text, not {value!r}")
-    data = value.encode()
+    data = utf8(value, what)
     if b"\0" in data:
         raise errors.InvalidArgument(f"{what} must not contain NUL: {value!r}")
     return ffi.new("char[]", data)

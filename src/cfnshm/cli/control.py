@@ -188,5 +188,3 @@ def _restore(bus: Bus, arguments: argparse.Namespace) -> int:
         return 0
     print(state if isinstance(state, str) else msgspec.json.encode(state).decode())
     return 0
-
-
