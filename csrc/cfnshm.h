@@ -230,14 +230,17 @@ typedef struct cfn_object_info {
   uint8_t digest[32];
   uint64_t bytes;
   uint64_t made_wall_ns;
+  uint64_t spilled; /* 1: it is on disk, until somebody asks for it */
 } cfn_object_info_t;
 /* Stores the bytes, whose SHA-256 the caller has computed; `*known` = they were there already. */
 int cfn_bus_object_put(cfn_bus_t *bus, const uint8_t digest[32], const void *data, uint64_t bytes, int *known);
-/* Copies an object into out; returns its size, and copies nothing if `room` is less. CFN_UNKNOWN_OBJECT. */
+/* Copies an object into out; returns its size, and copies nothing if `room` is less. One on disk comes back where there is
+ * room for it, and is read from there where there is none. CFN_UNKNOWN_OBJECT; CFN_CORRUPT: it is not on disk any more. */
 int64_t cfn_bus_object_get(cfn_bus_t *bus, const uint8_t digest[32], void *out, uint64_t room);
 /* Its size without copying. */
 int64_t cfn_bus_object_bytes(cfn_bus_t *bus, const uint8_t digest[32]);
-/* The bytes where they are, until cfn_bus_object_unpin(pin, word), close, or the end of the process. */
+/* The bytes where they are, until cfn_bus_object_unpin(pin, word), close, or the end of the process. Others go to disk for
+ * one that is there, if they must. */
 typedef struct cfn_pin {
   const void *data;
   uint64_t bytes;
@@ -256,13 +259,19 @@ typedef struct cfn_heap_info {
   uint64_t longest_bytes;    /* the largest object that fits just now */
   uint64_t put_bytes;        /* asked to be stored since the bus was made */
   uint64_t stored_bytes;     /* of these, what was not there already */
-  uint32_t objects;          /* in use */
+  uint64_t spilled_bytes;    /* on disk */
+  uint32_t spilled;          /* objects there */
+  uint32_t objects;          /* in use, those on disk included */
   uint32_t objects_most;
   uint32_t refs, refs_most;
+  char spill[CFN_SPILL_BYTES]; /* the directory, or empty: this bus has none */
 } cfn_heap_info_t;
 int cfn_bus_heap_info(cfn_bus_t *bus, cfn_heap_info_t *out);
 /* Frees what nobody holds; returns how many blobs. Done by itself when room runs short. */
 int cfn_bus_collect(cfn_bus_t *bus);
+/* Makes `bytes` in a row free, by collecting, and by putting on disk what has a name and is held by nobody. Done by itself,
+ * too. CFN_NO_SPACE: it cannot. */
+int cfn_bus_evict(cfn_bus_t *bus, uint64_t bytes);
 
 /* ---- refs: named values with versions ---- */
 #define CFN_ANY_VERSION UINT64_MAX
@@ -410,6 +419,7 @@ typedef struct cfn_repair {
   uint32_t chunks_freed; /* nobody's, and announced by nobody */
   uint32_t hints_mended; /* free chunks that would not have been found */
   uint32_t unproven;     /* chunks that look lost and may be somebody's: left alone */
+  uint32_t files_removed; /* on disk, of objects that are not there any more */
 } cfn_repair_t;
 /* Reaps, and beyond that gives back what is proven to be nobody's. */
 int cfn_bus_repair(cfn_bus_t *bus, cfn_repair_t *out);

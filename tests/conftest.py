@@ -92,7 +92,7 @@ _CHECKS = {
     "8 senders x 100,000 messages": "test_eight_senders",
     "Python face": "test_bus.py",
     "both bindings": "test_binding.py",
-    "objects and values": ("test_context.py", "test_state.py"),
+    "objects and values": ("test_context.py", "test_state.py", "test_spill.py"),
     "locks, semaphores, barriers": "test_sync.py",
     "messages of any size": "test_large.py",
     "control": "test_control.py",

@@ -42,6 +42,7 @@ struct cfn_bus {
   int fifo[2];          /* inbox, replies; -1 */
   pthread_t lease_thread; /* who takes leases with this handle; many_take_leases: not one alone */
   bool lease_thread_known, many_take_leases;
+  bool swept; /* files of the dead are gone from the place on disk: see cfn_evict_sweep */
 };
 
 /* Enters a call: CFN_OK with the lock held, or CFN_FORKED, CFN_CLOSED, CFN_RETIRED,

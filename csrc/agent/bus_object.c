@@ -1,8 +1,10 @@
 /* Objects through a handle: put, get, pin, delete, list. */
+#include <stdio.h>
 #include <string.h>
 
 #include "agent/bus_ref.h"
 #include "agent/reap.h"
+#include "mem/evict.h"
 #include "mem/index.h"
 
 #define TRIES 64
@@ -14,72 +16,140 @@ static int no_cell(void) {
                   "one handle can hold at most %u objects in place at a time; release some views, or read copies", PINS);
 }
 
-static int fail_no_room(cfn_bus_t *bus, uint64_t bytes) {
+/* `code` and `disk` say what was missing: records, or pages and why others could not go to disk. */
+static int fail_no_room(cfn_bus_t *bus, int code, uint64_t bytes, const char *disk) {
   const cfn_region_t *r = bus->region;
   cfn_heap_room_t room;
   cfn_heap_room(r, &room);
-  if (room.blobs >= r->geo.config.objects)
+  if (code == CFN_OVER_CAPACITY)
     return cfn_fail(CFN_NO_SPACE, room.blobs, room.blobs + 1,
                     "all %u objects of bus '%s' are in use; delete some (bus.context.delete, del bus.state[key]), or make "
                     "the bus with more agents, which brings more of them", r->geo.config.objects, r->name);
   uint64_t free_bytes = (uint64_t)(r->geo.config.object_pages - room.pages) * CFN_PAGE;
   return cfn_fail(CFN_NO_SPACE, (int64_t)((uint64_t)room.longest * CFN_PAGE), (int64_t)bytes,
                   "%llu bytes in a row are not free in the heap of bus '%s': %.1f of %.1f MiB are free, %.1f MiB of them "
-                  "in a row, and %u objects are in use or held; delete some, release views, or make the bus larger "
+                  "in a row, and %u objects are in memory; %s; delete some, release views, or make the bus larger "
                   "(--size, CFNSHM_SIZE)", (unsigned long long)bytes, r->name, (double)free_bytes / (1 << 20),
                   (double)r->geo.config.object_pages * CFN_PAGE / (1 << 20),
-                  (double)room.longest * CFN_PAGE / (1 << 20), room.blobs);
+                  (double)room.longest * CFN_PAGE / (1 << 20), room.blobs - room.spilled,
+                  *disk ? disk : r->super.spill[0] ? "they are held, or values of bus.state" : "none may go to disk");
 }
+
+/* One thing that makes room for `bytes` where `short_of` was missing: CFN_OK, something was done; CFN_NO_SPACE, there is
+ * nothing left to do; else the disk's own error. Unless it `must`, only what is idle goes to disk for it. */
+static int make_room(cfn_bus_t *bus, cfn_hold_t *h, int short_of, uint64_t bytes, bool must) {
+  const cfn_region_t *r = bus->region;
+  cfn_bus_count(bus, CFN_COUNT_COLLECTS, 1);
+  if (cfn_heap_collect(r)) return CFN_OK;
+  cfn_reap_all(&bus->actor); /* the dead held some of it */
+  if (cfn_heap_collect(r)) return CFN_OK;
+  if (short_of != CFN_NO_SPACE) return CFN_NO_SPACE;
+  if (!bus->swept) cfn_evict_sweep(r); /* what the dead left there */
+  bus->swept = true;
+  return cfn_evict(r, bus->actor.me, h, bytes, !must);
+}
+
+static int fail_fenced(void) {
+  return cfn_fail(CFN_AGENT_FENCED, 0, 0, "this process was judged dead while it stored something; open the bus again");
+}
+
+/* Why there is no room: what the disk said, if it was that. */
+static void why_not_out(int made, char disk[200]) {
+  disk[0] = 0;
+  if (made != CFN_OK && made != CFN_NO_SPACE && made != CFN_AGENT_FENCED)
+    snprintf(disk, 200, "%.199s", cfn_last_failure()->text);
+}
+
+static bool no_room(int e) { return e == CFN_NO_SPACE || e == CFN_OVER_CAPACITY; }
 
 int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const void *data, uint64_t bytes,
                   cfn_hold_t *h, cfn_filling_t *f) {
   const cfn_region_t *r = bus->region;
+  char disk[200] = "";
   if (!cfn_ledger_find(r, bus->actor.me, h)) return no_cell();
-  int e = cfn_heap_begin(r, bus->actor.me, h, bytes, f);
+  int e = cfn_heap_begin(r, bus->actor.me, h, bytes, f), made = CFN_OK;
   /* Values that were replaced are garbage until somebody needs their room: others may have taken by the next look what
-   * we have freed. No space is what is left when nothing was freed, nobody was dead, and it still does not fit. */
-  for (int turn = 0; e == CFN_NO_SPACE && turn < TRIES; turn++) {
-    cfn_bus_count(bus, CFN_COUNT_COLLECTS, 1);
-    uint32_t freed = cfn_heap_collect(r);
+   * we have freed. No space is what is left when nothing was freed, nobody was dead, nothing could go to disk, and it still
+   * does not fit. */
+  for (int turn = 0; no_room(e) && made == CFN_OK && turn < TRIES; turn++) {
+    made = make_room(bus, h, e, bytes, true);
+    why_not_out(made, disk);
     e = cfn_heap_begin(r, bus->actor.me, h, bytes, f);
-    if (e != CFN_NO_SPACE || freed) continue;
-    cfn_reap_all(&bus->actor); /* the dead held some of it */
-    freed = cfn_heap_collect(r);
-    e = cfn_heap_begin(r, bus->actor.me, h, bytes, f);
-    if (!freed) break;
   }
   if (e == CFN_TOO_LARGE)
     return cfn_fail(e, (int64_t)r->geo.config.object_pages * CFN_PAGE, (int64_t)bytes,
                     "%llu bytes are more than the whole heap of bus '%s' has (%.1f MiB); make the bus larger (--size, "
                     "CFNSHM_SIZE)", (unsigned long long)bytes, r->name,
                     (double)r->geo.config.object_pages * CFN_PAGE / (1 << 20));
-  if (e == CFN_NO_SPACE) return fail_no_room(bus, bytes);
+  if (no_room(e)) return fail_no_room(bus, e, bytes, disk);
   if (e == CFN_OK) {
     if (bytes) memcpy(f->data, data, bytes);
     if (cfn_heap_publish(r, f, digest, codec)) return CFN_OK;
     cfn_ledger_clear(h);
   }
-  return cfn_fail(CFN_AGENT_FENCED, 0, 0, "this process was judged dead while it stored something; open the bus again");
+  return fail_fenced();
 }
 
 /* ---- objects ---- */
 
-/* Holds the object of this digest by *h: CFN_OK, CFN_UNKNOWN_OBJECT without a text, or another error. */
-static int hold(cfn_bus_t *bus, const uint8_t digest[32], cfn_hold_t *h, cfn_blob_t *out) {
+/* The name of an object that is on disk alone, and its blob. */
+typedef struct on_disk {
+  cfn_a64 *slot;
+  uint64_t word;
+  uint32_t blob;
+} on_disk_t;
+enum { ON_DISK = 1 };
+
+/* Holds the object of this digest by *h: CFN_OK; ON_DISK (not held; `disk` says where, and out->bytes); CFN_UNKNOWN_OBJECT
+ * without a text, or another error. */
+static int hold(cfn_bus_t *bus, const uint8_t digest[32], cfn_hold_t *h, cfn_blob_t *out, on_disk_t *disk) {
   const cfn_region_t *r = bus->region;
   if (!cfn_ledger_find(r, bus->actor.me, h)) return no_cell();
   uint32_t at = 0, b;
   cfn_a64 *slot;
-  uint64_t word;
-  while (cfn_index_find(r, digest, &at, &slot, &word, &b) == CFN_OK) {
-    if (cfn_heap_hold(r, h, b) != CFN_OK) continue;
-    int e = cfn_heap_look(r, b, out);
-    if (e == CFN_OK && cfn_load_seq(slot) == word) return CFN_OK; /* LAST: named all the time, so it is that content */
-    cfn_ledger_clear(h);
-    if (e == CFN_CORRUPT)
-      return cfn_fail(e, 0, 0, "the record of an object makes no sense; see cfnshm doctor");
+  uint64_t word, st;
+  for (int tries = 0; cfn_index_find(r, digest, &at, &slot, &word, &b) == CFN_OK;) {
+    int e = cfn_heap_look_spilled(r, b, out, &st);
+    if (e == CFN_OK && cfn_load_seq(slot) == word) { /* LAST: as below */
+      *disk = (on_disk_t){slot, word, b};
+      return ON_DISK;
+    }
+    if (e == CFN_STALE && cfn_heap_hold(r, h, b) == CFN_OK) {
+      e = cfn_heap_look(r, b, out);
+      if (e == CFN_OK && cfn_load_seq(slot) == word) { /* LAST: named all the time, so it is that content */
+        cfn_heap_touch(r, b);
+        return CFN_OK;
+      }
+      cfn_ledger_clear(h);
+    }
+    if (e == CFN_CORRUPT) return cfn_fail(e, 0, 0, "the record of an object makes no sense; see cfnshm doctor");
+    /* It went to disk, or came back, or was deleted and put again, while we looked: once more. */
+    if (++tries == TRIES) return cfn_fail(CFN_AGAIN, 0, 0, "an object goes and comes all the time");
+    at = 0;
   }
   return CFN_UNKNOWN_OBJECT;
+}
+
+/* As hold(), and what is on disk is brought back. Others that are in use have to go for it only if it `must` be in memory; if
+ * there is no room: CFN_NO_SPACE, with a text if it must, and `disk` says where it is. */
+static int fetch(cfn_bus_t *bus, const uint8_t digest[32], cfn_hold_t *h, cfn_blob_t *out, on_disk_t *disk, bool must) {
+  const cfn_region_t *r = bus->region;
+  char why[200] = "";
+  int made = CFN_OK;
+  for (int tries = 0; tries < TRIES; tries++) {
+    int e = hold(bus, digest, h, out, disk);
+    if (e != ON_DISK) return e;
+    uint32_t b = disk->blob;
+    e = cfn_recall(r, bus->actor.me, h, disk->slot, disk->word, &b);
+    if (e == CFN_OK) return cfn_heap_look(r, b, out) == CFN_OK ? CFN_OK : fail_fenced(); /* we hold it */
+    if (e == CFN_STALE) continue;
+    if (e == CFN_AGENT_FENCED) return fail_fenced();
+    if (!no_room(e)) return e;
+    if (made != CFN_OK) return must ? fail_no_room(bus, e, out->bytes, why) : CFN_NO_SPACE;
+    made = make_room(bus, h, e, out->bytes, must);
+    why_not_out(made, why);
+  }
+  return cfn_fail(CFN_AGAIN, 0, 0, "an object goes to disk and comes back all the time: more are looked at than memory holds");
 }
 
 static int fail_unknown(const cfn_bus_t *bus, const uint8_t digest[32]) {
@@ -98,11 +168,13 @@ static int put(cfn_bus_t *bus, const uint8_t digest[32], const void *data, uint6
   const cfn_region_t *r = bus->region;
   cfn_hold_t h;
   cfn_blob_t there;
-  int e = hold(bus, digest, &h, &there);
-  *known = e == CFN_OK && there.bytes == bytes;
+  on_disk_t disk;
+  int e = hold(bus, digest, &h, &there, &disk);
+  *known = e >= 0 && there.bytes == bytes;
   if (e == CFN_OK) cfn_ledger_clear(&h);
   if (*known) cfn_bus_count(bus, CFN_COUNT_PUT_BYTES, bytes);
-  if (*known || (e < 0 && e != CFN_UNKNOWN_OBJECT)) return e;
+  if (*known) return CFN_OK;
+  if (e < 0 && e != CFN_UNKNOWN_OBJECT) return e;
   cfn_filling_t f;
   e = cfn_bus_store(bus, digest, CFN_CODEC_RAW, data, bytes, &h, &f);
   if (e < 0) return e;
@@ -127,19 +199,34 @@ int cfn_bus_object_put(cfn_bus_t *bus, const uint8_t digest[32], const void *dat
   return cfn_bus_left(bus, r);
 }
 
+static int64_t get(cfn_bus_t *bus, const uint8_t digest[32], void *out, uint64_t room) {
+  const cfn_region_t *r = bus->region;
+  for (int tries = 0; tries < TRIES; tries++) {
+    cfn_hold_t h;
+    cfn_blob_t blob;
+    on_disk_t disk;
+    int e = hold(bus, digest, &h, &blob, &disk);
+    if (e == ON_DISK && blob.bytes > room) return (int64_t)blob.bytes; /* only its size, or it needs more room first */
+    if (e == ON_DISK) e = fetch(bus, digest, &h, &blob, &disk, false);
+    if (no_room(e)) {
+      e = cfn_recall_copy(r, disk.slot, disk.word, disk.blob, out);
+      if (e == CFN_OK) return (int64_t)blob.bytes;
+      if (e == CFN_STALE) continue;
+    }
+    if (e < 0) return e;
+    if (blob.bytes <= room && blob.data) memcpy(out, blob.data, blob.bytes);
+    else if (blob.bytes <= room && cfn_heap_copy_few(r, blob.blob, &blob, out) != CFN_OK)
+      e = CFN_UNKNOWN_OBJECT; /* we hold it: only if we were judged dead */
+    cfn_ledger_clear(&h);
+    return e < 0 ? e : (int64_t)blob.bytes;
+  }
+  return cfn_fail(CFN_AGAIN, 0, 0, "an object goes to disk and comes back all the time");
+}
+
 int64_t cfn_bus_object_get(cfn_bus_t *bus, const uint8_t digest[32], void *out, uint64_t room) {
   int64_t r = cfn_bus_enter(bus);
   if (r < 0) return r;
-  cfn_hold_t h;
-  cfn_blob_t blob;
-  r = hold(bus, digest, &h, &blob);
-  if (r == CFN_OK) {
-    r = (int64_t)blob.bytes;
-    if (blob.bytes <= room && blob.data) memcpy(out, blob.data, blob.bytes);
-    else if (blob.bytes <= room && cfn_heap_copy_few(bus->region, blob.blob, &blob, out) != CFN_OK)
-      r = CFN_UNKNOWN_OBJECT; /* we hold it: only if we were judged dead */
-    cfn_ledger_clear(&h);
-  }
+  r = get(bus, digest, out, room);
   if (r == CFN_UNKNOWN_OBJECT) fail_unknown(bus, digest);
   if (cfn_region_lost(bus->region)) r = cfn_bus_lost(bus);
   cfn_bus_leave(bus);
@@ -155,9 +242,10 @@ int cfn_bus_object_pin(cfn_bus_t *bus, const uint8_t digest[32], cfn_pin_t *out)
   if (r < 0) return r;
   cfn_hold_t h;
   cfn_blob_t blob;
+  on_disk_t disk;
   unsigned used = 0;
   for (unsigned i = 0; i < CFN_LEDGER; i++) used += cfn_names_blob(cfn_load_relaxed(&bus->actor.slot->ledger[i])) != 0;
-  r = used < PINS ? hold(bus, digest, &h, &blob) : no_cell();
+  r = used < PINS ? fetch(bus, digest, &h, &blob, &disk, true) : no_cell();
   if (r == CFN_OK) {
     const uint8_t *inside = (const uint8_t *)(const void *)cfn_blob_record(bus->region, blob.blob)->inside;
     *out = (cfn_pin_t){blob.data ? blob.data : inside, blob.bytes,
@@ -185,8 +273,16 @@ int cfn_bus_object_delete(cfn_bus_t *bus, const uint8_t digest[32]) {
   uint32_t at = 0, b, removed = 0;
   cfn_a64 *slot;
   uint64_t word;
-  while (cfn_index_find(bus->region, digest, &at, &slot, &word, &b) == CFN_OK) /* two may have been put at once */
-    removed += cfn_index_remove(slot, word);
+  while (cfn_index_find(bus->region, digest, &at, &slot, &word, &b) == CFN_OK) { /* two may have been put at once */
+    if (!cfn_index_remove(slot, word)) {
+      at--; /* it came back from disk, and the name is another's by now */
+      continue;
+    }
+    removed++;
+    /* One that is SPILLING is seen by its spiller: it looks at the name when it is SPILLED. */
+    uint64_t st = cfn_load_seq(&cfn_blob_record(bus->region, b)->st);
+    if (cfn_own_state(st) == CFN_BLOB_SPILLED) cfn_heap_drop_spilled(bus->region, b, st);
+  }
   r = removed ? CFN_OK : fail_unknown(bus, digest);
   return cfn_bus_left(bus, r);
 }
@@ -203,8 +299,13 @@ int64_t cfn_bus_object_list(cfn_bus_t *bus, cfn_object_info_t *out, uint64_t mos
       uint32_t b = cfn_names_blob(word);
       if (b == 0 || b > r->geo.config.objects) break;
       cfn_blob_t blob;
-      cfn_object_info_t info;
-      if (cfn_heap_look(r, b - 1, &blob) != CFN_OK) break;
+      cfn_object_info_t info = {.spilled = 0};
+      uint64_t st;
+      if (cfn_heap_look(r, b - 1, &blob) != CFN_OK) {
+        info.spilled = cfn_heap_look_spilled(r, b - 1, &blob, &st) == CFN_OK;
+        if (!info.spilled && cfn_load_seq(slot) != word) continue;
+        if (!info.spilled) break;
+      }
       cfn_index_digest(r, b - 1, info.digest);
       info.bytes = blob.bytes;
       info.made_wall_ns = blob.made_wall_ns;
@@ -229,9 +330,12 @@ int cfn_bus_heap_info(cfn_bus_t *bus, cfn_heap_info_t *out) {
                            .heap_bytes = (uint64_t)r->geo.config.object_pages * CFN_PAGE,
                            .used_bytes = (uint64_t)room.pages * CFN_PAGE,
                            .longest_bytes = (uint64_t)room.longest * CFN_PAGE,
+                           .spilled_bytes = room.spilled_bytes,
+                           .spilled = room.spilled,
                            .objects = room.blobs,
                            .objects_most = r->geo.config.objects,
                            .refs_most = r->geo.config.refs};
+  memcpy(out->spill, r->super.spill, sizeof out->spill);
   for (uint32_t i = 0; i < r->geo.config.refs; i++) {
     uint32_t blob = cfn_ref_blob(cfn_load_seq(&cfn_ref(r, i)->word));
     char key[CFN_KEY_BYTES];
@@ -250,5 +354,22 @@ int cfn_bus_collect(cfn_bus_t *bus) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
   r = (int)cfn_heap_collect(bus->region);
+  return cfn_bus_left(bus, r);
+}
+
+int cfn_bus_evict(cfn_bus_t *bus, uint64_t bytes) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  cfn_hold_t h;
+  char disk[200] = "";
+  r = cfn_ledger_find(bus->region, bus->actor.me, &h) ? CFN_OK : no_cell();
+  cfn_heap_room_t room;
+  for (int turn = 0; r == CFN_OK; turn++) {
+    cfn_heap_room(bus->region, &room);
+    if ((uint64_t)room.longest * CFN_PAGE >= bytes) break;
+    r = turn < TRIES ? make_room(bus, &h, CFN_NO_SPACE, bytes, true) : CFN_NO_SPACE;
+    why_not_out(r, disk);
+    if (r != CFN_OK) r = r == CFN_AGENT_FENCED ? fail_fenced() : fail_no_room(bus, CFN_NO_SPACE, bytes, disk);
+  }
   return cfn_bus_left(bus, r);
 }

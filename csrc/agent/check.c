@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "agent/bus_ref.h"
 #include "agent/liveness.h"
@@ -15,6 +16,7 @@
 #include "cfnshm.h"
 #include "mem/directory.h"
 #include "mem/heap.h"
+#include "mem/spill.h"
 #include "sync/lease.h"
 
 #define LOOKS 3
@@ -40,7 +42,11 @@ __attribute__((format(printf, 3, 4))) static void say(checking_t *c, const char 
 
 static bool blob_there(const cfn_region_t *r, uint32_t blob_plus1) {
   unsigned state = cfn_own_state(cfn_load_seq(&cfn_blob_record(r, blob_plus1 - 1)->st));
-  return state == CFN_BLOB_LIVE || state == CFN_BLOB_CHECK;
+  return state == CFN_BLOB_LIVE || state == CFN_BLOB_CHECK || state == CFN_BLOB_SPILLING;
+}
+
+static bool on_disk(const cfn_region_t *r, uint32_t blob_plus1) {
+  return cfn_own_state(cfn_load_seq(&cfn_blob_record(r, blob_plus1 - 1)->st)) == CFN_BLOB_SPILLED;
 }
 
 static void check_super(checking_t *c) { /* our copy was checked when it was made */
@@ -299,18 +305,19 @@ static void check_blob(checking_t *c, uint32_t b) {
   cfn_blob_shm_t *record = cfn_blob_record(r, b);
   uint64_t st = cfn_load_seq(&record->st);
   unsigned state = cfn_own_state(st), who = cfn_own_who(st);
-  if (state > CFN_BLOB_CHECK) say(c, "error", "object %u has state %u", b, state);
-  if (state == CFN_BLOB_FILL) {
+  if (state > CFN_BLOB_SPILLED) say(c, "error", "object %u has state %u", b, state);
+  if (state == CFN_BLOB_FILL || state == CFN_BLOB_SPILLING) {
+    const char *doing = state == CFN_BLOB_FILL ? "written" : "put on disk";
     if (who >= r->geo.config.attachments) {
-      say(c, "error", "object %u is being written by attachment %u of %u", b, who, r->geo.config.attachments);
+      say(c, "error", "object %u is being %s by attachment %u of %u", b, doing, who, r->geo.config.attachments);
       return;
     }
     bool announced_there = false;
     for (unsigned k = 0; k < CFN_LEDGER; k++)
       announced_there |= cfn_names_blob(cfn_load_seq(&cfn_attachment(r, who)->ledger[k])) == b + 1;
-    if (announced_there) say(c, "warning", "object %u is being written by attachment %u", b, who);
+    if (announced_there) say(c, "warning", "object %u is being %s by attachment %u", b, doing, who);
     else if (cfn_load_seq(&record->st) == st)
-      say(c, "warning", "object %u is being written by nobody; the next collection frees it", b);
+      say(c, "warning", "object %u is being %s by nobody; the next collection takes it back", b, doing);
   }
   cfn_blob_t blob;
   int e = cfn_heap_look(r, b, &blob);
@@ -326,6 +333,24 @@ static void check_blob(checking_t *c, uint32_t b) {
   }
 }
 
+/* Has everything that is on disk alone its file there? */
+static void check_spilled(checking_t *c) {
+  const cfn_region_t *r = c->r;
+  int dir = r->super.spill[0] ? cfn_spill_open(r->super.spill, NULL) : CFN_EMPTY;
+  if (dir < 0 && dir != CFN_EMPTY) say(c, "error", "%s", cfn_last_failure()->text);
+  for (uint32_t b = 0; b < r->geo.config.objects; b++) {
+    cfn_blob_t blob;
+    uint64_t st;
+    int e = cfn_heap_look_spilled(r, b, &blob, &st);
+    if (e == CFN_CORRUPT) say(c, "error", "object %u: one of %llu bytes is not put on disk", b, (unsigned long long)blob.bytes);
+    if (e != CFN_OK || (dir >= 0 && cfn_spill_has(dir, b, cfn_own_ver(st), blob.bytes))) continue;
+    if (cfn_load_seq(&cfn_blob_record(r, b)->st) == st)
+      say(c, "error", "object %u was put on disk, and is not there: %s/%u.%llu", b, r->super.spill, b,
+          (unsigned long long)cfn_own_ver(st));
+  }
+  if (dir >= 0) close(dir);
+}
+
 static void check_index(checking_t *c) {
   const cfn_region_t *r = c->r;
   for (uint32_t s = 0; s < r->geo.index_slots; s++) {
@@ -334,7 +359,7 @@ static void check_index(checking_t *c) {
     if (blob == 0) continue;
     if (blob > r->geo.config.objects)
       say(c, "error", "index slot %u names object %u of %u", s, blob - 1, r->geo.config.objects);
-    else if (!blob_there(r, blob) && cfn_load_seq(&cfn_index(r)[s]) == w)
+    else if (!blob_there(r, blob) && !on_disk(r, blob) && cfn_load_seq(&cfn_index(r)[s]) == w)
       say(c, "error", "index slot %u names object %u, which is not there", s, blob - 1);
   }
 }
@@ -388,6 +413,7 @@ int cfn_region_check(cfn_region_t *r, cfn_check_report_t report, void *context) 
   for (uint32_t i = 0; i < r->geo.config.attachments; i++) check_ledger(&c, i);
   for (uint32_t i = 0; i < r->geo.config.refs; i++) check_ref(&c, i);
   for (uint32_t b = 0; b < r->geo.config.objects; b++) check_blob(&c, b);
+  check_spilled(&c);
   check_index(&c);
   uint64_t dropped = cfn_load_relaxed(&cfn_state(r)->corrupt_dropped);
   if (dropped)

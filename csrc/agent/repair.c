@@ -7,6 +7,7 @@
 #include "agent/reap.h"
 #include "base/os.h"
 #include "mem/directory.h"
+#include "mem/evict.h"
 
 #define SOMEBODYS 2 /* beside 0 and 1 in `referenced`: in no ring, but who its word names is there */
 
@@ -98,6 +99,7 @@ int cfn_bus_repair(cfn_bus_t *bus, cfn_repair_t *out) {
     out->reaped = (uint32_t)cfn_reap_all(&bus->actor);
     free_leaked(region, out, own, referenced);
     mend_hints(region, out);
+    out->files_removed = cfn_evict_sweep(region).removed;
   } else {
     r = cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory to repair the bus");
   }

@@ -13,27 +13,37 @@ static const uint32_t k[64] = {
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
-static uint32_t turn(uint32_t x, unsigned n) { return x >> n | x << (32 - n); }
+static inline uint32_t turn(uint32_t x, unsigned n) { return x >> n | x << (32 - n); }
 
-static void block(uint32_t h[8], const uint8_t *p) {
-  uint32_t w[64], s[8];
+/* One step: the eight words change places by their names, so none of them is moved. */
+#define STEP(a, b, c, d, e, f, g, h, t)                                                                      \
+  do {                                                                                                       \
+    uint32_t t1 = h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + k[t] + w[t];         \
+    d += t1;                                                                                                 \
+    h = t1 + (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));                       \
+  } while (0)
+
+static void block(uint32_t s[8], const uint8_t *p) {
+  uint32_t w[64];
   for (unsigned t = 0; t < 16; t++)
     w[t] = (uint32_t)p[4 * t] << 24 | (uint32_t)p[4 * t + 1] << 16 | (uint32_t)p[4 * t + 2] << 8 | p[4 * t + 3];
   for (unsigned t = 16; t < 64; t++) {
-    uint32_t a = turn(w[t - 15], 7) ^ turn(w[t - 15], 18) ^ w[t - 15] >> 3;
-    uint32_t b = turn(w[t - 2], 17) ^ turn(w[t - 2], 19) ^ w[t - 2] >> 10;
-    w[t] = b + w[t - 7] + a + w[t - 16];
+    uint32_t x = turn(w[t - 15], 7) ^ turn(w[t - 15], 18) ^ w[t - 15] >> 3;
+    uint32_t y = turn(w[t - 2], 17) ^ turn(w[t - 2], 19) ^ w[t - 2] >> 10;
+    w[t] = y + w[t - 7] + x + w[t - 16];
   }
-  memcpy(s, h, sizeof s);
-  for (unsigned t = 0; t < 64; t++) {
-    uint32_t e = turn(s[4], 6) ^ turn(s[4], 11) ^ turn(s[4], 25), a = turn(s[0], 2) ^ turn(s[0], 13) ^ turn(s[0], 22);
-    uint32_t t1 = s[7] + e + ((s[4] & s[5]) ^ (~s[4] & s[6])) + k[t] + w[t];
-    uint32_t t2 = a + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
-    memmove(s + 1, s, 7 * sizeof s[0]);
-    s[4] += t1;
-    s[0] = t1 + t2;
+  uint32_t a = s[0], b = s[1], c = s[2], d = s[3], e = s[4], f = s[5], g = s[6], h = s[7];
+  for (unsigned t = 0; t < 64; t += 8) {
+    STEP(a, b, c, d, e, f, g, h, t);
+    STEP(h, a, b, c, d, e, f, g, t + 1);
+    STEP(g, h, a, b, c, d, e, f, t + 2);
+    STEP(f, g, h, a, b, c, d, e, t + 3);
+    STEP(e, f, g, h, a, b, c, d, t + 4);
+    STEP(d, e, f, g, h, a, b, c, t + 5);
+    STEP(c, d, e, f, g, h, a, b, t + 6);
+    STEP(b, c, d, e, f, g, h, a, t + 7);
   }
-  for (unsigned i = 0; i < 8; i++) h[i] += s[i];
+  s[0] += a, s[1] += b, s[2] += c, s[3] += d, s[4] += e, s[5] += f, s[6] += g, s[7] += h;
 }
 
 void cfn_sha256(const void *data, size_t bytes, uint8_t out[32]) {

@@ -127,7 +127,7 @@ static bool parse_lane(const char *text, unsigned *out) {
 enum {
   O_BUS = 256, O_AS, O_DIR, O_JSON, O_TIMEOUT, O_PRIORITY, O_TYPE, O_TEAM, O_CAPABILITIES, O_TAGS,
   O_STATUS, O_AGENTS, O_SIZE, O_FOLLOW, O_HOLD, O_FORCE, O_STEAL, O_BODY_JSON, O_RAW, O_COUNT,
-  O_ALL, O_SHELL, O_TOTAL, O_WAIT, O_VERSION, O_INTACT, O_GO_ON, O_HELP
+  O_SPILL, O_ALL, O_SHELL, O_TOTAL, O_WAIT, O_VERSION, O_INTACT, O_GO_ON, O_HELP
 };
 static const struct option options[] = {
     {"bus", 1, 0, O_BUS},         {"as", 1, 0, O_AS},
@@ -136,7 +136,8 @@ static const struct option options[] = {
     {"type", 1, 0, O_TYPE},       {"team", 1, 0, O_TEAM},
     {"capabilities", 1, 0, O_CAPABILITIES}, {"tags", 1, 0, O_TAGS},
     {"status", 1, 0, O_STATUS},   {"agents", 1, 0, O_AGENTS},
-    {"size", 1, 0, O_SIZE},       {"follow", 0, 0, O_FOLLOW},
+    {"size", 1, 0, O_SIZE},       {"spill", 1, 0, O_SPILL},
+    {"follow", 0, 0, O_FOLLOW},
     {"hold", 0, 0, O_HOLD},       {"force", 0, 0, O_FORCE},
     {"steal", 0, 0, O_STEAL},     {"body-json", 0, 0, O_BODY_JSON},
     {"raw", 0, 0, O_RAW},         {"count", 1, 0, O_COUNT},
@@ -168,6 +169,7 @@ static int parse(cfn_cli_t *cli, int argc, char **argv) {
       case O_STATUS: cli->status = optarg; break;
       case O_AGENTS: good = parse_size(optarg, &cli->agents) && cli->agents <= CFN_MAX_AGENTS; break;
       case O_SIZE: good = parse_size(optarg, &cli->size); break;
+      case O_SPILL: cli->wish.spill = optarg; break;
       case O_FOLLOW: cli->follow = true; break;
       case O_HOLD: cli->hold = true; break;
       case O_FORCE: cli->force = true; break;

@@ -127,8 +127,9 @@ typedef struct verb {
 static const verb_t verbs[] = {
     {"register", cfn_verb_register, 1,
      "usage: cfnshm register NAME [--type T] [--team T] [--capabilities 'a b'] [--tags 'x y']\n"
-     "                       [--status TEXT] [--agents N] [--size 64M]\n"
-     "--agents and --size (CFNSHM_AGENTS, CFNSHM_SIZE) count when the bus is created.\n"},
+     "                       [--status TEXT] [--agents N] [--size 64M] [--spill DIR|off]\n"
+     "--agents, --size and --spill (CFNSHM_AGENTS, CFNSHM_SIZE, CFNSHM_SPILL) count when the bus is created; spill:\n"
+     "where on a disk objects go that do not fit, /var/tmp if nothing is said.\n"},
     {"unregister", cfn_verb_unregister, 1,
      "usage: cfnshm unregister NAME [--force]\n--force: also while its process is alive.\n"},
     {"send", cfn_verb_send, 2,

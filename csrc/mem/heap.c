@@ -1,10 +1,12 @@
 #include "mem/heap.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/os.h"
 #include "mem/index.h"
+#include "mem/spill.h"
 
 #define LOOKS 64      /* how often a word may change under one operation before the caller is asked again */
 #define BATCH 2048u   /* blobs that one pass over all holders decides on */
@@ -46,7 +48,7 @@ static bool page_free(const cfn_region_t *r, uint32_t p, uint64_t word, uint32_t
   if (blob == 0 || blob > r->geo.config.objects) return true; /* never used, or damage */
   cfn_blob_shm_t *b = cfn_blob_record(r, blob - 1);
   uint64_t st = cfn_load_seq(&b->st);
-  if (cfn_own_state(st) == CFN_BLOB_DEAD) return true;
+  if (cfn_own_state(st) == CFN_BLOB_DEAD || cfn_own_state(st) == CFN_BLOB_SPILLED) return true;
   /* A filler that was stopped before it stored its life: what it had in its last life is free all the same. */
   uint64_t life = cfn_own_state(st) == CFN_BLOB_FILL ? cfn_own_ver(st) : cfn_load_seq(&b->life);
   if ((life & CFN_LAP_MASK) != cfn_names_what(word)) return true;
@@ -54,6 +56,12 @@ static bool page_free(const cfn_region_t *r, uint32_t p, uint64_t word, uint32_t
   uint32_t first = (uint32_t)run, pages = (uint32_t)(run >> 32);
   if (p >= first && p - first < pages && pages <= r->geo.config.object_pages - first) *after = first + pages;
   return false;
+}
+
+uint32_t cfn_heap_page_of(const cfn_region_t *r, uint32_t p) {
+  uint32_t after;
+  uint64_t word = cfn_load_seq(cfn_page_word(r, p));
+  return page_free(r, p, word, &after) ? 0 : cfn_names_blob(word);
 }
 
 static void release_pages(const cfn_region_t *r, uint64_t mine, uint32_t first, uint32_t n) {
@@ -117,7 +125,7 @@ static int64_t claim_blob(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uin
     }
   }
   cfn_ledger_clear(h);
-  return CFN_NO_SPACE;
+  return CFN_OVER_CAPACITY;
 }
 
 int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, cfn_filling_t *out) {
@@ -128,6 +136,7 @@ int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t b
   /* dies here: FILL(me), named by the ledger: the reaper makes it DEAD */
   out->blob = (uint32_t)b;
   out->bytes = bytes;
+  out->made_wall_ns = 0;
   out->pages = pages_for(bytes);
   out->first = 0;
   out->data = out->few;
@@ -147,6 +156,8 @@ int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t b
   return CFN_OK;
 }
 
+static uint64_t looked_at_now(void) { return cfn_os_coarse_ns() / 1000000000u; }
+
 bool cfn_heap_publish(const cfn_region_t *r, cfn_filling_t *f, const uint8_t *digest, unsigned codec) {
   cfn_blob_shm_t *record = cfn_blob_record(r, f->blob);
   uint64_t words[CFN_BLOB_INSIDE / 8] = {0};
@@ -159,8 +170,8 @@ bool cfn_heap_publish(const cfn_region_t *r, cfn_filling_t *f, const uint8_t *di
   for (unsigned i = 0; i < 4; i++) cfn_store_relaxed(&record->digest[i], words[i]);
   cfn_store_relaxed(&record->bytes, f->bytes);
   cfn_store_relaxed(&record->run, f->pages ? (uint64_t)f->pages << 32 | f->first : 0);
-  cfn_store_relaxed(&record->made_wall_ns, cfn_os_wall_ns());
-  cfn_store_relaxed(&record->codec, codec);
+  cfn_store_relaxed(&record->made_wall_ns, f->made_wall_ns ? f->made_wall_ns : cfn_os_wall_ns());
+  cfn_store_relaxed(&record->codec, looked_at_now() << 8 | codec);
   /* release: who sees LIVE sees all of it */
   uint64_t live = cfn_own_next(f->word, CFN_BLOB_LIVE, 0);
   if (!cfn_cas_seq(&record->st, f->word, live)) return false;
@@ -183,24 +194,49 @@ int cfn_heap_hold(const cfn_region_t *r, cfn_hold_t *h, uint32_t b) {
     uint64_t w = cfn_load_seq(st);
     unsigned state = cfn_own_state(w);
     if (state == CFN_BLOB_LIVE) return CFN_OK;
-    if (state != CFN_BLOB_CHECK) break;
+    if (state != CFN_BLOB_CHECK && state != CFN_BLOB_SPILLING) break;
     if (cfn_cas_seq(st, w, cfn_own_next(w, CFN_BLOB_LIVE, 0))) return CFN_OK; /* a rescue */
   }
   cfn_ledger_clear(h);
   return CFN_STALE;
 }
 
-static bool whole(unsigned state) { return state == CFN_BLOB_LIVE || state == CFN_BLOB_CHECK; }
+void cfn_heap_touch(const cfn_region_t *r, uint32_t b) {
+  cfn_a64 *word = &cfn_blob_record(r, b)->codec;
+  uint64_t w = cfn_load_relaxed(word), now = looked_at_now();
+  /* By CAS, for another life of it may have another codec by now. Once a second: readers would take the line from each other. */
+  if (w >> 8 != now) cfn_cas_seq(word, w, now << 8 | (w & 0xffu));
+}
+
+static bool whole(unsigned state) {
+  return state == CFN_BLOB_LIVE || state == CFN_BLOB_CHECK || state == CFN_BLOB_SPILLING;
+}
+
+static uint64_t read_record(const cfn_region_t *r, uint32_t b, cfn_blob_t *out) {
+  cfn_blob_shm_t *record = cfn_blob_record(r, b);
+  out->life = cfn_load_acquire(&record->life);
+  out->bytes = cfn_load_acquire(&record->bytes);
+  out->made_wall_ns = cfn_load_acquire(&record->made_wall_ns);
+  out->codec = (unsigned)cfn_load_acquire(&record->codec) & 0xffu;
+  return cfn_load_acquire(&record->run);
+}
+
+int cfn_heap_look_spilled(const cfn_region_t *r, uint32_t b, cfn_blob_t *out, uint64_t *st) {
+  *out = (cfn_blob_t){.blob = b};
+  cfn_blob_shm_t *record = cfn_blob_record(r, b);
+  *st = cfn_load_seq(&record->st);
+  if (cfn_own_state(*st) != CFN_BLOB_SPILLED) return CFN_STALE;
+  read_record(r, b, out);
+  if (cfn_load_seq(&record->st) != *st) return CFN_STALE; /* LAST */
+  return out->bytes <= CFN_BLOB_INSIDE || out->bytes > (uint64_t)r->geo.config.object_pages * CFN_PAGE ? CFN_CORRUPT
+                                                                                                      : CFN_OK;
+}
 
 int cfn_heap_look(const cfn_region_t *r, uint32_t b, cfn_blob_t *out) {
   *out = (cfn_blob_t){.blob = b};
   cfn_blob_shm_t *record = cfn_blob_record(r, b);
   if (!whole(cfn_own_state(cfn_load_seq(&record->st)))) return CFN_STALE; /* acquire half pairs with publish */
-  out->life = cfn_load_acquire(&record->life);
-  out->bytes = cfn_load_acquire(&record->bytes);
-  out->made_wall_ns = cfn_load_acquire(&record->made_wall_ns);
-  out->codec = (unsigned)cfn_load_acquire(&record->codec) & 0xffu;
-  uint64_t run = cfn_load_acquire(&record->run);
+  uint64_t run = read_record(r, b, out);
   /* LAST: all of it is of one life. */
   if (!whole(cfn_own_state(cfn_load_seq(&record->st))) || cfn_load_seq(&record->life) != out->life) return CFN_STALE;
   uint32_t first = (uint32_t)run, pages = (uint32_t)(run >> 32);
@@ -244,14 +280,25 @@ typedef struct collecting {
   uint64_t mark[BATCH]; /* the exact CHECK word, or 0: not ours to decide */
 } collecting_t;
 
-/* FILL, and in the ledger of nobody: of one who was judged dead before it claimed. Who lives has its cell before, and
- * until it is LIVE. */
+/* FILL or SPILLING, and in the ledger of nobody: of one who was judged dead before it claimed. Who lives has its cell
+ * before, and until it is LIVE or SPILLED. */
 static void free_orphan(const cfn_region_t *r, uint32_t b, uint64_t w) {
   cfn_a64 *st = &cfn_blob_record(r, b)->st;
   uint32_t who = cfn_own_who(w);
   for (unsigned k = 0; who < r->geo.config.attachments && k < CFN_LEDGER; k++)
     if (cfn_names_blob(cfn_load_seq(&cfn_attachment(r, who)->ledger[k])) == b + 1) return;
-  cfn_cas_seq(st, w, cfn_own_next(w, CFN_BLOB_DEAD, 0)); /* the word that was judged */
+  unsigned next = cfn_own_state(w) == CFN_BLOB_FILL ? CFN_BLOB_DEAD : CFN_BLOB_LIVE;
+  cfn_cas_seq(st, w, cfn_own_next(w, next, 0)); /* the word that was judged */
+}
+
+bool cfn_heap_drop_spilled(const cfn_region_t *r, uint32_t b, uint64_t st) {
+  if (!cfn_cas_seq(&cfn_blob_record(r, b)->st, st, cfn_own_next(st, CFN_BLOB_DEAD, 0))) return false;
+  /* dies here: a file that no state names: cfn_evict_sweep */
+  int dir = cfn_spill_open(r->super.spill, NULL);
+  if (dir < 0) return true;
+  cfn_spill_drop(dir, b, cfn_own_ver(st));
+  close(dir);
+  return true;
 }
 
 static uint32_t mark_batch(collecting_t *c) {
@@ -260,7 +307,10 @@ static uint32_t mark_batch(collecting_t *c) {
     cfn_a64 *st = &cfn_blob_record(c->r, c->first + i)->st;
     uint64_t w = cfn_load_seq(st);
     c->mark[i] = 0;
-    if (cfn_own_state(w) == CFN_BLOB_FILL) free_orphan(c->r, c->first + i, w);
+    if (cfn_own_state(w) == CFN_BLOB_FILL || cfn_own_state(w) == CFN_BLOB_SPILLING) free_orphan(c->r, c->first + i, w);
+    /* On disk, and its name was taken away by one who died then: names are not given again. */
+    if (cfn_own_state(w) == CFN_BLOB_SPILLED && !cfn_index_names(c->r, c->first + i))
+      cfn_heap_drop_spilled(c->r, c->first + i, w);
     if (cfn_own_state(w) == CFN_BLOB_LIVE) {
       uint64_t check = cfn_own_next(w, CFN_BLOB_CHECK, 0);
       if (!cfn_cas_seq(st, w, check)) continue;
@@ -273,7 +323,8 @@ static uint32_t mark_batch(collecting_t *c) {
   return marked;
 }
 
-static void held(collecting_t *c, uint32_t blob_plus1) {
+static void held(void *context, uint32_t blob_plus1) {
+  collecting_t *c = context;
   uint32_t i = blob_plus1 - 1 - c->first;
   if (blob_plus1 == 0 || i >= c->n || !c->mark[i]) return;
   cfn_cas_seq(&cfn_blob_record(c->r, c->first + i)->st, c->mark[i], cfn_own_next(c->mark[i], CFN_BLOB_LIVE, 0));
@@ -281,27 +332,27 @@ static void held(collecting_t *c, uint32_t blob_plus1) {
 }
 
 /* Bodies of messages. */
-static void look_at_chunks(collecting_t *c) {
-  const cfn_region_t *r = c->r;
+static void look_at_chunks(const cfn_region_t *r, cfn_heap_found_t found, void *context) {
   if (cfn_load_seq(&cfn_state(r)->object_messages) == 0) return;
   for (uint32_t k = 0; k < r->geo.chunks; k++) {
     cfn_chunk_shm_t *chunk = cfn_chunk(r, k);
     /* A chunk that is FREE now was given up by who held the body, or is being claimed by one whose ledger has it. */
     if (cfn_own_state(cfn_load_seq(&chunk->own)) == CFN_FREE) continue;
-    if (cfn_load_acquire(&chunk->target) & CFN_TARGET_OBJECT) held(c, (uint32_t)cfn_load_acquire(&chunk->blob));
+    if (cfn_load_acquire(&chunk->target) & CFN_TARGET_OBJECT) found(context, (uint32_t)cfn_load_acquire(&chunk->blob));
   }
 }
 
 /* Ledgers FIRST, chunks and refs after them: see the top of heap.h. */
-static void look_at_holders(collecting_t *c) {
-  const cfn_region_t *r = c->r;
+void cfn_heap_holders(const cfn_region_t *r, const cfn_a64 *but, cfn_heap_found_t found, void *context) {
   for (uint32_t i = 0; i < r->geo.config.attachments; i++) {
     if (cfn_id_state(cfn_load_seq(&cfn_attachment(r, i)->id)) == CFN_ID_FREE) continue; /* never used */
-    for (unsigned k = 0; k < CFN_LEDGER; k++)
-      held(c, cfn_names_blob(cfn_load_seq(&cfn_attachment(r, i)->ledger[k])));
+    for (unsigned k = 0; k < CFN_LEDGER; k++) {
+      const cfn_a64 *cell = &cfn_attachment(r, i)->ledger[k];
+      if (cell != but) found(context, cfn_names_blob(cfn_load_seq(cell)));
+    }
   }
-  look_at_chunks(c);
-  for (uint32_t i = 0; i < r->geo.config.refs; i++) held(c, cfn_ref_blob(cfn_load_seq(&cfn_ref(r, i)->word)));
+  look_at_chunks(r, found, context);
+  for (uint32_t i = 0; i < r->geo.config.refs; i++) found(context, cfn_ref_blob(cfn_load_seq(&cfn_ref(r, i)->word)));
 }
 
 static uint32_t decide(collecting_t *c) {
@@ -326,7 +377,7 @@ uint32_t cfn_heap_collect(const cfn_region_t *r) {
   for (c.first = 0; c.first < all; c.first += BATCH) {
     c.n = all - c.first < BATCH ? all - c.first : BATCH;
     if (mark_batch(&c) == 0) continue;
-    look_at_holders(&c);
+    cfn_heap_holders(r, NULL, held, &c);
     freed += decide(&c);
   }
   return freed;
@@ -341,9 +392,10 @@ void cfn_heap_reap(const cfn_region_t *r, uint32_t dead, const cfn_a64 *id, uint
     if (blob <= r->geo.config.objects) {
       cfn_a64 *st = &cfn_blob_record(r, blob - 1)->st;
       uint64_t w = cfn_load_seq(st);
-      if (cfn_own_state(w) == CFN_BLOB_FILL && cfn_own_who(w) == dead) {
+      unsigned state = cfn_own_state(w);
+      if ((state == CFN_BLOB_FILL || state == CFN_BLOB_SPILLING) && cfn_own_who(w) == dead) {
         if (cfn_load_seq(id) != reap_word) return; /* LAST: or it may be its next process's */
-        cfn_cas_seq(st, w, cfn_own_next(w, CFN_BLOB_DEAD, 0));
+        cfn_cas_seq(st, w, cfn_own_next(w, state == CFN_BLOB_FILL ? CFN_BLOB_DEAD : CFN_BLOB_LIVE, 0));
       }
     }
     /* dies here: a cell that names what is DEAD: harmless, and the next reaper goes on */
@@ -356,6 +408,13 @@ void cfn_heap_room(const cfn_region_t *r, cfn_heap_room_t *out) {
   *out = (cfn_heap_room_t){0};
   for (uint32_t b = 0; b < r->geo.config.objects; b++) {
     cfn_blob_t blob;
+    uint64_t st;
+    if (cfn_heap_look_spilled(r, b, &blob, &st) == CFN_OK) {
+      out->spilled++;
+      out->spilled_bytes += blob.bytes;
+      out->blobs++;
+      continue;
+    }
     if (cfn_heap_look(r, b, &blob) != CFN_OK) continue;
     out->blobs++;
     out->bytes += blob.bytes;

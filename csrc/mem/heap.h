@@ -13,6 +13,7 @@
  *   LIVE  -> CHECK      by a collector, which then looks at all holders: ledgers first, then chunks, then refs
  *   CHECK -> LIVE       by a collector that found a holder, or by whoever comes to hold it (a rescue)
  *   CHECK -> DEAD       by a collector that found none, and no name
+ *   LIVE  -> SPILLING(me) -> SPILLED -> DEAD   of those that have a name: mem/evict.h
  *   LIVE  -> DEAD       by whoever is about to free the only chunk that ever held it (ledgers of those who only look
  *                       at the message are not asked: they look at its life again when they have copied it)
  *   FILL  -> DEAD       by its filler, which gave up, or by the reaper of a dead one
@@ -21,7 +22,7 @@
  * ledger) acquires the new place before it drops the old one, and collectors look in that order, so they
  * meet it in one of the two.
  *
- * A page belongs to blob b only while b's life is the one in the page's word and b is not DEAD: freeing a
+ * A page belongs to blob b only while b's life is the one in the page's word and b is neither DEAD nor SPILLED: freeing a
  * blob is one CAS of its state, however many pages it has, and a death cannot stop half-way through it.
  *
  * dies here, filling: FILL(dead), named by its ledger: the reaper makes it DEAD
@@ -40,6 +41,7 @@ typedef struct cfn_filling {
   uint32_t blob;
   uint32_t first, pages; /* its run, or none */
   uint64_t bytes;
+  uint64_t made_wall_ns; /* 0: now */
   uint8_t *data; /* where they go; inside of the record: a private buffer that publish copies */
   uint8_t few[CFN_BLOB_INSIDE];
 } cfn_filling_t;
@@ -67,8 +69,9 @@ bool cfn_ledger_find(const cfn_region_t *r, unsigned me, cfn_hold_t *out);
 bool cfn_ledger_set(cfn_hold_t *h, uint32_t blob);
 void cfn_ledger_clear(cfn_hold_t *h);
 
-/* Claims a record and pages for `bytes` bytes. CFN_OK; CFN_NO_SPACE (collect, then again); CFN_TOO_LARGE: it would
- * not fit into an empty heap; CFN_AGENT_FENCED. Announced in `h`, which holds the blob from then on. */
+/* Claims a record and pages for `bytes` bytes. CFN_OK; CFN_OVER_CAPACITY (no record is free) and
+ * CFN_NO_SPACE (no such run of pages): make room, then again; CFN_TOO_LARGE: it would not fit into an empty heap;
+ * CFN_AGENT_FENCED. Announced in `h`, which holds the blob from then on. */
 int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, cfn_filling_t *out);
 /* It is whole: FILL -> LIVE. False: we were judged dead meanwhile. `digest` of 32 bytes or NULL. */
 bool cfn_heap_publish(const cfn_region_t *r, cfn_filling_t *f, const uint8_t *digest, unsigned codec);
@@ -80,20 +83,34 @@ void cfn_heap_abandon(const cfn_region_t *r, cfn_filling_t *f);
 int cfn_heap_hold(const cfn_region_t *r, cfn_hold_t *h, uint32_t b);
 /* What the record of a LIVE blob says: CFN_OK, CFN_STALE, CFN_CORRUPT. */
 int cfn_heap_look(const cfn_region_t *r, uint32_t b, cfn_blob_t *out);
+/* The same of one that is on disk alone, and the word that says so. */
+int cfn_heap_look_spilled(const cfn_region_t *r, uint32_t b, cfn_blob_t *out, uint64_t *st);
+/* Somebody looked at it: it goes to disk later than others. Advisory. */
+void cfn_heap_touch(const cfn_region_t *r, uint32_t b);
 /* Copies a blob whose bytes are inside of its record, without holding it: CFN_OK, or CFN_STALE. */
 int cfn_heap_copy_few(const cfn_region_t *r, uint32_t b, const cfn_blob_t *blob, uint8_t *out);
 
 /* The body of a message that is out of its ring, and whose chunk is about to be freed: its own word is still `own`. */
 void cfn_heap_release_sole(const cfn_region_t *r, const cfn_chunk_shm_t *chunk, uint64_t own);
 
+/* One on disk alone that has no name any more; `st` is its exact word. True: we ended it. */
+bool cfn_heap_drop_spilled(const cfn_region_t *r, uint32_t b, uint64_t st);
 /* Frees what nobody holds and nothing names. Returns how many blobs. */
 uint32_t cfn_heap_collect(const cfn_region_t *r);
 /* What a dead attachment was filling and held. `authority`: its REAP word. */
 void cfn_heap_reap(const cfn_region_t *r, uint32_t dead, const cfn_a64 *id, uint64_t reap_word);
 
+/* Calls `found` with all words that may hold a blob, ledgers (but not this cell) before chunks before refs. */
+typedef void (*cfn_heap_found_t)(void *context, uint32_t blob_plus1);
+void cfn_heap_holders(const cfn_region_t *r, const cfn_a64 *but, cfn_heap_found_t found, void *context);
+/* Whose page it is: blob + 1, or 0: it is free. */
+uint32_t cfn_heap_page_of(const cfn_region_t *r, uint32_t p);
+
 typedef struct cfn_heap_room {
-  uint64_t bytes;        /* of payload in all blobs */
-  uint32_t blobs, pages; /* in use */
+  uint64_t bytes;        /* of payload in all blobs in memory */
+  uint64_t spilled_bytes;
+  uint32_t spilled;      /* blobs on disk alone */
+  uint32_t blobs, pages; /* records and pages in use */
   uint32_t longest;      /* the longest run of free pages */
 } cfn_heap_room_t;
 void cfn_heap_room(const cfn_region_t *r, cfn_heap_room_t *out);

@@ -32,7 +32,10 @@ int cfn_index_find(const cfn_region_t *r, const uint8_t digest[32], uint32_t *at
     uint8_t other[32];
     cfn_index_digest(r, b - 1, other);
     unsigned state = cfn_own_state(cfn_load_seq(&cfn_blob_record(r, b - 1)->st));
-    if ((state != CFN_BLOB_LIVE && state != CFN_BLOB_CHECK) || memcmp(other, digest, 32) != 0) continue;
+    if (state == CFN_BLOB_DEAD || state == CFN_BLOB_FILL || memcmp(other, digest, 32) != 0) {
+      if (cfn_load_seq(*slot) != *word) (*at)--; /* it names another by now, perhaps that content come back from disk */
+      continue;
+    }
     *blob = b - 1;
     return CFN_OK;
   }
@@ -49,6 +52,10 @@ int cfn_index_add(const cfn_region_t *r, const uint8_t digest[32], uint32_t b) {
     j--; /* somebody took or left it: look at it again */
   }
   return CFN_NO_SPACE;
+}
+
+bool cfn_index_move(cfn_a64 *slot, uint64_t word, uint32_t b) {
+  return cfn_cas_seq(slot, word, cfn_names_word(cfn_names_what(word) + 1, b + 1));
 }
 
 bool cfn_index_remove(cfn_a64 *slot, uint64_t word) {

@@ -12,12 +12,14 @@
 
 #include "mem/region.h"
 
-/* The next word from *at on (0 at first) in the digest's window that names a LIVE blob of it. CFN_OK: its slot, word and
+/* The next word from *at on (0 at first) in the digest's window that names a blob of it, which may be on disk alone. CFN_OK: its slot, word and
  * blob, and *at is behind it; CFN_EMPTY. */
 int cfn_index_find(const cfn_region_t *r, const uint8_t digest[32], uint32_t *at, cfn_a64 **slot, uint64_t *word,
                    uint32_t *blob);
 /* Names blob b, which the caller holds. CFN_OK; CFN_NO_SPACE: the window is full. */
 int cfn_index_add(const cfn_region_t *r, const uint8_t digest[32], uint32_t b);
+/* The exact word names blob b from now on, which the caller holds. True: we did that. */
+bool cfn_index_move(cfn_a64 *slot, uint64_t word, uint32_t b);
 /* Takes the exact word away. True: we did. */
 bool cfn_index_remove(cfn_a64 *slot, uint64_t word);
 /* Does a word name blob b, under the digest that its record has? */

@@ -33,7 +33,7 @@
  *                                          its commit
  *   intent    {ver:39 | remove:1 | record+1:24}
  *   rlap      {tag:24 | lap:40}            the lap at which a retired ring restarts
- *   blob      {ver:48 | state:3 | who:13}  as own; who = its filler while FILL
+ *   blob      {ver:48 | state:3 | who:13}  as own; who = its filler while FILL, who copies it while SPILLING
  *   ref       {blob+1:20 | version:44}     a named value; versions come from one counter of the bus;
  *                                          from CFN_REF_LEASE on, an attachment stands for the blob: sync/lease.h
  *   cell      {ver:40 | blob+1:24}         of an attachment's ledger: a blob that it holds
@@ -44,7 +44,7 @@
 #include "base/atomics.h"
 
 #define CFN_MAGIC UINT64_C(0x4d48534e46430a1a)
-#define CFN_ABI 3u
+#define CFN_ABI 4u
 #define CFN_ENDIAN_TAG 0x01020304u
 #define CFN_PAGE 4096u
 
@@ -57,6 +57,7 @@ enum { CFN_LANE_CONTROL = 0, CFN_LANE_HIGH = 1, CFN_LANE_NORMAL = 2, CFN_LANE_LO
 #define CFN_MAX_CHUNKS ((1u << 24) - 2u)
 #define CFN_REPLY_SLOTS 64u
 #define CFN_NAME_BYTES 64u /* 63 and the NUL */
+#define CFN_SPILL_BYTES 384u /* of a path, with the NUL */
 #define CFN_FRAME_PARTS 4u
 #define CFN_PART_MESSAGES 24u
 #define CFN_FRAME_MESSAGES (CFN_FRAME_PARTS * CFN_PART_MESSAGES)
@@ -133,7 +134,14 @@ static inline uint64_t cfn_id_word(uint64_t inc, unsigned state) { return inc <<
 static inline uint64_t cfn_id_inc(uint64_t w) { return w >> 24; }
 static inline unsigned cfn_id_state(uint64_t w) { return (unsigned)w & 0xffu; }
 
-enum { CFN_BLOB_DEAD = 0, CFN_BLOB_FILL = 1, CFN_BLOB_LIVE = 2, CFN_BLOB_CHECK = 3 };
+enum {
+  CFN_BLOB_DEAD = 0,
+  CFN_BLOB_FILL = 1,
+  CFN_BLOB_LIVE = 2,
+  CFN_BLOB_CHECK = 3,
+  CFN_BLOB_SPILLING = 4, /* being copied to disk */
+  CFN_BLOB_SPILLED = 5   /* on disk alone: mem/spill.h */
+};
 
 #define CFN_VERSION_BITS 44
 #define CFN_VERSION_MASK ((UINT64_C(1) << CFN_VERSION_BITS) - 1)
@@ -223,7 +231,8 @@ typedef struct cfn_super_shm {
   char boot_id[40];
   char name[CFN_NAME_BYTES];
   cfn_config_shm_t config;
-  uint8_t reserved[3788];
+  char spill[CFN_SPILL_BYTES]; /* where objects go that do not fit: mem/spill.h; empty: nowhere */
+  uint8_t reserved[3788 - CFN_SPILL_BYTES];
   uint32_t crc; /* CRC-32C of all bytes before it */
 } cfn_super_shm_t;
 
@@ -452,7 +461,7 @@ typedef struct cfn_blob_shm {
   cfn_a64 run;   /* {pages:32 | first page:32}, or 0: the bytes are inside */
   cfn_a64 digest[4];
   cfn_a64 made_wall_ns;
-  cfn_a64 codec;
+  cfn_a64 codec; /* {looked at:56 | codec:8}: the second of the monotonic clock; advisory, by CAS */
   cfn_a64 inside[CFN_BLOB_INSIDE / 8];
 } cfn_blob_shm_t;
 

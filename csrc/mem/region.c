@@ -17,6 +17,7 @@
 #include "base/error.h"
 #include "base/hash.h"
 #include "base/os.h"
+#include "mem/spill.h"
 
 #define OPEN_TRIES 200
 #ifndef SPARE_ATTACHMENTS /* handles beside two for each agent; few under cfnsim, where every run looks at all */
@@ -197,9 +198,21 @@ static int dir_marked(int dir_fd, const char *path) {
   return st.st_nlink == 0 || (st.st_mode & S_ISVTX);
 }
 
+/* What its objects have on disk goes first: when the region is gone nobody knows where that is. */
+static void end_spill(int dir_fd) {
+  cfn_super_shm_t s;
+  int fd = openat(dir_fd, "region", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return;
+  if (pread(fd, &s, sizeof s, 0) == (ssize_t)sizeof s && s.magic == CFN_MAGIC && s.abi == CFN_ABI &&
+      s.crc == cfn_crc32c(&s, offsetof(cfn_super_shm_t, crc)) && cfn_spill_is_path(s.spill, s.name, s.nonce))
+    cfn_spill_end(s.spill);
+  close(fd);
+}
+
 /* Empties a marked directory and removes the path. Safe to run late, twice and by many: see the
  * essay in region.h. */
 static void dir_clean(int dir_fd, const char *path) {
+  end_spill(dir_fd);
   int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
   if (dir) {
@@ -250,7 +263,7 @@ static int temporary_file(int dir_fd, char link_name[64]) {
   return openat(dir_fd, link_name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 }
 
-static void fill_super(cfn_super_shm_t *s, const cfn_geometry_t *g, const char *name) {
+static void fill_super(cfn_super_shm_t *s, const cfn_geometry_t *g, const char *name, uint64_t nonce, const char *spill) {
   memset(s, 0, sizeof *s);
   s->magic = CFN_MAGIC;
   s->abi = CFN_ABI;
@@ -259,29 +272,34 @@ static void fill_super(cfn_super_shm_t *s, const cfn_geometry_t *g, const char *
   s->page_bytes = CFN_PAGE;
   s->region_bytes = g->region_bytes;
   s->layout_hash = g->layout_hash;
-  s->nonce = cfn_os_random() | 1;
+  s->nonce = nonce;
   s->created_wall_ns = cfn_os_wall_ns();
   s->creator_pid = (uint64_t)getpid();
   s->creator_uid = geteuid();
   cfn_os_boot_id(s->boot_id);
   snprintf(s->name, sizeof s->name, "%s", name);
   s->config = g->config;
+  memcpy(s->spill, spill, sizeof s->spill);
   s->crc = cfn_crc32c(s, offsetof(cfn_super_shm_t, crc));
 }
 
-static void fill_region(uint8_t *base, const cfn_geometry_t *g, const char *name) {
+static void fill_region(uint8_t *base, const cfn_geometry_t *g, const char *name, uint64_t nonce, const char *spill) {
   cfn_region_t view = {.base = base, .geo = *g};
   cfn_a64 *hints = cfn_hints(&view);
   for (unsigned c = 0; c < CFN_CLASSES; c++)
     for (uint32_t i = 0; i < g->config.class_chunks[c]; i++)
       cfn_or_relaxed(&hints[g->class_hint[c] + i / 64], UINT64_C(1) << (i % 64));
-  fill_super((cfn_super_shm_t *)(void *)base, g, name);
+  fill_super((cfn_super_shm_t *)(void *)base, g, name, nonce, spill);
 }
 
 /* Fills the nameless file. 0 or an error. */
-static int fill_file(int fd, const cfn_config_shm_t *config, const char *name, const char *path) {
+static int fill_file(int fd, const cfn_config_shm_t *config, const char *name, const char *path, const char *spill_base) {
   cfn_geometry_t g;
   int r = cfn_geometry_compute(config, &g);
+  if (r < 0) return r;
+  char spill[CFN_SPILL_BYTES];
+  uint64_t nonce = cfn_os_random() | 1;
+  r = cfn_spill_path(spill_base, name, nonce, spill);
   if (r < 0) return r;
   do {
     r = posix_fallocate(fd, 0, (off_t)g.region_bytes);
@@ -298,8 +316,9 @@ static int fill_file(int fd, const cfn_config_shm_t *config, const char *name, c
   }
   uint8_t *base = mmap(NULL, g.region_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (base == MAP_FAILED) return cfn_fail_os("cannot map the new bus in %s", path);
-  fill_region(base, &g, name);
+  fill_region(base, &g, name, nonce, spill);
   munmap(base, g.region_bytes);
+  if (spill[0]) cfn_spill_end_of_other_boots(spill);
   return CFN_OK;
 }
 
@@ -315,7 +334,7 @@ static int create_region(int dir_fd, const char *path, const char *name, const c
   int fd = temporary_file(dir_fd, link_name);
   if (fd < 0) return errno == ENOENT ? 0 : cfn_fail_os("cannot make the region file in %s", path);
   /* dies here: a nameless file goes with its last descriptor */
-  r = fill_file(fd, &config, name, path);
+  r = fill_file(fd, &config, name, path, wish->spill);
   if (r == CFN_OK) {
     int linked;
     if (link_name[0]) {
@@ -545,6 +564,8 @@ static int attach_region(int *dir_fd, const char *path, const cfn_wish_t *wish, 
             : check_super(&super, &st, path, &g);
   }
   super.name[CFN_NAME_BYTES - 1] = 0;
+  if (r == CFN_OK && super.spill[0] && !cfn_spill_is_path(super.spill, super.name, super.nonce))
+    r = cfn_fail(CFN_CORRUPT, 0, 0, "the header of the bus at %s has an impossible place for objects on disk", path);
   if (r == CFN_OK && !fresh) r = check_wish(wish, &g, super.name);
   if (r == CFN_OK) {
     r = map_region(fd, *dir_fd, &st, &super, &g, path, out);

@@ -36,6 +36,7 @@ typedef struct cfn_wish {
   uint32_t class_chunks[CFN_CLASSES];
   uint32_t class_wished; /* bit i: class_chunks[i] is meant, even if 0 */
   uint32_t refs, objects, object_pages;
+  const char *spill; /* NULL: $CFNSHM_SPILL, see mem/spill.h */
 } cfn_wish_t;
 
 /* The process-local side of one mapped region, shared by all handles of the process. */

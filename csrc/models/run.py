@@ -133,6 +133,12 @@ add("heap", "2-collectors", "NCOL=2 READS=1")
 add("heap", "2-collectors-2-reads", "NCOL=2 READS=2", profiles=FULL)
 mutants("heap", "REFS_FIRST NO_RESCUE NO_REF_CHECK CHECK_EARLY LET_GO_EARLY LATE_LEDGER DECIDE_STORE NO_LEDGERS")
 
+# ---- spill -------------------------------------------------------------------------------------------------------------------
+add("spill", "1-spiller", "NSPILL=1 READS=1")
+add("spill", "2-spillers", "NSPILL=2 READS=1", profiles=FULL)
+add("spill", "1-spiller-2-reads", "NSPILL=1 READS=2", profiles=FULL)
+mutants("spill", "NO_RESCUE NO_LEDGER LEDGER_FIRST NO_LAST_NAME STORE KEEP_LATE DROP_FIRST BLIND_DROP NO_REREAD", "NSPILL=1 READS=1")
+
 # ---- lease -------------------------------------------------------------------------------------------------------------------
 add("lease", "death", "R1=2 R2=1")
 add("lease", "steal", "STEAL=1 R1=2 R2=1")

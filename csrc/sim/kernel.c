@@ -26,6 +26,7 @@ static struct {
   struct { uint64_t ino, byte; int holder; bool used; } lock[LOCKS];
   cfn_region_t *side[SIM_PROCESSES]; /* each process's own */
   cfn_region_t *real;
+  char spill[CFN_SPILL_BYTES]; /* as the bus was made with */
 } K;
 
 const char *kernel_bus_name(void) {
@@ -62,6 +63,15 @@ int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, i
 }
 
 void cfn_region_close(cfn_region_t *region) { region->references--; }
+
+void kernel_spills(bool spills) {
+  if (!K.real) return;
+  if (K.real->super.spill[0]) memcpy(K.spill, K.real->super.spill, sizeof K.spill);
+  if (spills) memcpy(K.real->super.spill, K.spill, sizeof K.spill);
+  else memset(K.real->super.spill, 0, sizeof K.spill);
+  /* The checker compares the two; the checksum is of the file as it was made, and destroys what is there. */
+  memcpy(((cfn_super_shm_t *)(void *)K.real->base)->spill, K.real->super.spill, sizeof K.spill);
+}
 
 /* ---- time, waiting ---- */
 

@@ -1,5 +1,7 @@
 #include "sim/ledger.h"
 
+#include "sim/kernel.h"
+
 #include <string.h>
 
 sim_ledger_t L;
@@ -62,6 +64,7 @@ int64_t take(int me, cfn_bus_t *reader, uint64_t *token, uint64_t deadline) {
 
 void begin(void) {
   memset(&L, 0, sizeof L);
+  kernel_spills(false);
   for (int p = 0; p < SIM_PROCESSES; p++) {
     bus[p] = NULL;
     L.last[p] = -1;

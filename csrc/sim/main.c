@@ -12,7 +12,10 @@
 #include "sim/kernel.h"
 #include "sim/scenarios.h"
 
-static void destroy(void) { cfn_region_destroy_path(NULL, kernel_bus_name()); }
+static void destroy(void) {
+  kernel_spills(true);
+  cfn_region_destroy_path(NULL, kernel_bus_name());
+}
 static void on_signal(int number) {
   destroy();
   _exit(128 + number);
@@ -20,7 +23,7 @@ static void on_signal(int number) {
 
 static void create(void) {
   cfn_wish_t wish = {.agents = 4, .lane_slots = {2, 2, 4 /* LANE */, 2}, .class_wished = 0x3f, .class_chunks = {32},
-                     .refs = 4, .objects = 4, .object_pages = 4};
+                     .refs = 4, .objects = 4, .object_pages = 4, .spill = "/dev/shm"};
   cfn_bus_t *bus;
   sim_as(0);
   if (cfn_bus_open(NULL, kernel_bus_name(), &wish, CFN_OPEN_CREATE, &bus, NULL) < 0)

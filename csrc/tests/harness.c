@@ -50,6 +50,7 @@ cfn_wish_t t_small_wish(void) {
   w.refs = 8;
   w.objects = 16;
   w.object_pages = 64;
+  w.spill = "off";
   return w;
 }
 

@@ -76,7 +76,7 @@ class Bus(Control):
             messages. `AgentBusy` if a living process still uses it.
         exclusive: `AgentBusy` if another living handle is the agent's owner. Without it this handle acts
             beside the owner (`is_owner` is False) and may send, and read when the owner does not.
-        agents, size, lanes, slabs, directory: see `cfnshm.config`; they count when the bus is made.
+        agents, size, lanes, slabs, spill, directory: see `cfnshm.config`; they count when the bus is made.
             Asking for more than an existing bus has raises `OverCapacity`.
         temporary: destroy the bus when this handle is closed, or at the latest when the process ends
             normally.
@@ -115,6 +115,7 @@ class Bus(Control):
         size: int | str | None = None,
         lanes: Mapping[str, int] | None = None,
         slabs: Mapping[int | str, int] | None = None,
+        spill: str | os.PathLike[str] | None = None,
         directory: str | os.PathLike[str] | None = None,
         temporary: bool = False,
     ) -> None:
@@ -124,12 +125,13 @@ class Bus(Control):
         self.directory = os.fspath(directory) if directory is not None else None
         self.temporary = temporary
         wish = ffi.new("cfn_wish_t *")
-        config.fill_wish(wish, agents, size, lanes, slabs)
+        place = config.fill_wish(wish, agents, size, lanes, slabs, spill)
         said = profile.texts(type, team, capabilities, tags, status)
         where = c_text(self.directory, "the directory") if self.directory else ffi.NULL
         if fresh:
             _clear(where, self.name)
         self._handle, self.created = _open(where, self.name, wish, create)
+        del place  # the wish points to it
         if fresh and not self.created:
             lib.cfn_bus_close(self._handle)
             raise AgentBusy(f"another process has just made bus {self.name!r}: only one can start it fresh")
@@ -277,12 +279,13 @@ class Bus(Control):
 
         Returns:
             Counts: `reaped` dead processes, `chunks_freed` that nobody held or had announced, `hints_mended` of
-            free chunks that would not have been found, and `unproven`, chunks that look lost and may be
-            somebody's: they are left alone.
+            free chunks that would not have been found, `files_removed` that were on disk for objects that are
+            no more, and `unproven`, chunks that look lost and may be somebody's: they are left alone.
         """
         done = ffi.new("cfn_repair_t *")
         check(lib.cfn_bus_repair(self._handle, done))
-        return {name: getattr(done, name) for name in ("reaped", "chunks_freed", "hints_mended", "unproven")}
+        names = ("reaped", "chunks_freed", "hints_mended", "files_removed", "unproven")
+        return {name: getattr(done, name) for name in names}
 
     def check(self) -> list[tuple[str, str]]:
         """Verifies every invariant of the bus: a list of (severity, finding), empty if all is well.

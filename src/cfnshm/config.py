@@ -6,6 +6,7 @@ CFNSHM_DIR      where buses live                      /dev/shm
 CFNSHM_AGENTS   room for so many agents               512
 CFNSHM_SIZE     bytes of the whole bus, as 64M, 1G    from the free space
 CFNSHM_LANES    messages a lane holds, as control=64,high=128,normal=1024,low=128
+CFNSHM_SPILL    where objects go that do not fit      /var/tmp; a directory on a disk, or `off`
 CFNSHM_SLABS    chunks of each size, as 256=16384,1K=8192,4K=2048,16K=512,64K=128,1M=8
 """
 
@@ -15,6 +16,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ._core import c_text
 from .errors import InvalidArgument
 from .message import LANES
 
@@ -61,8 +63,12 @@ def fill_wish(
     size: int | str | None,
     lanes: Mapping[str, int] | None,
     slabs: Mapping[int | str, int] | None,
-) -> None:
-    """Fills a `cfn_wish_t` from arguments and environment.
+    spill: str | os.PathLike[str] | None = None,
+) -> Any:
+    """Fills a `cfn_wish_t` from arguments and environment (`CFNSHM_SPILL` is read by the core).
+
+    Returns:
+        What must stay alive as long as the wish is used.
 
     Raises:
         InvalidArgument: a value makes no sense; the message names it.
@@ -92,3 +98,7 @@ def fill_wish(
         index = CLASS_BYTES.index(bytes_)
         wish.class_chunks[index] = chunks
         wish.class_wished |= 1 << index
+    place = None
+    if spill is not None:
+        place = wish.spill = c_text(os.fspath(spill) or "off", "the place on disk")
+    return place

@@ -5,7 +5,8 @@
     text = bus.context.text(ref)
 
 An object is immutable and named by the SHA-256 of its bytes. It stays until it is deleted; what somebody
-still looks at in place stays until they let go of it.
+still looks at in place stays until they let go of it. When the heap is full, objects that nobody holds go to
+a directory on disk (`Bus(spill=)`, `CFNSHM_SPILL`), and come back when somebody asks for them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._core import CODES, blank, check, fail, ffi, lib
+from .config import parse_size
 from .errors import Corrupt, InvalidArgument
 from .handle import Handle
 
@@ -68,11 +70,13 @@ class Ref(str):
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """One object: its name, its bytes, and when it was stored (seconds since 1970)."""
+    """One object: its name, its bytes, when it was stored (seconds since 1970), and whether it is on disk
+    until somebody asks for it."""
 
     ref: Ref
     size: int
     created: float
+    spilled: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,13 @@ class HeapInfo:
         used: of its pages in use.
         content: of the bytes in it, garbage that was not collected yet included.
         longest: the largest object that fits just now.
-        objects, objects_capacity: in use (values of `bus.state` included), and how many there can be.
+        objects, objects_capacity: in use (values of `bus.state`, and what is on disk, included), and how many
+            there can be.
         keys, keys_capacity: the same of named values.
         put: bytes that were put since the bus was made.
         stored: of these, bytes that were not there already.
+        spilled, spilled_size: objects that are on disk, and their bytes.
+        spill: the directory they are in; None if this bus puts none on disk.
     """
 
     size: int
@@ -100,6 +107,9 @@ class HeapInfo:
     keys_capacity: int
     put: int
     stored: int
+    spilled: int
+    spilled_size: int
+    spill: str | None
 
     @property
     def saved(self) -> float:
@@ -148,7 +158,8 @@ class Context:
             The object's name; `known` says whether it was there, `size` its bytes.
 
         Raises:
-            NoSpace: the heap has no room, or no room in a row: `have` the longest free run, `want` the bytes.
+            NoSpace: the heap has no room, or no room in a row, and what is in it cannot go to disk: `have` the
+                longest free run, `want` the bytes.
             TooLarge: more than the whole heap has.
             InvalidArgument: it is nothing of that kind.
         """
@@ -166,7 +177,7 @@ class Context:
 
         Raises:
             UnknownObject: it was never put here, or deleted.
-            Corrupt: the bytes in the bus are not those of the name any more.
+            Corrupt: the bytes in the bus, or on disk, are not those of the name any more.
         """
         digest = _digest(ref)
         size = ref.size if isinstance(ref, Ref) else None
@@ -205,7 +216,8 @@ class Context:
         made of it, is alive, and until this handle is closed. At most 46 at a time.
 
         Raises:
-            as `get` (`Corrupt` only with `verify`), and OverCapacity: too many views.
+            as `get` (`Corrupt` only with `verify`, or of what comes back from disk), OverCapacity: too many
+            views, and NoSpace: it is on disk, and what is in memory is held.
         """
         digest = _digest(ref)
         pin = ffi.new("cfn_pin_t *")
@@ -261,7 +273,8 @@ class Context:
             most = n + 64
         found = (out[i] for i in range(n))
         infos = [
-            ObjectInfo(Ref(bytes(ffi.buffer(o.digest)), o.bytes), o.bytes, o.made_wall_ns / 1e9) for o in found
+            ObjectInfo(Ref(bytes(ffi.buffer(o.digest)), o.bytes), o.bytes, o.made_wall_ns / 1e9, bool(o.spilled))
+            for o in found
         ]
         return sorted(infos, key=lambda o: (o.created, o.ref))
 
@@ -293,6 +306,15 @@ class Context:
         """Frees what nobody holds, and says how much that was; done by itself when room runs short."""
         return check(lib.cfn_bus_collect(self._handle))
 
+    def make_room(self, size: int | str) -> None:
+        """Makes so many bytes in a row free (or `"64M"`), by collecting, and by putting objects on disk that nobody
+        holds; done by itself when room runs short, too.
+
+        Raises:
+            NoSpace: it cannot be done; the message has the numbers.
+        """
+        check(lib.cfn_bus_evict(self._handle, parse_size(size)))
+
     def info(self) -> HeapInfo:
         """What is in the heap, and what storing things once has saved."""
         i = ffi.new("cfn_heap_info_t *")
@@ -301,7 +323,7 @@ class Context:
             fail(code)
         return HeapInfo(
             i.heap_bytes, i.used_bytes, i.bytes, i.longest_bytes, i.objects, i.objects_most, i.refs, i.refs_most,
-            i.put_bytes, i.stored_bytes,
+            i.put_bytes, i.stored_bytes, i.spilled, i.spilled_bytes, ffi.string(i.spill).decode() or None,
         )  # fmt: skip
 
     def __repr__(self) -> str:

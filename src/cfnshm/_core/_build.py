@@ -37,7 +37,7 @@ def _headers() -> str:
 def _constants() -> dict[str, int]:
     """Sizes that the declarations need as numbers."""
     layout = (CSRC / "mem" / "layout.h").read_text()
-    wanted = ["CFN_LANES", "CFN_CLASSES", "CFN_NAME_BYTES", "CFN_KEY_BYTES"]
+    wanted = ["CFN_LANES", "CFN_CLASSES", "CFN_NAME_BYTES", "CFN_KEY_BYTES", "CFN_SPILL_BYTES"]
     found = {n: int(re.search(rf"#define {n} (\d+)u", layout)[1]) for n in wanted}
     found["CFN_TEXT_LONG_BYTES"] = 8 * int(re.search(r"#define CFN_TEXT_WORDS_LONG (\d+)u", layout)[1])
     found["CFN_PATH_BYTES"] = int(

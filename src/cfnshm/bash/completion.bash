@@ -111,7 +111,7 @@ _cfnshm() {
   elif [[ $cur == -* ]]; then
     choices=$common
     case $verb in
-      register) choices+=' --type --team --capabilities --tags --status --agents --size' ;;
+      register) choices+=' --type --team --capabilities --tags --status --agents --size --spill' ;;
       unregister | destroy) choices+=' --force' ;;
       send) choices+=' --priority --type --body-json --raw --wait' ;;
       recv) choices+=' --count --all --follow --shell --raw --hold --priority --steal' ;;

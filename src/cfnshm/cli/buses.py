@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -61,15 +63,54 @@ def prune(found: dict[str, Any], directory: str | None) -> bool:
     return True
 
 
+def left_on_disk() -> list[Path]:
+    """Directories with objects of buses that are no more (in `$CFNSHM_SPILL`, else /var/tmp): their region was
+    removed by hand, or went with the machine."""
+    base = os.environ.get("CFNSHM_SPILL") or "/var/tmp"
+    left = []
+    for place in Path(base).glob(f"cfnshm.{os.getuid()}.*") if base != "off" else ():
+        with contextlib.suppress(OSError):
+            home = Path(os.readlink(place / "bus").partition(" ")[2])
+            if not (home / "region").exists() or _spill_of(home) not in (str(place), ""):
+                left.append(place)
+    return sorted(left)
+
+
+def _spill_of(home: Path) -> str | None:
+    """Where the bus of this directory puts objects; "" if that cannot be told."""
+    try:
+        with Bus(home.name.split(".", 2)[2], agent="", create=False, directory=home.parent) as bus:
+            return bus.context.info().spill
+    except errors.Error:
+        return ""
+
+
+def remove_from_disk(place: Path) -> None:
+    """Removes one of them, with the files that are named as the core names them, and nothing else."""
+    for file in place.iterdir():
+        if file.name == "bus" or re.fullmatch(r"\d+\.\d+(\.new)?", file.name):
+            file.unlink(missing_ok=True)
+    place.rmdir()
+
+
 def run(arguments: argparse.Namespace) -> int:
     all_ = [look(name, arguments.dir) for name in names(arguments.dir)]
     if arguments.prune:
         for found in all_:
             found["destroyed"] = prune(found, arguments.dir)
+    left_behind = left_on_disk()
+    if arguments.prune:
+        for place in left_behind:
+            remove_from_disk(place)
     if arguments.json:
         for found in all_:
             print(json.dumps(found))
         return 0
+    for place in left_behind:
+        if arguments.prune:
+            print(f"removed {place}: objects of a bus that is no more")
+        else:
+            print(f"{place}: objects of a bus that is no more; cfnshm buses --prune removes them")
     if not all_:
         print("no buses")
         return 0

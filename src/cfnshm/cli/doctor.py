@@ -62,7 +62,8 @@ def examine(name: str, directory: str | None, repair: bool) -> dict[str, Any]:
             "chunks": {str(size): [total - info["chunks_free"][size], total]
                        for size, total in info["chunks"].items() if total},
             "objects": objects, "values": values, "heap_used": heap.used, "heap_bytes": heap.size,
-            "saved": round(heap.saved, 4),
+            "saved": round(heap.saved, 4), "spilled": heap.spilled, "spilled_bytes": heap.spilled_size,
+            "spill": heap.spill,
         }  # fmt: skip
         report["sound"] = not report["errors"]
         everybody_died = bool(agents) and all(agent.life == "dead" for agent in agents)
@@ -235,6 +236,11 @@ def _print(report: dict[str, Any]) -> None:
             f"{report['heap_used'] / 2**20:.1f} of {report['heap_bytes'] / 2**20:.1f} MiB; "
             f"{100 * report['saved']:.0f} % of what was put was there already"
         )
+        if report["spilled"]:
+            print(
+                f"on disk: {_count(report['spilled'], 'object')}, {report['spilled_bytes'] / 2**20:.1f} MiB in "
+                f"{report['spill']}"
+            )
     for kind in ("errors", "dead", "stuck", "warnings"):
         label = "ERROR" if kind == "errors" else kind.rstrip("s")
         for text in report[kind][:MOST_LINES]:
@@ -258,6 +264,7 @@ def _print_repair(done: dict[str, int]) -> None:
         f"recycled what {_count(done['reaped'], 'dead process')} left" if done["reaped"] else "",
         f"freed {_count(done['chunks_freed'], 'chunk')} that no one held" if done["chunks_freed"] else "",
         f"made {_count(done['hints_mended'], 'free chunk')} findable again" if done["hints_mended"] else "",
+        f"removed {_count(done['files_removed'], 'file')} of objects that are no more" if done["files_removed"] else "",
         f"left {_count(done['unproven'], 'chunk')} alone that may be somebody's" if done["unproven"] else "",
     ]
     print("; ".join(text for text in said if text) or "nothing to repair")
