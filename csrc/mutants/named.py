@@ -97,6 +97,43 @@ NAMED = [
            "send-killed read-killed life-killed"),
     Mutant("half a removal is nobody's", "agent/registry.c",
            "    if (empty_and_free(a, i, removing, consumer, &dropped) == CFN_OK) finished++;\n", "", "remove-killed"),
+    # Objects on disk.
+    Mutant("a name that moves is passed over", "mem/index.c",
+           "if (cfn_load_seq(*slot) != *word) (*at)--;", ";", "recall recall-two recall-move"),
+    Mutant("one that goes to disk is held as it is", "mem/heap.c",
+           "    if (state != CFN_BLOB_CHECK && state != CFN_BLOB_SPILLING) break;\n",
+           "    if (state == CFN_BLOB_SPILLING) return CFN_OK;\n    if (state != CFN_BLOB_CHECK) break;\n", "spill spill-hold"),
+    Mutant("its holders are not looked at", "mem/evict.c", "if (in_use(r, cell, b) || ", "if ((0 && in_use(r, cell, b)) || ",
+           "spill spill-hold"),
+    Mutant("its name is not looked at last", "mem/evict.c",
+           "  if (!cfn_index_names(r, b)) cfn_heap_drop_spilled(r, b, spilled);\n", "", "spill-delete spill-name"),
+    Mutant("it is on disk by a store", "mem/evict.c", "  if (!cfn_cas_seq(st, w, spilled)) {",
+           "  cfn_store_seq(st, spilled);\n  if (0) {", "spill-rescue spill-hold"),
+    Mutant("it is announced late", "mem/evict.c",
+           "  if (!cfn_ledger_set(h, b)) return CFN_AGENT_FENCED; /* announced before it is taken */\n"
+           "  uint64_t spilling = cfn_own_next(w, CFN_BLOB_SPILLING, me);\n  int e = CFN_AGAIN;\n"
+           "  if (cfn_cas_seq(st, w, spilling)) {\n",
+           "  uint64_t spilling = cfn_own_next(w, CFN_BLOB_SPILLING, me);\n  int e = CFN_AGAIN;\n"
+           "  if (cfn_cas_seq(st, w, spilling)) {\n    if (!cfn_ledger_set(h, b)) return CFN_AGENT_FENCED;\n", "spill spill-two"),
+    Mutant("the file gets its name late", "mem/evict.c", "  e = cfn_spill_keep(dir, b, ver);\n", "  e = CFN_OK;\n", "spill"),
+    Mutant("the old one goes before the name has moved", "mem/evict.c", "  } else if (!cfn_index_move(slot, word, f.blob)) {",
+           "  } else if (cfn_heap_drop_spilled(r, *b, st), !cfn_index_move(slot, word, f.blob)) {", "recall recall-killed"),
+    Mutant("the name moves by a store", "mem/index.c",
+           "  return cfn_cas_seq(slot, word, cfn_names_word(cfn_names_what(word) + 1, b + 1));\n}\n\nbool cfn_index_remove",
+           "  cfn_store_seq(slot, cfn_names_word(cfn_names_what(word) + 1, b + 1));\n  return true;\n}\n\nbool cfn_index_remove",
+           "recall-two recall-delete"),
+    Mutant("a file that is gone is a loss", "mem/evict.c",
+           "  if (cfn_load_seq(slot) != word || cfn_load_seq(&cfn_blob_record(r, b)->st) != st) return CFN_STALE;\n",
+           "  (void)slot;\n  (void)word;\n  (void)st;\n", "recall recall-two"),
+    Mutant("a collector ends what is on disk", "mem/heap.c",
+           "    if (cfn_own_state(w) == CFN_BLOB_SPILLED && !cfn_index_names(c->r, c->first + i))\n",
+           "    if (cfn_own_state(w) == CFN_BLOB_SPILLED)\n", "recall-killed spill-name"),
+    Mutant("a delete passes over a name that moves", "agent/bus_object.c", "      at--; /* it came back", "      /* it came back",
+           "recall-delete recall-move"),
+    Mutant("the dead one's blob goes on being put on disk", "mem/heap.c",
+           "if ((state == CFN_BLOB_FILL || state == CFN_BLOB_SPILLING) && cfn_own_who(w) == dead) {",
+           "if (state == CFN_BLOB_FILL && cfn_own_who(w) == dead) {", "spill-killed spill-two-killed",
+           "the next collection finds it in nobody's ledger and makes it LIVE; its readers always could"),
 ]
 
 WEAK = [

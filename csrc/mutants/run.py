@@ -38,17 +38,18 @@ SCENARIOS = {
     "agent/registry": "remove*,owners*,heirs*,names*,profile,steal*", "agent/attach": "life*,request-life*,owners*",
     "agent/reap": "corpse*,life*,names-killed,request-life*", "agent/liveness": "life*,heirs*,owners*",
     "agent/bus_send": "full*,send*,request*", "agent/bus_recv": "steal*,full*,heirs*,remove-read*,send*",
-    "agent/bus_request": "request*", "mem/heap": "heap*,value*,object*", "mem/index": "heap-index,object*", "sync/refs": "value*",
-    "agent/bus_ref": "value*,barrier*", "agent/bus_object": "object*", "sync/lease": "lock*,circle*",
+    "agent/bus_request": "request*", "mem/heap": "heap*,value*,object*,spill*,recall*", "mem/index": "heap-index,object*,recall*",
+    "mem/evict": "spill*,recall*", "sync/refs": "value*",
+    "agent/bus_ref": "value*,barrier*", "agent/bus_object": "object*,recall*,spill*", "sync/lease": "lock*,circle*",
     "agent/bus_lease": "lock*,circle*", "agent/bus_semaphore": "permits*", "agent/bus_barrier": "barrier*",
 }
 QUICK = [
-    "test_lease", "test_barrier", "test_context", "test_arguments",
+    "test_spill", "test_lease", "test_barrier", "test_context", "test_arguments",
     "test_wakeups", "test_records", "test_messages", "test_states", "test_mended", "test_attach", "test_threads",
     "test_hostile", "test_liveness", "test_syscalls", "test_frame_stolen",
 ]  # fmt: skip
 SLOW = [["test_step_pairs", "--seconds", "16"], ["test_step", "--seconds", "45"], ["test_step_life", "--seconds", "30"],
-        ["test_step_sync", "--seconds", "20"]]
+        ["test_step_sync", "--seconds", "20"], ["test_step_spill", "--seconds", "20"]]
 
 
 def build(work: Path, targets: list[str]) -> str:
