@@ -198,21 +198,28 @@ static int dir_marked(int dir_fd, const char *path) {
   return st.st_nlink == 0 || (st.st_mode & S_ISVTX);
 }
 
-/* What its objects have on disk goes first: when the region is gone nobody knows where that is. */
-static void end_spill(int dir_fd) {
+/* What its objects have on disk goes first: when the region is gone nobody knows where that is. False: that could not be
+ * done just now (errno). */
+static bool end_spill(int dir_fd) {
   cfn_super_shm_t s;
   int fd = openat(dir_fd, "region", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-  if (fd < 0) return;
-  if (pread(fd, &s, sizeof s, 0) == (ssize_t)sizeof s && s.magic == CFN_MAGIC && s.abi == CFN_ABI &&
+  if (fd < 0) return errno == ENOENT || errno == ELOOP;
+  ssize_t n = pread(fd, &s, sizeof s, 0);
+  bool ended = n >= 0;
+  if (n == (ssize_t)sizeof s && s.magic == CFN_MAGIC && s.abi == CFN_ABI &&
       s.crc == cfn_crc32c(&s, offsetof(cfn_super_shm_t, crc)) && cfn_spill_is_path(s.spill, s.name, s.nonce))
-    cfn_spill_end(s.spill);
+    ended = cfn_spill_end(s.spill);
+  int why = errno;
   close(fd);
+  errno = why;
+  return ended;
 }
 
 /* Empties a marked directory and removes the path. Safe to run late, twice and by many: see the
  * essay in region.h. */
-static void dir_clean(int dir_fd, const char *path) {
-  end_spill(dir_fd);
+static int dir_clean(int dir_fd, const char *path) {
+  if (!end_spill(dir_fd))
+    return cfn_fail_os("cannot remove what the bus at %s has on disk; end it again (cfnshm destroy)", path);
   int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
   if (dir) {
@@ -225,6 +232,7 @@ static void dir_clean(int dir_fd, const char *path) {
     close(fd);
   }
   rmdir(path);
+  return CFN_OK;
 }
 
 /* Whoever has the region mapped finds it ended: also one that cannot be attached any more, as long as its header says
@@ -243,8 +251,7 @@ static void tell_the_attached(int dir_fd) {
 
 static int dir_retire(int dir_fd, const char *path) {
   if (fchmod(dir_fd, 0700 | S_ISVTX) != 0) return cfn_fail_os("cannot mark %s as ended", path);
-  dir_clean(dir_fd, path);
-  return CFN_OK;
+  return dir_clean(dir_fd, path);
 }
 
 int cfn_region_end_dir(int dir_fd, const char *path) {
@@ -352,8 +359,7 @@ static int create_region(int dir_fd, const char *path, const char *name, const c
   int marked = r == 1 ? dir_marked(dir_fd, path) : 0;
   if (marked < 0) return marked;
   if (marked) {
-    dir_clean(dir_fd, path);
-    r = 0;
+    r = dir_clean(dir_fd, path);
   }
   return r;
 }
@@ -598,9 +604,9 @@ int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, i
     if (dir_fd < 0) return dir_fd;
     int marked = dir_marked(dir_fd, path);
     if (marked) {
-      if (marked > 0) dir_clean(dir_fd, path);
+      if (marked > 0) r = dir_clean(dir_fd, path);
       close(dir_fd);
-      if (marked < 0) return marked;
+      if (marked < 0 || r < 0) return marked < 0 ? marked : r;
       continue;
     }
     r = attach_region(&dir_fd, path, wish, *created, out);
@@ -620,9 +626,10 @@ int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, i
       cfn_region_close(region);
       *out = NULL;
       if (own >= 0) {
-        dir_retire(own, path);
+        r = dir_retire(own, path);
         close(own);
       }
+      if (r < 0) return r;
       *created = false;
       continue;
     }

@@ -189,22 +189,37 @@ static bool parse(const char *name, uint32_t *blob, uint64_t *ver, bool *is_new)
 }
 
 cfn_spill_count_t cfn_spill_sweep(int dir, cfn_spill_judge_t judge, void *context) {
-  cfn_spill_count_t n = {0, 0};
+  cfn_spill_count_t n = {0, 0, false};
+  int why = 0;
   int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR *list = fd >= 0 ? fdopendir(fd) : NULL;
   if (!list) {
+    why = errno;
     if (fd >= 0) close(fd);
+    errno = why;
     return n;
   }
-  for (const struct dirent *entry; (entry = readdir(list));) {
+  n.whole = true;
+  for (const struct dirent *entry; errno = 0, (entry = readdir(list));) {
     uint32_t blob;
     uint64_t ver;
     bool is_new;
     if (!parse(entry->d_name, &blob, &ver, &is_new)) continue;
-    if (judge(context, blob, ver, is_new) && unlinkat(dir, entry->d_name, 0) == 0) n.removed++;
-    else n.kept++;
+    if (!judge(context, blob, ver, is_new)) {
+      n.kept++;
+    } else if (unlinkat(dir, entry->d_name, 0) == 0) {
+      n.removed++;
+    } else if (errno != ENOENT) { /* else another sweep was faster */
+      n.whole = false;
+      why = errno;
+    }
+  }
+  if (errno) {
+    n.whole = false;
+    why = errno;
   }
   closedir(list);
+  errno = why;
   return n;
 }
 
@@ -214,13 +229,15 @@ static bool all(void *context, uint32_t blob, uint64_t ver, bool is_new) {
   return (void)context, (void)blob, (void)ver, (void)is_new, true;
 }
 
-void cfn_spill_end(const char *path) {
+bool cfn_spill_end(const char *path) {
   int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (dir < 0) return;
-  cfn_spill_sweep(dir, all, NULL);
-  unlinkat(dir, "bus", 0);
-  rmdir(path);
+  if (dir < 0) return errno == ENOENT || errno == ENOTDIR || errno == ELOOP; /* not there, or none of ours */
+  bool whole = cfn_spill_sweep(dir, all, NULL).whole && (unlinkat(dir, "bus", 0) == 0 || errno == ENOENT) &&
+               (rmdir(path) == 0 || errno == ENOENT || errno == ENOTEMPTY || errno == EEXIST); /* not empty: not ours alone */
+  int why = errno;
   close(dir);
+  errno = why;
+  return whole;
 }
 
 void cfn_spill_end_of_other_boots(const char *path) {

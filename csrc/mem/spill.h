@@ -36,11 +36,12 @@ void cfn_spill_drop(int dir, uint32_t blob, uint64_t ver);
 
 /* Calls `judge` with each file; those it says true of are removed. How many there are left, and how many went. */
 typedef bool (*cfn_spill_judge_t)(void *context, uint32_t blob, uint64_t ver, bool is_new);
-typedef struct cfn_spill_count { uint32_t kept, removed; } cfn_spill_count_t;
+typedef struct cfn_spill_count { uint32_t kept, removed; bool whole; /* or it could not be listed, or one not be removed: errno */ } cfn_spill_count_t;
 cfn_spill_count_t cfn_spill_sweep(int dir, cfn_spill_judge_t judge, void *context);
 
-/* The bus has ended: its directory and all files that are named as above go. Any number may do it, at any time. */
-void cfn_spill_end(const char *path);
+/* The bus has ended: its directory and all files that are named as above go. Any number may do it, at any time. False: it
+ * could not be looked into just now (errno). */
+bool cfn_spill_end(const char *path);
 /* The same for those that buses of this user left in `path`'s base when the machine went down. */
 void cfn_spill_end_of_other_boots(const char *path);
 

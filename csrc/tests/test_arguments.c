@@ -217,60 +217,6 @@ static void agents(void) {
   end();
 }
 
-/* Everything that a closed handle is asked. */
-static void closed(void) {
-  start();
-  t_case("a closed handle");
-  cfn_bus_t *c = t_attach("c");
-  cfn_bus_close(c);
-  cfn_bus_close(c);
-  cfn_agent_info_t info;
-  cfn_bus_info_t all;
-  cfn_repair_t done;
-  uint64_t u, dropped;
-  uint64_t token = 1;
-  int owner, result[1];
-  cfn_profile_t fine = {{NULL, NULL, NULL, NULL, "fine"}};
-  TOLD(cfn_bus_send(c, &to, CFN_LANE_NORMAL, &hello, 1, 0, NULL), CFN_CLOSED);
-  TOLD(cfn_bus_send(c, &to, CFN_LANE_NORMAL, &hello, 1, t_in(1), NULL), CFN_CLOSED);
-  CHECK_INT(cfn_bus_send(c, &to, CFN_LANE_NORMAL, &hello, 1, CFN_TRY, NULL), CFN_CLOSED);
-  TOLD(cfn_bus_broadcast(c, &to, 1, CFN_LANE_NORMAL, &hello, result, &receipt), CFN_CLOSED);
-  TOLD(cfn_bus_reply(c, 0, 1, &hello, 0), CFN_CLOSED);
-  TOLD(cfn_bus_request(c, &to, CFN_LANE_NORMAL, &hello, 0, &u), CFN_CLOSED);
-  TOLD(cfn_bus_request_wait(c, &to, 1, 0, out, sizeof out), CFN_CLOSED);
-  cfn_bus_request_end(c, 1);
-  TOLD(cfn_bus_receipt(c, &receipt, 0), CFN_CLOSED);
-  TOLD(cfn_bus_receipt_wait(c, &receipt, CFN_RECEIPT_SEEN, 0), CFN_CLOSED);
-  TOLD(cfn_bus_recv(c, NULL, 0, CFN_ALL_LANES, 0, 0, out, sizeof out), CFN_CLOSED);
-  TOLD(cfn_bus_recv_many(c, NULL, 0, CFN_ALL_LANES, 8, 0, out, sizeof out, offsets, &used), CFN_CLOSED);
-  TOLD(cfn_bus_peek(c, &to, CFN_ALL_LANES, out, sizeof out, offsets, 32, &used, &more), CFN_CLOSED);
-  TOLD(cfn_bus_ack(c, &token, 1), CFN_CLOSED);
-  TOLD(cfn_bus_ack_batch(c, out, offsets, 1), CFN_CLOSED);
-  TOLD(cfn_bus_put_back(c, token), CFN_CLOSED);
-  TOLD(cfn_bus_copy_body(c, token, out, 1), CFN_CLOSED);
-  TOLD(cfn_bus_claim_inbox(c, 0), CFN_CLOSED);
-  TOLD(cfn_bus_release_inbox(c), CFN_CLOSED);
-  TOLD(cfn_bus_fileno(c, 0), CFN_CLOSED);
-  TOLD(cfn_bus_act_as(c, "d", NULL, CFN_ACT_OWN, &u, &owner), CFN_CLOSED);
-  TOLD(cfn_bus_register(c, "d", NULL, &to, NULL), CFN_CLOSED);
-  TOLD(cfn_bus_find(c, "b", &to), CFN_CLOSED);
-  TOLD(cfn_bus_wait_agent(c, "b", 0, &to), CFN_CLOSED);
-  TOLD(cfn_bus_unregister(c, "b", 0, &dropped), CFN_CLOSED);
-  TOLD(cfn_bus_set_profile(c, "b", &fine), CFN_CLOSED);
-  TOLD(cfn_bus_agents(c, &to, 1), CFN_CLOSED);
-  TOLD(cfn_bus_agent_info(c, &to, &info), CFN_CLOSED);
-  TOLD(cfn_bus_judge_agent(c, &to), CFN_CLOSED);
-  TOLD(cfn_bus_info(c, &all), CFN_CLOSED);
-  TOLD(cfn_bus_reap(c), CFN_CLOSED);
-  TOLD(cfn_bus_repair(c, &done), CFN_CLOSED);
-  TOLD(cfn_bus_check(c, NULL, NULL), CFN_CLOSED);
-  TOLD(cfn_bus_destroy(c), CFN_CLOSED);
-  TOLD(cfn_bus_destroy_idle(c), CFN_CLOSED);
-  cfn_bus_free(c);
-  cfn_bus_free(NULL);
-  end();
-}
-
 /* A bus that was destroyed under its handles. */
 static int complaints;
 static void complain(void *context, const char *severity, const char *finding) {
@@ -384,7 +330,6 @@ int main(void) {
   receiving();
   requests();
   agents();
-  closed();
   ended();
   t_passed("test_arguments");
   return 0;

@@ -12,6 +12,8 @@
 #include <sys/user.h>
 
 #include "base/os.h"
+#include "base/sha256.h"
+#include "mem/evict.h"
 #include "tests/stepper.h"
 
 #if defined(__x86_64__)
@@ -83,6 +85,50 @@ static int do_remove(void) {
 }
 static int do_destroy(void) { return cfn_bus_destroy(victim_bus); }
 
+/* Objects: four fill the heap, so that a fifth pushes one to disk, and what is there pushes another out to come back. */
+enum { FULL = 4, LARGE = 16 * CFN_PAGE, FIFTH = FULL + 1 };
+static uint8_t digest[FIFTH + 1][32], content[LARGE];
+static void fill_content(int id) { memset(content, id, sizeof content); }
+static int put(cfn_bus_t *bus, int id) {
+  int known;
+  fill_content(id);
+  return cfn_bus_object_put(bus, digest[id], content, LARGE, &known);
+}
+static int get(cfn_bus_t *bus, int id) {
+  static uint8_t out[LARGE];
+  int64_t n = cfn_bus_object_get(bus, digest[id], out, sizeof out);
+  fill_content(id);
+  return n < 0 ? (int)n : n == LARGE && memcmp(out, content, LARGE) == 0 ? 0 : -1000;
+}
+static int on_disk(cfn_bus_t *bus) { /* the id of one that is there, or 0 */
+  cfn_object_info_t infos[FIFTH + 1];
+  int64_t n = cfn_bus_object_list(bus, infos, FIFTH + 1);
+  for (int64_t i = 0; i < n; i++)
+    for (int id = 1; infos[i].spilled && id <= FIFTH; id++)
+      if (memcmp(infos[i].digest, digest[id], 32) == 0) return id;
+  return 0;
+}
+static int prepare_away(void) {
+  prepare();
+  return put(victim_bus, FIFTH);
+}
+static int do_spill(void) { return put(victim_bus, FIFTH); }
+static int do_view(void) {
+  cfn_pin_t pin;
+  int e = cfn_bus_object_pin(victim_bus, digest[on_disk(victim_bus)], &pin);
+  if (e == 0) cfn_bus_object_unpin(victim_bus, pin.pin, pin.word);
+  return e;
+}
+static int do_get(void) { return get(victim_bus, on_disk(victim_bus)); }
+static int do_check(void) {
+  int e = cfn_bus_check(victim_bus, NULL, NULL);
+  return e < 0 ? e : 0; /* how many findings: it may not get at the files */
+}
+static int do_repair(void) {
+  cfn_repair_t done;
+  return cfn_bus_repair(victim_bus, &done);
+}
+
 typedef struct operation {
   const char *name;
   int (*prepare)(void);
@@ -90,6 +136,7 @@ typedef struct operation {
   bool creates, destroys;
   bool sleeper; /* somebody sleeps in rx's doorbell descriptor */
   bool robbed;  /* "other" lives without its life byte */
+  bool objects; /* there are more than memory holds */
 } operation_t;
 static const operation_t operations[] = {
     {.name = "create", .run = do_create, .creates = true},
@@ -102,7 +149,13 @@ static const operation_t operations[] = {
     {.name = "in-use", .run = do_in_use},
     {.name = "remove", .run = do_remove},
     {.name = "close", .prepare = prepare, .run = do_close},
+    {.name = "spill", .prepare = prepare, .run = do_spill, .objects = true},
+    {.name = "view", .prepare = prepare_away, .run = do_view, .objects = true},
+    {.name = "get", .prepare = prepare_away, .run = do_get, .objects = true},
+    {.name = "check", .prepare = prepare_away, .run = do_check, .objects = true},
+    {.name = "repair", .prepare = prepare_away, .run = do_repair, .objects = true},
     {.name = "destroy", .prepare = prepare, .run = do_destroy, .destroys = true},
+    {.name = "destroy-all", .prepare = prepare_away, .run = do_destroy, .destroys = true, .objects = true},
 };
 #define OPERATIONS (sizeof operations / sizeof operations[0])
 
@@ -224,11 +277,31 @@ static pid_t other_process(void) {
 
 /* ---- what must be true afterwards ---- */
 
+static char spill[CFN_SPILL_BYTES];
 static void nothing_left(void) {
   char path[CFN_PATH_BYTES];
   CHECK_INT(cfn_region_path(NULL, t_bus_name(), path), 0);
   t_destroy();
   CHECK(access(path, F_OK) != 0);
+  CHECK(!spill[0] || access(spill, F_OK) != 0);
+}
+
+/* What was put is there, wherever; then nothing is left of it. */
+static void check_objects(cfn_bus_t *bus) {
+  for (int id = 1; id <= FULL; id++) CHECK_INT(get(bus, id), 0);
+  CHECK(get(bus, FIFTH) == 0 || !told->done || told->code < 0);
+  CHECK_INT(put(bus, FIFTH), 0);
+  CHECK(cfn_bus_reap(bus) >= 0);
+  for (int id = 1; id <= FIFTH; id++) CHECK_INT(cfn_bus_object_delete(bus, digest[id]), 0);
+  CHECK(cfn_bus_collect(bus) >= 0);
+  cfn_repair_t done;
+  CHECK_INT(cfn_bus_repair(bus, &done), 0);
+  cfn_heap_info_t info;
+  CHECK_INT(cfn_bus_heap_info(bus, &info), 0);
+  CHECK_INT(info.objects, 0);
+  CHECK_INT(info.used_bytes, 0);
+  cfn_evict_sweep_t files = cfn_evict_sweep(cfn_bus_region(bus));
+  CHECK_INT(files.kept + files.removed, 0);
 }
 
 static void use(cfn_bus_t *bus, const char *name) {
@@ -245,7 +318,11 @@ static bool point(const operation_t *o, long n, int how, int error, int *refused
   t_case("--op %s --call %ld %s %d", o->name, n, how == FAIL ? "--errno" : "--kill", how == FAIL ? error : how);
   cfn_bus_t *rx = NULL, *tx = NULL;
   if (!o->creates) {
-    rx = t_open("rx", NULL);
+    cfn_wish_t wish = t_small_wish();
+    if (o->objects) wish.spill = "/dev/shm"; /* as good as a disk, and faster */
+    rx = t_open("rx", &wish);
+    for (int id = 1; o->objects && id <= FULL; id++) CHECK_INT(put(rx, id), 0);
+    snprintf(spill, sizeof spill, "%s", cfn_bus_region(rx)->super.spill);
     tx = t_attach("tx");
     CHECK_INT(cfn_bus_claim_inbox(rx, 0), 0);
     if (o->sleeper) {
@@ -303,6 +380,7 @@ static bool point(const operation_t *o, long n, int how, int error, int *refused
     CHECK_INT(send_id(tx, "rx", 1), 0);
     CHECK_INT(recv_id(rx, true, NULL, NULL), 1);
   }
+  if (o->objects) check_objects(tx);
   CHECK(cfn_bus_reap(tx) >= 0);
   cfn_bus_info_t info;
   CHECK_INT(cfn_bus_info(tx, &info), 0);
@@ -334,6 +412,10 @@ int main(int argc, char **argv) {
   }
   t_guard(300);
   bodies_make();
+  for (int id = 1; id <= FIFTH; id++) {
+    fill_content(id);
+    cfn_sha256(content, LARGE, digest[id]);
+  }
   told = mmap(NULL, sizeof *told, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   CHECK(told != MAP_FAILED);
   for (unsigned i = 0; i < OPERATIONS; i++) {
