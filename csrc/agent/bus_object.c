@@ -209,7 +209,7 @@ static int64_t get(cfn_bus_t *bus, const uint8_t digest[32], void *out, uint64_t
     if (e == ON_DISK && blob.bytes > room) return (int64_t)blob.bytes; /* only its size, or it needs more room first */
     if (e == ON_DISK) e = fetch(bus, digest, &h, &blob, &disk, false);
     if (no_room(e)) {
-      e = cfn_recall_copy(r, disk.slot, disk.word, disk.blob, out);
+      e = cfn_recall_copy(r, disk.slot, disk.word, disk.blob, out, room);
       if (e == CFN_OK) return (int64_t)blob.bytes;
       if (e == CFN_STALE) continue;
     }

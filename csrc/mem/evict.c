@@ -176,13 +176,15 @@ static int why_not(const cfn_region_t *r, cfn_a64 *slot, uint64_t word, uint32_t
                   e == CFN_EMPTY ? "not" : "another", r->super.spill, b, (unsigned long long)cfn_own_ver(st));
 }
 
-int cfn_recall_copy(const cfn_region_t *r, cfn_a64 *slot, uint64_t word, uint32_t b, void *out) {
+int cfn_recall_copy(const cfn_region_t *r, cfn_a64 *slot, uint64_t word, uint32_t b, void *out, uint64_t room) {
   cfn_blob_t blob;
   uint64_t st;
   int e = cfn_heap_look_spilled(r, b, &blob, &st);
   if (e != CFN_OK) return e;
+  if (blob.bytes > room) return CFN_STALE; /* it is another's record by now */
   e = read_back(r, b, cfn_own_ver(st), out, blob.bytes);
-  return e == CFN_OK ? e : why_not(r, slot, word, b, st, e);
+  if (e != CFN_OK) return why_not(r, slot, word, b, st, e);
+  return cfn_load_seq(slot) == word ? CFN_OK : CFN_STALE; /* LAST: named all the time, so those are its bytes */
 }
 
 int cfn_recall(const cfn_region_t *r, unsigned me, cfn_hold_t *h, cfn_a64 *slot, uint64_t word, uint32_t *b) {

@@ -31,8 +31,8 @@ int cfn_evict(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes,
 /* Brings back blob b, which index `slot` names by `word`: it is held by `h` then, and *b is another. CFN_OK; CFN_STALE: look
  * again; CFN_NO_SPACE; CFN_CORRUPT and others, with a text. */
 int cfn_recall(const cfn_region_t *r, unsigned me, cfn_hold_t *h, cfn_a64 *slot, uint64_t word, uint32_t *b);
-/* Copies its bytes without bringing it back. The same answers. */
-int cfn_recall_copy(const cfn_region_t *r, cfn_a64 *slot, uint64_t word, uint32_t b, void *out);
+/* Copies its bytes, at most `room`, without bringing it back. The same answers. */
+int cfn_recall_copy(const cfn_region_t *r, cfn_a64 *slot, uint64_t word, uint32_t b, void *out, uint64_t room);
 
 /* Removes files that no state names any more. How many files are left and went; zeroes where there is no directory. */
 typedef struct cfn_evict_sweep { uint32_t kept, removed; } cfn_evict_sweep_t;

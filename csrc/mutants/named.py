@@ -128,6 +128,8 @@ NAMED = [
     Mutant("a collector ends what is on disk", "mem/heap.c",
            "    if (cfn_own_state(w) == CFN_BLOB_SPILLED && !cfn_index_names(c->r, c->first + i))\n",
            "    if (cfn_own_state(w) == CFN_BLOB_SPILLED)\n", "recall-killed spill-name"),
+    Mutant("what was read from disk is not looked at again", "mem/evict.c",
+           "  return cfn_load_seq(slot) == word ? CFN_OK : CFN_STALE; /* LAST", "  return CFN_OK; /* LAST", "recall-copy"),
     Mutant("a delete passes over a name that moves", "agent/bus_object.c", "      at--; /* it came back", "      /* it came back",
            "recall-delete recall-move"),
     Mutant("the dead one's blob goes on being put on disk", "mem/heap.c",

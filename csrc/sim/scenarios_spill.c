@@ -102,6 +102,11 @@ static void put_again(int me) {
   put(me, 1);
   put(me, 2);
 }
+static void churn(int me) { /* the record of what is on disk is soon another's, and on disk again */
+  delete(me, 1);
+  delete(me, 2);
+  for (int id = 4; id < 8; id++) put(me, id);
+}
 static void list(int me) {
   cfn_object_info_t infos[4];
   for (int tries = 0; tries < 2; tries++) {
@@ -172,6 +177,8 @@ const sim_scenario_t sim_spill_scenarios[] = {
      "cfn_recall,why_not,cfn_index_move,cfn_heap_drop_spilled,cfn_recall_copy"},
     {"recall-gone", setup_spilled, {look_at_both, delete_both}, verify_spill, 0, false, {3, 0, 0, 0},
      "cfn_recall,cfn_index_move,cfn_index_remove,cfn_bus_object_delete,cfn_heap_drop_spilled"},
+    {"recall-copy", setup_spilled, {get_or_none, churn}, verify_spill, 0, false, {2, 0, 0, 0},
+     "cfn_recall_copy,read_back,cfn_heap_look_spilled,get,fetch,cfn_index_digest"},
     {"recall-move", setup_spilled, {look_at_both, get_or_none, delete_both}, verify_spill, 0, false, {3, 0, 0, 0}, BACK},
     {"recall-race", setup_spilled, {look_at_both, look_at_both}, verify_spill, ALL, true, {2, 1, 0, 0}, BACK},
 };
