@@ -112,7 +112,12 @@ static void list(int me) {
   for (int tries = 0; tries < 2; tries++) {
     int64_t n = cfn_bus_object_list(bus[me], infos, 4);
     SIM_CHECK(n >= 0);
-    for (int64_t i = 0; i < n && i < 4; i++) SIM_CHECK(infos[i].bytes == HALF);
+    int found = 0;
+    for (int64_t i = 0; i < n && i < 4; i++) {
+      SIM_CHECK(infos[i].bytes == HALF);
+      for (int id = 1; id <= 2; id++) found += memcmp(infos[i].digest, digest_of(id), 32) == 0;
+    }
+    SIM_CHECK(found == 2); /* wherever they are just now */
   }
 }
 static void collect(int me) { SIM_CHECK(cfn_bus_collect(bus[me]) >= 0); }
@@ -170,6 +175,8 @@ const sim_scenario_t sim_spill_scenarios[] = {
      "write_out,cfn_heap_hold,cfn_bus_object_get"},
     {"spill-name", setup_full, {put_one, delete_both, collect}, verify_spill, 0, false, {3, 0, 0, 0},
      "evict_one,write_out,cfn_index_names,cfn_index_remove,cfn_bus_object_delete,cfn_heap_drop_spilled,mark_batch,decide"},
+    {"recall-list", setup_spilled, {look_at_both, list}, verify_spill, 0, false, {3, 0, 0, 0},
+     "cfn_recall,cfn_index_move,cfn_heap_drop_spilled,cfn_bus_object_list,cfn_heap_look"},
     /* The index moves while others follow it. */
     {"recall-find", setup_spilled, {look_at_both, get_all}, verify_spill, 0, false, {3, 0, 0, 0},
      "cfn_recall,cfn_index_find,cfn_index_move,cfn_heap_drop_spilled"},
