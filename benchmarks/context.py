@@ -353,8 +353,8 @@ def shared_context(seed: int, files: int, edits: int) -> dict[str, Any]:
 
 
 class Parts:
-    """What the same versions would take if they were stored in parts whose borders depend on the content (FastCDC, about
-    4 KiB each), with a page of 4 KiB for the list of a version's parts: the road not taken, measured."""
+    """What the same versions would take if they were stored in parts whose borders depend on the content (FastCDC,
+    about 4 KiB each), with a page of 4 KiB for the list of a version's parts: the road not taken, measured."""
 
     def __init__(self) -> None:
         self.known: set[bytes] = set()

@@ -4,10 +4,12 @@
 
 #include "agent/bus_ref.h"
 #include "agent/reap.h"
+#include "base/os.h"
 #include "mem/evict.h"
 #include "mem/index.h"
 
 #define TRIES 64
+#define PATIENCE 16 /* looks at what another one is putting on disk, before it is taken over */
 
 #define PINS (CFN_LEDGER - 2u) /* the others are for calls in passing: views must not stop them */
 
@@ -37,7 +39,7 @@ static int fail_no_room(cfn_bus_t *bus, int code, uint64_t bytes, const char *di
 
 /* One thing that makes room for `bytes` where `short_of` was missing: CFN_OK, something was done; CFN_NO_SPACE, there is
  * nothing left to do; else the disk's own error. Unless it `must`, only what is idle goes to disk for it. */
-static int make_room(cfn_bus_t *bus, cfn_hold_t *h, int short_of, uint64_t bytes, bool must) {
+static int make_room(cfn_bus_t *bus, cfn_hold_t *h, int short_of, uint64_t bytes, bool must, int turn) {
   const cfn_region_t *r = bus->region;
   cfn_bus_count(bus, CFN_COUNT_COLLECTS, 1);
   if (cfn_heap_collect(r)) return CFN_OK;
@@ -46,7 +48,8 @@ static int make_room(cfn_bus_t *bus, cfn_hold_t *h, int short_of, uint64_t bytes
   if (short_of != CFN_NO_SPACE) return CFN_NO_SPACE;
   if (!bus->swept) cfn_evict_sweep(r); /* what the dead left there */
   bus->swept = true;
-  return cfn_evict(r, bus->actor.me, h, bytes, !must);
+  if (turn > 0) cfn_os_yield(); /* somebody was in the way */
+  return cfn_evict(r, bus->actor.me, h, bytes, (must ? 0 : CFN_EVICT_IDLE) | (turn >= PATIENCE ? CFN_EVICT_TAKE_OVER : 0));
 }
 
 static int fail_fenced(void) {
@@ -72,7 +75,7 @@ int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const v
    * we have freed. No space is what is left when nothing was freed, nobody was dead, nothing could go to disk, and it still
    * does not fit. */
   for (int turn = 0; no_room(e) && made == CFN_OK && turn < TRIES; turn++) {
-    made = make_room(bus, h, e, bytes, true);
+    made = make_room(bus, h, e, bytes, true, turn);
     why_not_out(made, disk);
     e = cfn_heap_begin(r, bus->actor.me, h, bytes, f);
   }
@@ -91,6 +94,10 @@ int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const v
 }
 
 /* ---- objects ---- */
+
+static int fail_record(void) {
+  return cfn_fail(CFN_CORRUPT, 0, 0, "the record of an object makes no sense; see cfnshm doctor");
+}
 
 /* The name of an object that is on disk alone, and its blob. */
 typedef struct on_disk {
@@ -122,7 +129,7 @@ static int hold(cfn_bus_t *bus, const uint8_t digest[32], cfn_hold_t *h, cfn_blo
       }
       cfn_ledger_clear(h);
     }
-    if (e == CFN_CORRUPT) return cfn_fail(e, 0, 0, "the record of an object makes no sense; see cfnshm doctor");
+    if (e == CFN_CORRUPT) return fail_record();
     /* It went to disk, or came back, or was deleted and put again, while we looked: once more. */
     if (++tries == TRIES) return cfn_fail(CFN_AGAIN, 0, 0, "an object goes and comes all the time");
     at = 0;
@@ -141,12 +148,17 @@ static int fetch(cfn_bus_t *bus, const uint8_t digest[32], cfn_hold_t *h, cfn_bl
     if (e != ON_DISK) return e;
     uint32_t b = disk->blob;
     e = cfn_recall(r, bus->actor.me, h, disk->slot, disk->word, &b);
-    if (e == CFN_OK) return cfn_heap_look(r, b, out) == CFN_OK ? CFN_OK : fail_fenced(); /* we hold it */
+    if (e == CFN_OK) {
+      e = cfn_heap_look(r, b, out);
+      if (e == CFN_OK) return e;
+      cfn_ledger_clear(h);
+      return e == CFN_CORRUPT ? fail_record() : fail_fenced(); /* we held it */
+    }
     if (e == CFN_STALE) continue;
     if (e == CFN_AGENT_FENCED) return fail_fenced();
     if (!no_room(e)) return e;
     if (made != CFN_OK) return must ? fail_no_room(bus, e, out->bytes, why) : CFN_NO_SPACE;
-    made = make_room(bus, h, e, out->bytes, must);
+    made = make_room(bus, h, e, out->bytes, must, tries);
     why_not_out(made, why);
   }
   return cfn_fail(CFN_AGAIN, 0, 0, "an object goes to disk and comes back all the time: more are looked at than memory holds");
@@ -206,6 +218,7 @@ static int64_t get(cfn_bus_t *bus, const uint8_t digest[32], void *out, uint64_t
     cfn_blob_t blob;
     on_disk_t disk;
     int e = hold(bus, digest, &h, &blob, &disk);
+    if (e < 0) return e;
     if (e == ON_DISK && blob.bytes > room) return (int64_t)blob.bytes; /* only its size, or it needs more room first */
     if (e == ON_DISK) e = fetch(bus, digest, &h, &blob, &disk, false);
     if (no_room(e)) {
@@ -367,7 +380,7 @@ int cfn_bus_evict(cfn_bus_t *bus, uint64_t bytes) {
   for (int turn = 0; r == CFN_OK; turn++) {
     cfn_heap_room(bus->region, &room);
     if ((uint64_t)room.longest * CFN_PAGE >= bytes) break;
-    r = turn < TRIES ? make_room(bus, &h, CFN_NO_SPACE, bytes, true) : CFN_NO_SPACE;
+    r = turn < TRIES ? make_room(bus, &h, CFN_NO_SPACE, bytes, true, turn) : CFN_NO_SPACE;
     why_not_out(r, disk);
     if (r != CFN_OK) r = r == CFN_AGENT_FENCED ? fail_fenced() : fail_no_room(bus, CFN_NO_SPACE, bytes, disk);
   }

@@ -336,7 +336,7 @@ static void check_blob(checking_t *c, uint32_t b) {
 /* Has everything that is on disk alone its file there? */
 static void check_spilled(checking_t *c) {
   const cfn_region_t *r = c->r;
-  int dir = r->super.spill[0] ? cfn_spill_open(r->super.spill, NULL) : CFN_EMPTY;
+  int dir = r->super.spill[0] ? cfn_spill_of_bus(r, false) : CFN_EMPTY;
   if (dir < 0 && dir != CFN_EMPTY) say(c, "error", "%s", cfn_last_failure()->text);
   for (uint32_t b = 0; b < r->geo.config.objects; b++) {
     cfn_blob_t blob;

@@ -10,7 +10,7 @@
 #include "mem/index.h"
 #include "mem/spill.h"
 
-enum { FIXED = 255 /* cannot be evicted */, IDLE = 4 /* at most */ };
+enum { FIXED = 255 /* cannot be evicted */, AT_WORK = 254 /* somebody does it just now */, IDLE = 4 /* at most */ };
 
 /* ---- which ---- */
 
@@ -22,7 +22,8 @@ typedef struct choice {
 
 static void fixed(void *context, uint32_t blob_plus1) {
   choice_t *c = context;
-  if (blob_plus1 && blob_plus1 <= c->objects) c->of_blob[blob_plus1 - 1] = FIXED;
+  /* Who puts it on disk holds it for that alone; and for others, in_use() looks. */
+  if (blob_plus1 && blob_plus1 <= c->objects && c->of_blob[blob_plus1 - 1] != AT_WORK) c->of_blob[blob_plus1 - 1] = FIXED;
 }
 
 /* What was looked at a moment ago will be again: it costs as much as many pages that slept. */
@@ -34,8 +35,9 @@ static uint8_t cost(const cfn_region_t *r, uint32_t b, uint64_t now) {
 static void weigh(const cfn_region_t *r, choice_t *c, bool idle) {
   uint64_t now = cfn_os_coarse_ns() / 1000000000u;
   for (uint32_t b = 0; b < c->objects; b++) {
-    bool live = cfn_own_state(cfn_load_seq(&cfn_blob_record(r, b)->st)) == CFN_BLOB_LIVE;
-    c->of_blob[b] = live && cfn_index_names(r, b) ? cost(r, b, now) : FIXED;
+    unsigned state = cfn_own_state(cfn_load_seq(&cfn_blob_record(r, b)->st));
+    bool whole = state == CFN_BLOB_LIVE || state == CFN_BLOB_CHECK || state == CFN_BLOB_SPILLING;
+    c->of_blob[b] = !whole || !cfn_index_names(r, b) ? FIXED : state == CFN_BLOB_SPILLING ? AT_WORK : cost(r, b, now);
     if (idle && c->of_blob[b] > IDLE) c->of_blob[b] = FIXED;
   }
   cfn_heap_holders(r, NULL, fixed, c);
@@ -77,12 +79,14 @@ static bool in_use(const cfn_region_t *r, const cfn_a64 *but, uint32_t b) {
 }
 
 /* SPILLING by `w`, and announced. CFN_OK: it is on disk alone; CFN_AGAIN: somebody holds it, or took it away. */
-static int write_out(const cfn_region_t *r, uint32_t b, uint64_t w, const cfn_a64 *cell, int dir) {
+static int write_out(const cfn_region_t *r, uint32_t b, uint64_t w, const cfn_hold_t *h, int dir) {
   cfn_a64 *st = &cfn_blob_record(r, b)->st;
   uint64_t ver = cfn_own_ver(w);
   cfn_blob_t blob;
+  /* The cell is ours still: else we were judged dead, and it may be another's hold that is passed over here. */
+  if (cfn_load_seq(h->cell) != h->word) return CFN_AGENT_FENCED;
   /* Who holds it and was there before SPILLING is in what is looked at here; who comes later changes the word. */
-  if (in_use(r, cell, b) || !cfn_index_names(r, b) || cfn_heap_look(r, b, &blob) != CFN_OK || !blob.data) return CFN_AGAIN;
+  if (in_use(r, h->cell, b) || !cfn_index_names(r, b) || cfn_heap_look(r, b, &blob) != CFN_OK || !blob.data) return CFN_AGAIN;
   int e = cfn_spill_write(dir, b, ver, blob.data, blob.bytes);
   if (e != CFN_OK) return e;
   /* Only a blob that is SPILLING(ver) still can become SPILLED(ver + 1): to who sleeps behind this look, the swap below
@@ -94,7 +98,7 @@ static int write_out(const cfn_region_t *r, uint32_t b, uint64_t w, const cfn_a6
   e = cfn_spill_keep(dir, b, ver);
   if (e != CFN_OK) {
     cfn_spill_drop_new(dir, b, ver);
-    return e;
+    return cfn_load_seq(st) == w ? e : CFN_AGAIN; /* of one that somebody came to hold, a sweep may have removed it */
   }
   /* dies here: a file (b, ver + 1) while the state is not SPILLED(ver + 1), nor will be: cfn_evict_sweep */
   uint64_t spilled = cfn_own_next(w, CFN_BLOB_SPILLED, 0);
@@ -103,21 +107,25 @@ static int write_out(const cfn_region_t *r, uint32_t b, uint64_t w, const cfn_a6
     return CFN_AGAIN;
   }
   /* Its name was taken away meanwhile by one who saw SPILLING: one of us sees the other. */
-  if (!cfn_index_names(r, b)) cfn_heap_drop_spilled(r, b, spilled);
+  cfn_heap_drop_spilled(r, b, spilled);
   return CFN_OK;
 }
 
-static int evict_one(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint32_t b, int dir) {
+static int evict_one(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint32_t b, int dir, bool take_over) {
   cfn_a64 *st = &cfn_blob_record(r, b)->st;
   uint64_t w = cfn_load_seq(st);
-  if (cfn_own_state(w) != CFN_BLOB_LIVE) return CFN_AGAIN;
+  /* A collector that has it in CHECK fails at its exact word; so does who is SPILLING it and sleeps, and its file has
+   * another version. */
+  if (cfn_own_state(w) == CFN_BLOB_SPILLING && !take_over) return CFN_AGAIN;
+  if (cfn_own_state(w) != CFN_BLOB_LIVE && cfn_own_state(w) != CFN_BLOB_CHECK && cfn_own_state(w) != CFN_BLOB_SPILLING)
+    return CFN_AGAIN;
   uint64_t run = cfn_load_relaxed(&cfn_blob_record(r, b)->run);
   if (!cfn_ledger_set(h, b)) return CFN_AGENT_FENCED; /* announced before it is taken */
   uint64_t spilling = cfn_own_next(w, CFN_BLOB_SPILLING, me);
   int e = CFN_AGAIN;
   if (cfn_cas_seq(st, w, spilling)) {
     /* dies here: SPILLING(me), named by the ledger: the reaper makes it LIVE */
-    e = write_out(r, b, spilling, h->cell, dir);
+    e = write_out(r, b, spilling, h, dir);
     if (e == CFN_OK) cfn_store_relaxed(&cfn_state(r)->page_hint, (uint32_t)run);
     else cfn_cas_seq(st, spilling, cfn_own_next(spilling, CFN_BLOB_LIVE, 0));
   }
@@ -125,26 +133,27 @@ static int evict_one(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint32_t
   return e;
 }
 
-static int empty_window(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint32_t first, uint32_t n) {
-  int dir = cfn_spill_open(r->super.spill, r->path), e = CFN_OK;
-  if (dir < 0) return dir;
+static int empty_window(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint32_t first, uint32_t n, bool take_over) {
+  int dir = cfn_spill_of_bus(r, true), e = CFN_OK;
+  if (dir < 0) return dir == CFN_NO_SPACE ? CFN_OS : dir;
   for (uint32_t p = first; p < first + n && (e == CFN_OK || e == CFN_AGAIN); p++) {
     uint32_t blob = cfn_heap_page_of(r, p);
-    if (blob) e = evict_one(r, me, h, blob - 1, dir);
+    if (blob) e = evict_one(r, me, h, blob - 1, dir, take_over);
   }
   close(dir);
   if (cfn_region_retired(r)) cfn_spill_end(r->super.spill); /* or it would be left: who ended the bus has been there */
   return e == CFN_AGAIN ? CFN_OK : e == CFN_NO_SPACE ? CFN_OS : e; /* no space on disk is another matter */
 }
 
-int cfn_evict(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, bool idle) {
-  uint32_t pages = r->geo.config.object_pages, n = (uint32_t)((bytes + CFN_PAGE - 1) / CFN_PAGE), first = 0;
-  if (!r->super.spill[0] || n == 0 || n > pages) return CFN_NO_SPACE;
+int cfn_evict(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, int how) {
+  uint32_t pages = r->geo.config.object_pages, first = 0;
+  if (!r->super.spill[0] || bytes == 0 || bytes > (uint64_t)pages * CFN_PAGE) return CFN_NO_SPACE;
+  uint32_t n = (uint32_t)((bytes + CFN_PAGE - 1) / CFN_PAGE);
   choice_t c = {malloc(r->geo.config.objects), malloc(pages), r->geo.config.objects};
   int e = CFN_NO_SPACE;
   if (c.of_blob && c.of_page) {
-    weigh(r, &c, idle);
-    if (cheapest(&c, pages, n, &first)) e = empty_window(r, me, h, first, n);
+    weigh(r, &c, how & CFN_EVICT_IDLE);
+    if (cheapest(&c, pages, n, &first)) e = empty_window(r, me, h, first, n, how & CFN_EVICT_TAKE_OVER);
   } else {
     e = cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory to choose what can go to disk");
   }
@@ -156,7 +165,7 @@ int cfn_evict(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes,
 /* ---- and back ---- */
 
 static int read_back(const cfn_region_t *r, uint32_t b, uint64_t ver, void *out, uint64_t bytes) {
-  int dir = cfn_spill_open(r->super.spill, NULL);
+  int dir = cfn_spill_of_bus(r, false);
   int e = dir < 0 ? dir : cfn_spill_read(dir, b, ver, out, bytes);
   if (dir >= 0) close(dir);
   uint8_t is[32], named[32];
@@ -172,7 +181,8 @@ static int read_back(const cfn_region_t *r, uint32_t b, uint64_t ver, void *out,
 static int why_not(const cfn_region_t *r, cfn_a64 *slot, uint64_t word, uint32_t b, uint64_t st, int e) {
   if (cfn_load_seq(slot) != word || cfn_load_seq(&cfn_blob_record(r, b)->st) != st) return CFN_STALE;
   if (e != CFN_EMPTY && e != CFN_CORRUPT) return e;
-  return cfn_fail(CFN_CORRUPT, 0, 0, "an object that was put on disk is %s there: %s/%u.%llu; delete it, and put it again",
+  return cfn_fail(CFN_CORRUPT, 0, 0, "an object that was put on disk is %s there: %s/%u.%llu was changed from outside; delete "
+                  "it, and put it again",
                   e == CFN_EMPTY ? "not" : "another", r->super.spill, b, (unsigned long long)cfn_own_ver(st));
 }
 
@@ -205,6 +215,10 @@ int cfn_recall(const cfn_region_t *r, unsigned me, cfn_hold_t *h, cfn_a64 *slot,
     e = CFN_AGENT_FENCED;
   } else if (!cfn_index_move(slot, word, f.blob)) { /* LAST: it was named all the time, so those were its bytes */
     e = CFN_STALE;
+  } else if (cfn_load_seq(h->cell) != h->word) {
+    /* We were judged dead before it moved: nobody held the new one, and it may be another's record by now. */
+    cfn_index_move(slot, cfn_names_word(cfn_names_what(word) + 1, f.blob + 1), *b);
+    e = CFN_AGENT_FENCED;
   }
   if (e != CFN_OK) {
     cfn_heap_abandon(r, &f);
@@ -231,7 +245,7 @@ static bool nobodys(void *context, uint32_t b, uint64_t ver, bool is_new) {
 
 cfn_evict_sweep_t cfn_evict_sweep(const cfn_region_t *r) {
   cfn_evict_sweep_t out = {0, 0};
-  int dir = r->super.spill[0] ? cfn_spill_open(r->super.spill, NULL) : CFN_EMPTY;
+  int dir = r->super.spill[0] ? cfn_spill_of_bus(r, false) : CFN_EMPTY;
   if (dir < 0) return out;
   union { const cfn_region_t *in; void *out; } as = {.in = r};
   cfn_spill_count_t n = cfn_spill_sweep(dir, nobodys, as.out);

@@ -5,6 +5,7 @@
  *   recall   the bytes are read into a blob of one's own, its digest is computed; the index moves from the old blob to the
  *            new one by one CAS; then the old one is DEAD and its file goes
  *
+ *   SPILLING(a) -> SPILLING(b)  by one who finds nothing else to evict: a may be stopped, and fails when it goes on
  *   SPILLING -> LIVE    by whoever comes to hold it (a rescue), by its spiller that found a holder or no room on disk,
  *                       by the reaper of a dead spiller
  *   SPILLING -> SPILLED by its spiller, from its exact word
@@ -24,9 +25,13 @@
 #include "mem/heap.h"
 
 /* Makes `bytes` in a row free by evicting what costs the least: few pages, not looked at of late. `h`: an empty cell, for
- * its announcements. `idle`: only what nobody looked at for a minute may go. CFN_OK: something went, or somebody was in the way: try; CFN_NO_SPACE: what is in memory is held, or
+ * its announcements. CFN_OK: something went, or somebody was in the way: try; CFN_NO_SPACE: what is in memory is held, or
  * has no name, or this bus has no place on disk; or what the disk said, with its text. */
-int cfn_evict(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, bool idle);
+enum {
+  CFN_EVICT_IDLE = 1,     /* only what nobody looked at for a minute may go */
+  CFN_EVICT_TAKE_OVER = 2 /* also what another one is SPILLING, who may be stopped */
+};
+int cfn_evict(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, int how);
 
 /* Brings back blob b, which index `slot` names by `word`: it is held by `h` then, and *b is another. CFN_OK; CFN_STALE: look
  * again; CFN_NO_SPACE; CFN_CORRUPT and others, with a text. */

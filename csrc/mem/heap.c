@@ -292,9 +292,11 @@ static void free_orphan(const cfn_region_t *r, uint32_t b, uint64_t w) {
 }
 
 bool cfn_heap_drop_spilled(const cfn_region_t *r, uint32_t b, uint64_t st) {
+  /* AFTER `st` was loaded: the record may be another object's by then. What is SPILLED and has no name never gets one. */
+  if (cfn_index_names(r, b)) return false;
   if (!cfn_cas_seq(&cfn_blob_record(r, b)->st, st, cfn_own_next(st, CFN_BLOB_DEAD, 0))) return false;
   /* dies here: a file that no state names: cfn_evict_sweep */
-  int dir = cfn_spill_open(r->super.spill, NULL);
+  int dir = cfn_spill_of_bus(r, false);
   if (dir < 0) return true;
   cfn_spill_drop(dir, b, cfn_own_ver(st));
   close(dir);
@@ -309,8 +311,7 @@ static uint32_t mark_batch(collecting_t *c) {
     c->mark[i] = 0;
     if (cfn_own_state(w) == CFN_BLOB_FILL || cfn_own_state(w) == CFN_BLOB_SPILLING) free_orphan(c->r, c->first + i, w);
     /* On disk, and its name was taken away by one who died then: names are not given again. */
-    if (cfn_own_state(w) == CFN_BLOB_SPILLED && !cfn_index_names(c->r, c->first + i))
-      cfn_heap_drop_spilled(c->r, c->first + i, w);
+    if (cfn_own_state(w) == CFN_BLOB_SPILLED) cfn_heap_drop_spilled(c->r, c->first + i, w);
     if (cfn_own_state(w) == CFN_BLOB_LIVE) {
       uint64_t check = cfn_own_next(w, CFN_BLOB_CHECK, 0);
       if (!cfn_cas_seq(st, w, check)) continue;

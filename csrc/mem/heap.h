@@ -93,7 +93,7 @@ int cfn_heap_copy_few(const cfn_region_t *r, uint32_t b, const cfn_blob_t *blob,
 /* The body of a message that is out of its ring, and whose chunk is about to be freed: its own word is still `own`. */
 void cfn_heap_release_sole(const cfn_region_t *r, const cfn_chunk_shm_t *chunk, uint64_t own);
 
-/* One on disk alone that has no name any more; `st` is its exact word. True: we ended it. */
+/* Ends one on disk alone if it has no name any more; `st` is its exact word, loaded before. True: we did. */
 bool cfn_heap_drop_spilled(const cfn_region_t *r, uint32_t b, uint64_t st);
 /* Frees what nobody holds and nothing names. Returns how many blobs. */
 uint32_t cfn_heap_collect(const cfn_region_t *r);

@@ -263,7 +263,8 @@ typedef struct cfn_state_shm {
   cfn_a64 blob_hint;       /* where the next search for a free blob starts; advisory */
   cfn_a64 page_hint;       /* and for free pages */
   cfn_a64 object_messages; /* 1: some message has had an object for a body; set BEFORE the first */
-  uint8_t pad2[48];
+  cfn_a64 spill_id;        /* which directory has its objects on disk, or 0: none yet; by CAS, see cfn_spill_of_bus */
+  uint8_t pad2[40];
   cfn_line_event_shm_t registry;                /* rung when an agent comes or goes */
   cfn_line_event_shm_t class_room[CFN_CLASSES]; /* rung when a chunk is freed */
   cfn_line_event_shm_t refs;                    /* rung when any ref was changed */

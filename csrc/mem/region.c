@@ -200,15 +200,17 @@ static int dir_marked(int dir_fd, const char *path) {
 
 /* What its objects have on disk goes first: when the region is gone nobody knows where that is. False: that could not be
  * done just now (errno). */
-static bool end_spill(int dir_fd) {
+static bool end_spill(int dir_fd, char path[CFN_SPILL_BYTES]) {
   cfn_super_shm_t s;
+  path[0] = 0;
   int fd = openat(dir_fd, "region", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0 && errno != ENOENT && errno != ELOOP) fd = openat(dir_fd, "region", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) return errno == ENOENT || errno == ELOOP;
   ssize_t n = pread(fd, &s, sizeof s, 0);
   bool ended = n >= 0;
   if (n == (ssize_t)sizeof s && s.magic == CFN_MAGIC && s.abi == CFN_ABI &&
       s.crc == cfn_crc32c(&s, offsetof(cfn_super_shm_t, crc)) && cfn_spill_is_path(s.spill, s.name, s.nonce))
-    ended = cfn_spill_end(s.spill);
+    ended = cfn_spill_end(memcpy(path, s.spill, CFN_SPILL_BYTES));
   int why = errno;
   close(fd);
   errno = why;
@@ -218,8 +220,9 @@ static bool end_spill(int dir_fd) {
 /* Empties a marked directory and removes the path. Safe to run late, twice and by many: see the
  * essay in region.h. */
 static int dir_clean(int dir_fd, const char *path) {
-  if (!end_spill(dir_fd))
-    return cfn_fail_os("cannot remove what the bus at %s has on disk; end it again (cfnshm destroy)", path);
+  char spill[CFN_SPILL_BYTES];
+  bool all = end_spill(dir_fd, spill);
+  int why = errno;
   int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
   if (dir) {
@@ -232,7 +235,9 @@ static int dir_clean(int dir_fd, const char *path) {
     close(fd);
   }
   rmdir(path);
-  return CFN_OK;
+  errno = why;
+  return all ? CFN_OK : cfn_fail_os("the bus at %s is ended, but what it had on disk %s%s could not be removed (cfnshm buses "
+                                    "--prune tries again)", path, spill[0] ? "in " : "", spill);
 }
 
 /* Whoever has the region mapped finds it ended: also one that cannot be attached any more, as long as its header says
@@ -359,7 +364,8 @@ static int create_region(int dir_fd, const char *path, const char *name, const c
   int marked = r == 1 ? dir_marked(dir_fd, path) : 0;
   if (marked < 0) return marked;
   if (marked) {
-    r = dir_clean(dir_fd, path);
+    dir_clean(dir_fd, path); /* what is left on disk of an ended bus is no reason not to make one */
+    r = 0;
   }
   return r;
 }
@@ -604,9 +610,9 @@ int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, i
     if (dir_fd < 0) return dir_fd;
     int marked = dir_marked(dir_fd, path);
     if (marked) {
-      if (marked > 0) r = dir_clean(dir_fd, path);
+      if (marked > 0) dir_clean(dir_fd, path);
       close(dir_fd);
-      if (marked < 0 || r < 0) return marked < 0 ? marked : r;
+      if (marked < 0) return marked;
       continue;
     }
     r = attach_region(&dir_fd, path, wish, *created, out);
@@ -626,10 +632,9 @@ int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, i
       cfn_region_close(region);
       *out = NULL;
       if (own >= 0) {
-        r = dir_retire(own, path);
+        dir_retire(own, path);
         close(own);
       }
-      if (r < 0) return r;
       *created = false;
       continue;
     }
@@ -648,6 +653,39 @@ int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, i
   }
   return cfn_fail(CFN_AGAIN, 0, OPEN_TRIES, "the bus at %s is being created and destroyed all the "
                   "time: gave up after %d tries", path, OPEN_TRIES);
+}
+
+/* ---- the place on disk ---- */
+
+/* Is anything there? */
+static bool anything_spilled(const cfn_region_t *r) {
+  for (uint32_t b = 0; b < r->geo.config.objects; b++) {
+    unsigned state = cfn_own_state(cfn_load_seq(&cfn_blob_record(r, b)->st));
+    if (state == CFN_BLOB_SPILLED || state == CFN_BLOB_SPILLING) return true;
+  }
+  return false;
+}
+
+/* The first that makes it says which one it is; to everybody else another one under that path is none. One that is gone may
+ * be made again as long as nothing was in it. */
+int cfn_spill_of_bus(const cfn_region_t *r, bool make) {
+  cfn_a64 *word = &cfn_state(r)->spill_id;
+  for (int tries = 0; tries < 8; tries++) {
+    uint64_t known = cfn_load_seq(word), id = 0;
+    bool may_make = make && !cfn_region_retired(r) && (known == 0 || !anything_spilled(r));
+    int dir = cfn_spill_open(r->super.spill, may_make ? r->path : NULL, &id);
+    if (dir < 0 && (dir != CFN_EMPTY || known == 0)) return dir;
+    if (dir >= 0 && id == known) return dir;
+    if (dir >= 0 && may_make && cfn_cas_seq(word, known, id)) {
+      /* Whoever puts something on disk beside us has seen it there before: not in this one. */
+      if (known == 0 || !anything_spilled(r)) return dir;
+      cfn_cas_seq(word, id, known);
+    }
+    if (dir >= 0) close(dir);
+    if (cfn_load_seq(word) == known) break; /* else another was the first */
+  }
+  return cfn_fail(CFN_OS, 0, 0, "%s, where bus '%s' has objects that do not fit into memory, cannot be reached from this process: "
+                  "it is of another mount namespace, or was removed by hand", r->super.spill, r->name);
 }
 
 /* ---- destroy ---- */

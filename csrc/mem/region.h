@@ -129,6 +129,10 @@ void cfn_region_close(cfn_region_t *region);
 /* The directory's descriptor, opened anew if somebody closed it under us; -1 if the directory is gone. */
 int cfn_region_dir(const cfn_region_t *region);
 
+/* The directory of the bus's objects on disk, opened, and made if `make`. A descriptor; CFN_EMPTY: nothing was ever put there;
+ * CFN_OS: it cannot be reached from here, where another process of the bus has made it; or another error. */
+int cfn_spill_of_bus(const cfn_region_t *region, bool make);
+
 /* Closes the table of this process's regions, so that none is opened until cfn_region_table_open; false (and not
  * closed) if one of this directory is there: then this process may hold locks on files in it, which an open and close
  * of them would drop. */

@@ -53,11 +53,29 @@ bool cfn_spill_is_path(const char *path, const char *name, uint64_t nonce) {
   return bytes < CFN_SPILL_BYTES && path[0] == '/' && bytes > tail && strcmp(path + bytes - tail, last) == 0;
 }
 
+/* A text of no machine is of none: nothing is removed for it. */
+static void machine_id(char out[40]) {
+  memset(out, 0, 40);
+  int fd = open("/etc/machine-id", O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd >= 0 ? read(fd, out, 32) : 0;
+  if (fd >= 0) close(fd);
+  if (n != 32 || strspn(out, "0123456789abcdef") != 32) snprintf(out, 40, "-");
+}
+
+static void whose(const char *bus_path, char out[LINK_BYTES]) {
+  char machine[40], boot[40];
+  struct stat st = {0};
+  machine_id(machine);
+  cfn_os_boot_id(boot);
+  if (stat(bus_path, &st) != 0) st.st_dev = 0;
+  snprintf(out, LINK_BYTES, "%s %.39s %llu %s", machine, boot[0] ? boot : "-", (unsigned long long)st.st_dev, bus_path);
+}
+
 static int not_usable(const char *path, const char *why) {
   return cfn_fail(CFN_PERMISSION, 0, 0, "%s, where objects go that do not fit into memory, %s", path, why);
 }
 
-static int open_at(const char *path) {
+static int open_at(const char *path, uint64_t *id) {
   int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0 && errno == ENOENT) return CFN_EMPTY;
   if (fd < 0) return cfn_fail_os("cannot open %s, where objects go that do not fit into memory", path);
@@ -66,16 +84,16 @@ static int open_at(const char *path) {
   int r = fd;
   if (fstat(fd, &st) != 0 || fstatfs(fd, &fs) != 0) r = cfn_fail_os("cannot look at %s", path);
   else if (st.st_uid != geteuid() || (st.st_mode & 077)) r = not_usable(path, "is not yours alone (0700)");
-  else if (fs.f_type == TMPFS_MAGIC && strncmp(path, "/var/tmp/", 9) == 0)
+  else if (*id = ((uint64_t)st.st_dev * UINT64_C(0x9e3779b97f4a7c15) ^ st.st_ino) | 1, fs.f_type == TMPFS_MAGIC && strncmp(path, "/var/tmp/", 9) == 0)
     r = not_usable(path, "is memory itself (a tmpfs): set CFNSHM_SPILL to a directory on a disk");
   if (r < 0) close(fd);
   return r;
 }
 
-int cfn_spill_open(const char *path, const char *bus_path) {
+int cfn_spill_open(const char *path, const char *bus_path, uint64_t *id) {
   for (int tries = 0; tries < 8; tries++) {
-    int fd = open_at(path);
-    char text[LINK_BYTES], boot[40];
+    int fd = open_at(path, id);
+    char text[LINK_BYTES];
     if (fd != CFN_EMPTY) {
       /* One without its link is being made, or being removed: who finds it empty may remove it. */
       if (fd < 0 || !bus_path || readlinkat(fd, "bus", text, sizeof text) > 0) return fd;
@@ -83,15 +101,14 @@ int cfn_spill_open(const char *path, const char *bus_path) {
       if (!bus_path) return fd;
       if (mkdir(path, 0700) != 0 && errno != EEXIST)
         return cfn_fail_os("cannot make %s, where objects go that do not fit into memory", path);
-      fd = open_at(path);
+      fd = open_at(path, id);
       if (fd == CFN_EMPTY) continue;
       if (fd < 0) {
         rmdir(path);
         return fd;
       }
     }
-    cfn_os_boot_id(boot);
-    snprintf(text, sizeof text, "%.39s %s", boot, bus_path);
+    whose(bus_path, text);
     if (symlinkat(text, fd, "bus") == 0 || errno == EEXIST) return fd;
     int why = errno;
     close(fd);
@@ -112,6 +129,9 @@ int cfn_spill_write(int dir, uint32_t blob, uint64_t ver, const void *data, uint
   name_of(name, blob, ver, true);
   int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
   if (fd < 0) return cfn_fail_os("cannot write an object to disk");
+  /* The sticky bit keeps those away who clean /var/tmp of what nobody has touched for weeks; where it cannot be set, it
+   * cannot. */
+  if (fchmod(fd, 01600) != 0) errno = 0;
   const char *at = data;
   for (uint64_t left = bytes; left;) {
     ssize_t n = write(fd, at, left < MOST_AT_ONCE ? left : MOST_AT_ONCE);
@@ -141,12 +161,12 @@ int cfn_spill_keep(int dir, uint32_t blob, uint64_t ver) {
 int cfn_spill_read(int dir, uint32_t blob, uint64_t ver, void *out, uint64_t bytes) {
   char name[FILE_BYTES];
   name_of(name, blob, ver, false);
-  int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+  int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0 && errno == ENOENT) return CFN_EMPTY;
   if (fd < 0) return cfn_fail_os("cannot open an object on disk");
   struct stat st;
   int r = CFN_OK;
-  if (fstat(fd, &st) != 0 || (uint64_t)st.st_size != bytes) r = CFN_CORRUPT;
+  if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != bytes) r = CFN_CORRUPT;
   char *at = out;
   for (uint64_t left = bytes; left && r == CFN_OK;) {
     ssize_t n = read(fd, at, left < MOST_AT_ONCE ? left : MOST_AT_ONCE);
@@ -229,34 +249,61 @@ static bool all(void *context, uint32_t blob, uint64_t ver, bool is_new) {
   return (void)context, (void)blob, (void)ver, (void)is_new, true;
 }
 
-bool cfn_spill_end(const char *path) {
-  int dir = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (dir < 0) return errno == ENOENT || errno == ENOTDIR || errno == ELOOP; /* not there, or none of ours */
-  bool whole = cfn_spill_sweep(dir, all, NULL).whole && (unlinkat(dir, "bus", 0) == 0 || errno == ENOENT) &&
-               (rmdir(path) == 0 || errno == ENOENT || errno == ENOTEMPTY || errno == EEXIST); /* not empty: not ours alone */
-  int why = errno;
+/* True: nothing of ours is left of it. */
+static bool end_at(int base, const char *name, int dir) {
+  for (int tries = 0; tries < 8; tries++) { /* somebody may write a last file just now */
+    if (!cfn_spill_sweep(dir, all, NULL).whole || (unlinkat(dir, "bus", 0) != 0 && errno != ENOENT)) return false;
+    if (unlinkat(base, name, AT_REMOVEDIR) == 0 || errno == ENOENT) return true;
+    if (errno != ENOTEMPTY && errno != EEXIST) return false;
+  }
+  return false;
+}
+
+static int open_ours(int base, const char *name) {
+  struct stat st;
+  int dir = openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (dir < 0 || (fstat(dir, &st) == 0 && st.st_uid == geteuid())) return dir;
   close(dir);
-  errno = why;
-  return whole;
+  errno = ENOENT; /* another user's: none of ours */
+  return -1;
+}
+
+bool cfn_spill_end(const char *path) {
+  for (int tries = 0;; tries++) { /* what fails for a moment is tried once more */
+    int dir = open_ours(AT_FDCWD, path);
+    bool ended = dir < 0 ? errno == ENOENT || errno == ENOTDIR || errno == ELOOP : end_at(AT_FDCWD, path, dir);
+    int why = errno;
+    if (dir >= 0) close(dir);
+    errno = why;
+    if (ended || tries) return ended;
+  }
+}
+
+/* Is the link's text of this machine, and of another boot of it? */
+static bool of_another_boot(const char *text, const char *machine, const char *boot) {
+  size_t m = strlen(machine), b = strlen(boot);
+  return m == 32 && b && strncmp(text, machine, m) == 0 && text[m] == ' ' && strncmp(text + m + 1, boot, b) != 0 &&
+         strlen(text) > m + 1 + b && text[m + 1 + b] == ' ';
 }
 
 void cfn_spill_end_of_other_boots(const char *path) {
-  char base[CFN_SPILL_BYTES], prefix[32], other[2 * CFN_SPILL_BYTES], text[LINK_BYTES], boot[40];
+  char folder[CFN_SPILL_BYTES], prefix[32], text[LINK_BYTES], machine[40], boot[40];
   const char *slash = strrchr(path, '/');
   if (!slash) return;
-  snprintf(base, sizeof base, "%.*s", (int)(slash - path), path);
+  snprintf(folder, sizeof folder, "%.*s", (int)(slash - path), path);
   snprintf(prefix, sizeof prefix, "cfnshm.%u.", (unsigned)geteuid());
+  machine_id(machine);
   cfn_os_boot_id(boot);
-  size_t boot_bytes = strlen(boot);
-  DIR *list = opendir(base[0] ? base : "/");
+  DIR *list = opendir(folder[0] ? folder : "/");
   if (!list) return;
-  for (const struct dirent *entry; boot_bytes && (entry = readdir(list));) {
+  for (const struct dirent *entry; (entry = readdir(list));) {
     if (strncmp(entry->d_name, prefix, strlen(prefix)) != 0) continue;
-    snprintf(other, sizeof other, "%s/%s/bus", base, entry->d_name);
-    ssize_t n = readlink(other, text, sizeof text - 1);
-    if (n <= (ssize_t)boot_bytes || text[boot_bytes] != ' ' || strncmp(text, boot, boot_bytes) == 0) continue;
-    other[strlen(other) - strlen("/bus")] = 0;
-    cfn_spill_end(other);
+    int dir = open_ours(dirfd(list), entry->d_name);
+    if (dir < 0) continue;
+    ssize_t n = readlinkat(dir, "bus", text, sizeof text - 1);
+    text[n > 0 ? n : 0] = 0;
+    if (of_another_boot(text, machine, boot)) end_at(dirfd(list), entry->d_name, dir);
+    close(dir);
   }
   closedir(list);
 }

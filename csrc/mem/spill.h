@@ -1,7 +1,8 @@
 /* Objects on disk: what was pushed out of a full heap (mem/evict.h) until somebody asks for it again.
  *
  *   <base>/cfnshm.<uid>.<bus>.<nonce>/    directory, 0700; base is $CFNSHM_SPILL of who made the bus, or /var/tmp
- *       bus                               symbolic link "<boot id> <directory of the bus>": whose it is
+ *       bus                               symbolic link "<machine id> <boot id> <device> <directory of the bus>": whose it is;
+ *                                         the device is that of the directory
  *       <blob>.<ver>.new                  being written, while the blob is SPILLING(ver)
  *       <blob>.<ver>                      the bytes of a blob that is SPILLED(ver)
  *
@@ -20,9 +21,10 @@ int cfn_spill_path(const char *base, const char *name, uint64_t nonce, char out[
 /* Is it one that cfn_spill_path can have given for this bus? What a damaged header says must not be removed. */
 bool cfn_spill_is_path(const char *path, const char *name, uint64_t nonce);
 
-/* Opens the directory; `bus_path` is what the link in it will say if it has to be made, NULL: do not make it.
- * A descriptor, CFN_EMPTY (there is none), or an error. */
-int cfn_spill_open(const char *path, const char *bus_path);
+/* Opens the directory; `bus_path` is what the link in it will say if it has to be made, NULL: do not make it. `*id` is what
+ * tells it from another under the same path (of another mount namespace, or made again). A descriptor, CFN_EMPTY (there is
+ * none), or an error. */
+int cfn_spill_open(const char *path, const char *bus_path, uint64_t *id);
 
 /* Writes <blob>.<ver>.new. */
 int cfn_spill_write(int dir, uint32_t blob, uint64_t ver, const void *data, uint64_t bytes);

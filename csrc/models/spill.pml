@@ -3,7 +3,7 @@
  * MODELS   the blob's state word {version | DEAD, LIVE, CHECK, SPILLING, SPILLED}, the reader's ledger cell, the index word {version | none,
  *          this blob, the one it was read back into}, the files by version, written beside and renamed (evict_one, write_out, cfn_recall,
  *          hold, cfn_heap_hold, cfn_bus_object_delete, the collector's look at what is SPILLED without a name).
- * ACTORS   NSPILL spillers, reader (ledger; READS times: rescues what is SPILLING, reads SPILLED from its file), recaller (moves the
+ * ACTORS   NSPILL spillers (each may take over what another is at, or a collector has in CHECK), reader (ledger; READS times: rescues what is SPILLING, reads SPILLED from its file), recaller (moves the
  *          name to a blob of its own), deleter, collector.
  * DIES     the first spiller at every step, and is reaped after that; all may be stopped at any step for any time.
  * PROPERTY 1. Pages that somebody looks at are the blob's (it is neither SPILLED nor DEAD) until they let go.  2. What the index names is
@@ -63,7 +63,7 @@ proctype spiller(bool mortal)
 #ifdef MUTANT_LEDGER_FIRST
   STEP( held = ledger );
 #endif
-  STEP( w = st; if :: S_ST(w) != B_LIVE -> goto DIE :: else fi );
+  STEP( w = st; if :: S_ST(w) != B_LIVE && S_ST(w) != B_CHECK && S_ST(w) != B_SPILLING -> goto DIE :: else fi );
   STEP( if :: st == w -> w = ST(S_VER(w)+1, B_SPILLING); make(w); mine = true :: else -> goto DIE fi );
 #if !defined(MUTANT_NO_LEDGER) && !defined(MUTANT_LEDGER_FIRST)
   STEP( held = ledger );
