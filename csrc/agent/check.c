@@ -314,7 +314,7 @@ static void check_blob(checking_t *c, uint32_t b) {
     }
     bool announced_there = false;
     for (unsigned k = 0; k < CFN_LEDGER; k++)
-      announced_there |= cfn_names_blob(cfn_load_seq(&cfn_attachment(r, who)->ledger[k])) == b + 1;
+      announced_there |= cfn_ledger_names(cfn_load_seq(&cfn_attachment(r, who)->ledger[k])) == b + 1;
     if (announced_there) say(c, "warning", "object %u is being %s by attachment %u", b, doing, who);
     else if (cfn_load_seq(&record->st) == st)
       say(c, "warning", "object %u is being %s by nobody; the next collection takes it back", b, doing);
@@ -366,7 +366,7 @@ static void check_index(checking_t *c) {
 
 static void check_ledger(checking_t *c, uint32_t i) {
   for (unsigned k = 0; k < CFN_LEDGER; k++) {
-    uint32_t blob = cfn_names_blob(cfn_load_seq(&cfn_attachment(c->r, i)->ledger[k]));
+    uint32_t blob = cfn_ledger_names(cfn_load_seq(&cfn_attachment(c->r, i)->ledger[k]));
     if (blob > c->r->geo.config.objects)
       say(c, "error", "attachment %u holds object %u of %u", i, blob - 1, c->r->geo.config.objects);
   }

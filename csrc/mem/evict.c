@@ -22,8 +22,7 @@ typedef struct choice {
 
 static void fixed(void *context, uint32_t blob_plus1) {
   choice_t *c = context;
-  /* Who puts it on disk holds it for that alone; and for others, in_use() looks. */
-  if (blob_plus1 && blob_plus1 <= c->objects && c->of_blob[blob_plus1 - 1] != AT_WORK) c->of_blob[blob_plus1 - 1] = FIXED;
+  if (blob_plus1 && blob_plus1 <= c->objects) c->of_blob[blob_plus1 - 1] = FIXED;
 }
 
 /* What was looked at a moment ago will be again: it costs as much as many pages that slept. */
@@ -40,7 +39,7 @@ static void weigh(const cfn_region_t *r, choice_t *c, bool idle) {
     c->of_blob[b] = !whole || !cfn_index_names(r, b) ? FIXED : state == CFN_BLOB_SPILLING ? AT_WORK : cost(r, b, now);
     if (idle && c->of_blob[b] > IDLE) c->of_blob[b] = FIXED;
   }
-  cfn_heap_holders(r, NULL, fixed, c);
+  cfn_heap_holders(r, fixed, c);
   for (uint32_t p = 0; p < r->geo.config.object_pages; p++) {
     uint32_t blob = cfn_heap_page_of(r, p);
     c->of_page[p] = blob == 0 ? 0 : c->of_blob[blob - 1];
@@ -72,21 +71,19 @@ static void held(void *context, uint32_t blob_plus1) {
   if (blob_plus1 == *looked_for) *looked_for = 0;
 }
 
-static bool in_use(const cfn_region_t *r, const cfn_a64 *but, uint32_t b) {
+static bool in_use(const cfn_region_t *r, uint32_t b) {
   uint32_t looked_for = b + 1;
-  cfn_heap_holders(r, but, held, &looked_for);
+  cfn_heap_holders(r, held, &looked_for);
   return looked_for == 0;
 }
 
 /* SPILLING by `w`, and announced. CFN_OK: it is on disk alone; CFN_AGAIN: somebody holds it, or took it away. */
-static int write_out(const cfn_region_t *r, uint32_t b, uint64_t w, const cfn_hold_t *h, int dir) {
+static int write_out(const cfn_region_t *r, uint32_t b, uint64_t w, int dir) {
   cfn_a64 *st = &cfn_blob_record(r, b)->st;
   uint64_t ver = cfn_own_ver(w);
   cfn_blob_t blob;
-  /* The cell is ours still: else we were judged dead, and it may be another's hold that is passed over here. */
-  if (cfn_load_seq(h->cell) != h->word) return CFN_AGENT_FENCED;
   /* Who holds it and was there before SPILLING is in what is looked at here; who comes later changes the word. */
-  if (in_use(r, h->cell, b) || !cfn_index_names(r, b) || cfn_heap_look(r, b, &blob) != CFN_OK || !blob.data) return CFN_AGAIN;
+  if (in_use(r, b) || !cfn_index_names(r, b) || cfn_heap_look(r, b, &blob) != CFN_OK || !blob.data) return CFN_AGAIN;
   int e = cfn_spill_write(dir, b, ver, blob.data, blob.bytes);
   if (e != CFN_OK) return e;
   /* Only a blob that is SPILLING(ver) still can become SPILLED(ver + 1): to who sleeps behind this look, the swap below
@@ -120,12 +117,12 @@ static int evict_one(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint32_t
   if (cfn_own_state(w) != CFN_BLOB_LIVE && cfn_own_state(w) != CFN_BLOB_CHECK && cfn_own_state(w) != CFN_BLOB_SPILLING)
     return CFN_AGAIN;
   uint64_t run = cfn_load_relaxed(&cfn_blob_record(r, b)->run);
-  if (!cfn_ledger_set(h, b)) return CFN_AGENT_FENCED; /* announced before it is taken */
+  if (!cfn_ledger_announce(h, b)) return CFN_AGENT_FENCED; /* announced before it is taken */
   uint64_t spilling = cfn_own_next(w, CFN_BLOB_SPILLING, me);
   int e = CFN_AGAIN;
   if (cfn_cas_seq(st, w, spilling)) {
     /* dies here: SPILLING(me), named by the ledger: the reaper makes it LIVE */
-    e = write_out(r, b, spilling, h, dir);
+    e = write_out(r, b, spilling, dir);
     if (e == CFN_OK) cfn_store_relaxed(&cfn_state(r)->page_hint, (uint32_t)run);
     else cfn_cas_seq(st, spilling, cfn_own_next(spilling, CFN_BLOB_LIVE, 0));
   }

@@ -32,6 +32,7 @@ static bool change(cfn_hold_t *h, uint32_t blob_plus1) {
 /* seq_cst: it stands before the state of the blob is looked at, as the collector sets CHECK before it looks at ledgers;
  * one of the two sees the other. */
 bool cfn_ledger_set(cfn_hold_t *h, uint32_t blob) { return change(h, blob + 1); }
+bool cfn_ledger_announce(cfn_hold_t *h, uint32_t blob) { return change(h, (blob + 1) | CFN_LEDGER_EVICTS); }
 /* Our reads of the blob are over before it: release, in seq_cst. */
 void cfn_ledger_clear(cfn_hold_t *h) { change(h, 0); }
 
@@ -286,7 +287,7 @@ static void free_orphan(const cfn_region_t *r, uint32_t b, uint64_t w) {
   cfn_a64 *st = &cfn_blob_record(r, b)->st;
   uint32_t who = cfn_own_who(w);
   for (unsigned k = 0; who < r->geo.config.attachments && k < CFN_LEDGER; k++)
-    if (cfn_names_blob(cfn_load_seq(&cfn_attachment(r, who)->ledger[k])) == b + 1) return;
+    if (cfn_ledger_names(cfn_load_seq(&cfn_attachment(r, who)->ledger[k])) == b + 1) return;
   unsigned next = cfn_own_state(w) == CFN_BLOB_FILL ? CFN_BLOB_DEAD : CFN_BLOB_LIVE;
   cfn_cas_seq(st, w, cfn_own_next(w, next, 0)); /* the word that was judged */
 }
@@ -344,13 +345,10 @@ static void look_at_chunks(const cfn_region_t *r, cfn_heap_found_t found, void *
 }
 
 /* Ledgers FIRST, chunks and refs after them: see the top of heap.h. */
-void cfn_heap_holders(const cfn_region_t *r, const cfn_a64 *but, cfn_heap_found_t found, void *context) {
+void cfn_heap_holders(const cfn_region_t *r, cfn_heap_found_t found, void *context) {
   for (uint32_t i = 0; i < r->geo.config.attachments; i++) {
     if (cfn_id_state(cfn_load_seq(&cfn_attachment(r, i)->id)) == CFN_ID_FREE) continue; /* never used */
-    for (unsigned k = 0; k < CFN_LEDGER; k++) {
-      const cfn_a64 *cell = &cfn_attachment(r, i)->ledger[k];
-      if (cell != but) found(context, cfn_names_blob(cfn_load_seq(cell)));
-    }
+    for (unsigned k = 0; k < CFN_LEDGER; k++) found(context, cfn_ledger_holds(cfn_load_seq(&cfn_attachment(r, i)->ledger[k])));
   }
   look_at_chunks(r, found, context);
   for (uint32_t i = 0; i < r->geo.config.refs; i++) found(context, cfn_ref_blob(cfn_load_seq(&cfn_ref(r, i)->word)));
@@ -378,7 +376,7 @@ uint32_t cfn_heap_collect(const cfn_region_t *r) {
   for (c.first = 0; c.first < all; c.first += BATCH) {
     c.n = all - c.first < BATCH ? all - c.first : BATCH;
     if (mark_batch(&c) == 0) continue;
-    cfn_heap_holders(r, NULL, held, &c);
+    cfn_heap_holders(r, held, &c);
     freed += decide(&c);
   }
   return freed;
@@ -388,9 +386,9 @@ void cfn_heap_reap(const cfn_region_t *r, uint32_t dead, const cfn_a64 *id, uint
   for (unsigned k = 0; k < CFN_LEDGER; k++) {
     cfn_a64 *cell = &cfn_attachment(r, dead)->ledger[k];
     uint64_t e = cfn_load_seq(cell);
-    uint32_t blob = cfn_names_blob(e);
-    if (blob == 0) continue;
-    if (blob <= r->geo.config.objects) {
+    uint32_t blob = cfn_ledger_names(e);
+    if (cfn_names_blob(e) == 0) continue;
+    if (blob && blob <= r->geo.config.objects) {
       cfn_a64 *st = &cfn_blob_record(r, blob - 1)->st;
       uint64_t w = cfn_load_seq(st);
       unsigned state = cfn_own_state(w);

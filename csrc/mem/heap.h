@@ -67,6 +67,8 @@ typedef struct cfn_hold {
 bool cfn_ledger_find(const cfn_region_t *r, unsigned me, cfn_hold_t *out);
 /* False: the cell is not ours any more. */
 bool cfn_ledger_set(cfn_hold_t *h, uint32_t blob);
+/* The same without holding it: we put it on disk. */
+bool cfn_ledger_announce(cfn_hold_t *h, uint32_t blob);
 void cfn_ledger_clear(cfn_hold_t *h);
 
 /* Claims a record and pages for `bytes` bytes. CFN_OK; CFN_OVER_CAPACITY (no record is free) and
@@ -100,9 +102,9 @@ uint32_t cfn_heap_collect(const cfn_region_t *r);
 /* What a dead attachment was filling and held. `authority`: its REAP word. */
 void cfn_heap_reap(const cfn_region_t *r, uint32_t dead, const cfn_a64 *id, uint64_t reap_word);
 
-/* Calls `found` with all words that may hold a blob, ledgers (but not this cell) before chunks before refs. */
+/* Calls `found` with all words that may hold a blob, ledgers before chunks before refs. */
 typedef void (*cfn_heap_found_t)(void *context, uint32_t blob_plus1);
-void cfn_heap_holders(const cfn_region_t *r, const cfn_a64 *but, cfn_heap_found_t found, void *context);
+void cfn_heap_holders(const cfn_region_t *r, cfn_heap_found_t found, void *context);
 /* Whose page it is: blob + 1, or 0: it is free. */
 uint32_t cfn_heap_page_of(const cfn_region_t *r, uint32_t p);
 

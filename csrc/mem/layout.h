@@ -36,7 +36,7 @@
  *   blob      {ver:48 | state:3 | who:13}  as own; who = its filler while FILL, who copies it while SPILLING
  *   ref       {blob+1:20 | version:44}     a named value; versions come from one counter of the bus;
  *                                          from CFN_REF_LEASE on, an attachment stands for the blob: sync/lease.h
- *   cell      {ver:40 | blob+1:24}         of an attachment's ledger: a blob that it holds
+ *   cell      {ver:40 | evicts:1 | blob+1:23} of an attachment's ledger: a blob that it holds, or evicts
  */
 #ifndef CFN_MEM_LAYOUT_H
 #define CFN_MEM_LAYOUT_H
@@ -163,6 +163,11 @@ static inline uint32_t cfn_ref_change_who(uint64_t w) { return (uint32_t)(w & 0x
 static inline uint64_t cfn_names_word(uint64_t what, uint32_t blob_plus1) { return what << 24 | blob_plus1; }
 static inline uint64_t cfn_names_what(uint64_t w) { return w >> 24; }
 static inline uint32_t cfn_names_blob(uint64_t w) { return (uint32_t)(w & 0xffffffu); }
+/* In a ledger cell: its owner is putting that blob on disk, which is no hold. */
+#define CFN_LEDGER_EVICTS 0x800000u
+_Static_assert(CFN_MAX_OBJECTS < CFN_LEDGER_EVICTS, "both fit into a cell");
+static inline uint32_t cfn_ledger_holds(uint64_t w) { return w & CFN_LEDGER_EVICTS ? 0 : cfn_names_blob(w); }
+static inline uint32_t cfn_ledger_names(uint64_t w) { return cfn_names_blob(w) & ~CFN_LEDGER_EVICTS; }
 
 #define CFN_INDEX_BITS 24
 #define CFN_INDEX_MASK ((UINT64_C(1) << CFN_INDEX_BITS) - 1)

@@ -684,8 +684,8 @@ int cfn_spill_of_bus(const cfn_region_t *r, bool make) {
     if (dir >= 0) close(dir);
     if (cfn_load_seq(word) == known) break; /* else another was the first */
   }
-  return cfn_fail(CFN_OS, 0, 0, "%s, where bus '%s' has objects that do not fit into memory, cannot be reached from this process: "
-                  "it is of another mount namespace, or was removed by hand", r->super.spill, r->name);
+  return cfn_fail(CFN_OS, 0, 0, "the place of its objects on disk cannot be reached from this process: it is of another mount namespace, or "
+                  "was removed by hand: %s", r->super.spill);
 }
 
 /* ---- destroy ---- */

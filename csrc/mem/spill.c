@@ -262,9 +262,11 @@ static bool end_at(int base, const char *name, int dir) {
 static int open_ours(int base, const char *name) {
   struct stat st;
   int dir = openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  if (dir < 0 || (fstat(dir, &st) == 0 && st.st_uid == geteuid())) return dir;
+  if (dir < 0) return dir;
+  int why = fstat(dir, &st) != 0 ? errno : st.st_uid == geteuid() ? 0 : ENOENT; /* another user's: none of ours */
+  if (why == 0) return dir;
   close(dir);
-  errno = ENOENT; /* another user's: none of ours */
+  errno = why;
   return -1;
 }
 

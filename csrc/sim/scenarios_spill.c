@@ -38,7 +38,7 @@ static int put(int me, int id) {
   if (r == CFN_OK) there[id]++;
   return r;
 }
-static void delete(int me, int id) { /* one deletes in each scenario */
+static void delete(int me, int id) { /* nobody else deletes it */
   there[id] = -IDS;
   int r = cfn_bus_object_delete(bus[me], digest_of(id));
   sim_note("  process %d deleted %d: %s", me, id, cfn_error_name(r));
@@ -102,10 +102,17 @@ static void put_again(int me) {
   put(me, 1);
   put(me, 2);
 }
+static void collect(int me) { SIM_CHECK(cfn_bus_collect(bus[me]) >= 0); }
 static void churn(int me) { /* the record of what is on disk is soon another's, and on disk again */
   delete(me, 1);
   delete(me, 2);
   for (int id = 4; id < 8; id++) put(me, id);
+}
+static void renew(int me) { /* what the other one deletes has its record used again, and put on disk */
+  collect(me);
+  delete(me, 2);
+  for (int id = 4; id < 7; id++) put(me, id);
+  collect(me);
 }
 static void list(int me) {
   cfn_object_info_t infos[4];
@@ -120,7 +127,6 @@ static void list(int me) {
     SIM_CHECK(found == 2); /* wherever they are just now */
   }
 }
-static void collect(int me) { SIM_CHECK(cfn_bus_collect(bus[me]) >= 0); }
 
 static void verify_spill(void) {
   int p = SIM_PROCESSES - 1;
@@ -175,6 +181,8 @@ const sim_scenario_t sim_spill_scenarios[] = {
      "write_out,cfn_heap_hold,cfn_bus_object_get"},
     {"spill-name", setup_full, {put_one, delete_both, collect}, verify_spill, 0, false, {3, 0, 0, 0},
      "evict_one,write_out,cfn_index_names,cfn_index_remove,cfn_bus_object_delete,cfn_heap_drop_spilled,mark_batch,decide"},
+    {"recall-slow", setup_spilled, {delete_first, renew}, verify_spill, 0, false, {2, 0, 0, 0},
+     "cfn_bus_object_delete,cfn_index_remove,cfn_heap_drop_spilled,cfn_index_names"},
     {"recall-list", setup_spilled, {look_at_both, list}, verify_spill, 0, false, {3, 0, 0, 0},
      "cfn_recall,cfn_index_move,cfn_heap_drop_spilled,cfn_bus_object_list,cfn_heap_look"},
     /* The index moves while others follow it. */

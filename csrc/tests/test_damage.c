@@ -184,7 +184,7 @@ static void blob_filled(void) {
 static void blob_spilling(void) {
   cfn_hold_t h;
   uint32_t one = object(false);
-  CHECK(cfn_ledger_find(r, me, &h) && cfn_ledger_set(&h, one));
+  CHECK(cfn_ledger_find(r, me, &h) && cfn_ledger_announce(&h, one));
   to_blob(st_of(one), CFN_BLOB_SPILLING, me);
 }
 static void blob_spilled_by_nobody(void) { to_blob(st_of(object(false)), CFN_BLOB_SPILLING, me); }

@@ -312,7 +312,7 @@ static void test_death_in_the_middle(void) {
     cfn_hold_t h;
     uint32_t me = cfn_bus_attachment(c);
     cfn_a64 *st = &cfn_blob_record(own, blob)->st;
-    CHECK(cfn_ledger_find(own, me, &h) && cfn_ledger_set(&h, blob));
+    CHECK(cfn_ledger_find(own, me, &h) && cfn_ledger_announce(&h, blob));
     uint64_t w = cfn_load_seq(st);
     CHECK(cfn_cas_seq(st, w, cfn_own_next(w, CFN_BLOB_SPILLING, me)));
     int d = cfn_spill_of_bus(own, true);
@@ -331,6 +331,139 @@ static void test_death_in_the_middle(void) {
   CHECK_INT(files(), 0);
   CHECK_INT(cfn_bus_evict(a, SIZE), 0);
   CHECK_INT(files(), 1);
+  end();
+}
+
+/* What a spiller has that was stopped for long, or judged dead wrongly, or both. */
+static void test_stopped_and_fenced(void) {
+  t_case("a spiller that is stopped blocks nobody");
+  start();
+  fill();
+  uint32_t me = cfn_bus_attachment(b);
+  cfn_hold_t h[FIT];
+  for (uint32_t i = 0; i < 3; i++) { /* three of four are in its hands */
+    uint32_t at = 0, blob;
+    cfn_a64 *slot;
+    uint64_t word;
+    CHECK_INT(cfn_index_find(r, digest_of((int)i + 1, SIZE), &at, &slot, &word, &blob), 0);
+    cfn_a64 *st = &cfn_blob_record(r, blob)->st;
+    CHECK(cfn_ledger_find(r, me, &h[i]) && cfn_ledger_announce(&h[i], blob));
+    cfn_store_seq(st, cfn_own_next(cfn_load_seq(st), CFN_BLOB_SPILLING, me));
+  }
+  CHECK_INT(put_bytes(a, 9, 2 * SIZE), 0); /* more than the fourth has */
+  for (int id = 1; id <= FIT; id++) CHECK_INT(get(a, id), SIZE);
+  for (uint32_t i = 0; i < 3; i++) cfn_ledger_clear(&h[i]);
+  end();
+
+  t_case("a hold in the cell of a spiller that was judged dead");
+  start();
+  fill();
+  uint32_t at = 0, blob;
+  cfn_a64 *slot;
+  uint64_t word;
+  CHECK_INT(cfn_index_find(r, digest_of(1, SIZE), &at, &slot, &word, &blob), 0);
+  cfn_hold_t stale;
+  me = cfn_bus_attachment(a);
+  CHECK(cfn_ledger_find(r, me, &stale) && cfn_ledger_announce(&stale, blob));
+  cfn_hold_t reaped = stale;
+  cfn_ledger_clear(&reaped); /* by the reaper */
+  cfn_pin_t view;
+  CHECK_INT(pin(a, 1, &view), 0); /* by the slot's next process */
+  cfn_hold_t late = stale;
+  CHECK(!cfn_ledger_announce(&late, blob));
+  CHECK_INT(cfn_evict(r, me, &stale, PAGES * CFN_PAGE, 0), CFN_NO_SPACE); /* it is held */
+  CHECK_INT(cfn_evict(r, me, &stale, SIZE, 0), CFN_AGENT_FENCED);         /* others could go, but not by this one */
+  CHECK(((const uint8_t *)view.data)[SIZE - 1] == 1);
+  cfn_bus_object_unpin(a, view.pin, view.word);
+  end();
+
+  t_case("a recaller that was judged dead");
+  start();
+  fill();
+  CHECK_INT(put(a, 5), 0);
+  int away = 0;
+  for (int id = 1; id <= FIT && !away; id++) {
+    at = 0;
+    CHECK_INT(cfn_index_find(r, digest_of(id, SIZE), &at, &slot, &word, &blob), 0);
+    if (cfn_own_state(cfn_load_seq(&cfn_blob_record(r, blob)->st)) == CFN_BLOB_SPILLED) away = id;
+  }
+  CHECK(away);
+  CHECK_INT(delete(a, 5), 0);
+  CHECK_INT(cfn_bus_collect(a), 1);
+  CHECK(cfn_ledger_find(r, me, &stale));
+  reaped = stale;
+  CHECK(cfn_ledger_set(&reaped, 3)); /* the cell has gone on */
+  cfn_ledger_clear(&reaped);
+  uint32_t b2 = blob;
+  CHECK_INT(cfn_recall(r, me, &stale, slot, word, &b2), CFN_AGENT_FENCED);
+  CHECK_INT(get(b, away), SIZE);
+  end();
+}
+
+static void test_full_ledger(void) {
+  t_case("no cell is left to hold what is asked for");
+  start();
+  fill();
+  CHECK_INT(put(a, 5), 0);
+  cfn_hold_t h[CFN_LEDGER];
+  unsigned n = 0;
+  while (n < CFN_LEDGER && cfn_ledger_find(r, cfn_bus_attachment(a), &h[n]) && cfn_ledger_set(&h[n], 31)) n++;
+  CHECK_INT(n, CFN_LEDGER);
+  for (int id = 1; id <= 5; id++) CHECK_INT(get(a, id), CFN_OVER_CAPACITY);
+  CHECK_INT(put(a, 6), CFN_OVER_CAPACITY);
+  CHECK_INT(cfn_bus_evict(a, PAGES * CFN_PAGE), CFN_OVER_CAPACITY);
+  while (n) cfn_ledger_clear(&h[--n]);
+  for (int id = 1; id <= 5; id++) CHECK_INT(get(a, id), SIZE);
+  CHECK_INT(cfn_bus_evict(a, (UINT64_C(1) << 44) + 4096), CFN_NO_SPACE);
+  CHECK_INT(info().spilled, 1); /* nothing went for what can never be */
+  end();
+}
+
+/* Under the same path there is another directory: of another mount namespace, or made by hand. */
+static void test_other_directory(void) {
+  t_case("another directory under the same path");
+  start();
+  fill();
+  for (int id = 5; id <= 7; id++) CHECK_INT(put(a, id), 0);
+  uint64_t spilled = info().spilled;
+  char aside[CFN_SPILL_BYTES + 8];
+  snprintf(aside, sizeof aside, "%s.aside", dir);
+  CHECK_INT(rename(dir, aside), 0);
+  int lost = 0;
+  for (int id = 1; id <= 7; id++) {
+    int64_t e = get(b, id);
+    lost += e == CFN_OS;
+    CHECK(e == SIZE || (e == CFN_OS && strstr(cfn_last_failure()->text, "mount namespace")));
+  }
+  CHECK_INT(lost, spilled);
+  CHECK_INT(put(a, 8), CFN_NO_SPACE); /* nothing is put where others would not find it */
+  CHECK(strstr(cfn_last_failure()->text, "another mount namespace") != NULL);
+  CHECK_INT(access(dir, F_OK), -1);
+  CHECK_INT(mkdir(dir, 0700), 0);
+  CHECK_INT(put(a, 8), CFN_NO_SPACE);
+  CHECK_INT(rmdir(dir), 0);
+  CHECK_INT(rename(aside, dir), 0);
+  for (int id = 1; id <= 7; id++) CHECK_INT(get(b, id), SIZE);
+  t_case("one that was removed while nothing was in it is made again");
+  for (int id = 1; id <= 7; id++) CHECK_INT(delete(a, id), 0);
+  CHECK(cfn_spill_end(dir));
+  fill();
+  CHECK_INT(put(a, 5), 0);
+  CHECK_INT(files(), 1);
+  t_case("a pipe in the place of a file");
+  cfn_object_info_t infos[8];
+  CHECK_INT(cfn_bus_object_list(a, infos, 8), 5);
+  for (int id = 1; id <= 5; id++) {
+    const uint8_t *digest = digest_of(id, SIZE);
+    for (int i = 0; i < 5; i++) {
+      if (!infos[i].spilled || memcmp(infos[i].digest, digest, 32) != 0) continue;
+      const char *path = file_of(id);
+      CHECK_INT(unlink(path), 0);
+      CHECK_INT(mkfifo(path, 0600), 0);
+      CHECK_INT(get(b, id), CFN_CORRUPT);
+      CHECK_INT(delete(b, id), 0);
+    }
+  }
   end();
 }
 
@@ -387,6 +520,9 @@ int main(void) {
   test_full_disk();
   test_place_at_fault();
   test_death_in_the_middle();
+  test_stopped_and_fenced();
+  test_full_ledger();
+  test_other_directory();
   test_ended_with_the_bus();
   t_passed("test_spill");
   return 0;

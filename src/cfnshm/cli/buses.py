@@ -8,6 +8,7 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,31 +66,49 @@ def prune(found: dict[str, Any], directory: str | None) -> bool:
 
 def left_on_disk() -> list[Path]:
     """Directories with objects of buses that are no more (in `$CFNSHM_SPILL`, else /var/tmp): their region was
-    removed by hand, or went with the machine."""
+    removed by hand, or went with the machine. Only what is proven: the place where the region was is the same
+    one as then, it is not there, and no process of this user has it open."""
     base = os.environ.get("CFNSHM_SPILL") or "/var/tmp"
     left = []
     for place in Path(base).glob(f"cfnshm.{os.getuid()}.*") if base != "off" else ():
-        with contextlib.suppress(OSError):
-            home = Path(os.readlink(place / "bus").partition(" ")[2])
-            if not (home / "region").exists() or _spill_of(home) not in (str(place), ""):
+        with contextlib.suppress(OSError), _opened(place) as fd:
+            _machine, boot, device, home = os.readlink("bus", dir_fd=fd).split(" ", 3)
+            region = Path(home, "region")
+            if boot != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
+                continue  # the next bus that is made with this place sees to those of this machine
+            if os.stat(Path(home).parent).st_dev == int(device) and not region.exists() and not _mapped(str(region)):
                 left.append(place)
     return sorted(left)
 
 
-def _spill_of(home: Path) -> str | None:
-    """Where the bus of this directory puts objects; "" if that cannot be told."""
+@contextlib.contextmanager
+def _opened(place: Path) -> Iterator[int]:
+    """A directory of this user's own, itself and not what a link points to."""
+    fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        with Bus(home.name.split(".", 2)[2], agent="", create=False, directory=home.parent) as bus:
-            return bus.context.info().spill
-    except errors.Error:
-        return ""
+        if os.fstat(fd).st_uid != os.getuid():
+            raise PermissionError(place)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _mapped(region: str) -> bool:
+    """Does a process of this user have that file open still, though it was removed?"""
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            if region in maps.read_text():
+                return True
+    return False
 
 
 def remove_from_disk(place: Path) -> None:
     """Removes one of them, with the files that are named as the core names them, and nothing else."""
-    for file in place.iterdir():
-        if file.name == "bus" or re.fullmatch(r"\d+\.\d+(\.new)?", file.name):
-            file.unlink(missing_ok=True)
+    with _opened(place) as fd:
+        for name in os.listdir(fd):
+            if name == "bus" or re.fullmatch(r"\d+\.\d+(\.new)?", name):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=fd)
     place.rmdir()
 
 
