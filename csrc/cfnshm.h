@@ -70,6 +70,9 @@ typedef struct cfn_named {
   char name[CFN_NAME_BYTES];
 } cfn_named_t;
 int cfn_bus_agents_named(cfn_bus_t *bus, cfn_named_t *out, uint32_t most);
+/* A number that changes whenever a name of the bus is given or taken away, so that a list made after it was read is good as long
+ * as it is the same; 0: that happens just now. */
+uint64_t cfn_bus_names_version(cfn_bus_t *bus);
 
 enum {
   CFN_WAIT_NONE = 0,

@@ -285,6 +285,28 @@ def test_request_times_out_and_the_late_answer_is_counted(bus, other):
     assert bus.info()["counters"]["replies_late"] == 1
 
 
+
+def test_broadcast_knows_who_came_and_who_went(bus):
+    assert list(bus.broadcast(1)) == []
+    bus.register("b")
+    assert list(bus.broadcast(2)) == ["b"]
+    bus.state["a name of another kind"] = 1
+    assert list(bus.broadcast(3)) == ["b"]
+    bus.register("c")
+    bus.unregister("b", force=True)
+    bus.register("b")  # another one
+    receipts = bus.broadcast(4)
+    assert sorted(receipts) == ["b", "c"]
+    assert all(receipt.to == name for name, receipt in receipts.items())
+    with Bus(bus.name, agent="b") as b, Bus(bus.name, agent="c") as c:
+        assert [m.body for m in b.recv_many(9, timeout=0)] == [4]
+        assert [m.body for m in c.recv_many(9, timeout=0)] == [4]
+        assert sorted(c.broadcast(5)) == ["a", "b"]
+    bus.unregister("b")
+    bus.unregister("c")
+    assert bus.broadcast(6) == {}
+
+
 def test_broadcast(bus, other):
     with Bus(bus.name, agent="c", team="red") as c:
         assert set(bus.broadcast("all")) == {"b", "c"}

@@ -556,6 +556,13 @@ int cfn_bus_agents_named(cfn_bus_t *bus, cfn_named_t *out, uint32_t most) {
   return cfn_bus_left(bus, n);
 }
 
+uint64_t cfn_bus_names_version(cfn_bus_t *bus) {
+  if (cfn_bus_enter(bus) < 0) return 0;
+  uint64_t intent = cfn_load_seq(&cfn_state(bus->region)->intent);
+  cfn_bus_leave(bus);
+  return cfn_intent_record(intent) ? 0 : cfn_intent_ver(intent);
+}
+
 int cfn_bus_reap(cfn_bus_t *bus) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;

@@ -14,6 +14,7 @@ from .handle import Handle
 from .message import LANE_NAMES
 from .profile import TEXTS
 
+_NAMED, _ADDRESS = ffi.sizeof("cfn_named_t"), ffi.sizeof("cfn_address_t")  # the address stands first
 LIFE = ("none", "alive", "dead")
 WAITING = ("", "inbox", "space", "chunks", "receipt", "reply", "agent", "value", "lock", "holder",
            "permit", "barrier")  # fmt: skip
@@ -161,7 +162,8 @@ class Agents(Handle):
 
     def _agents(
         self, type: str | None = None, team: str | None = None, capability: str | None = None
-    ) -> list[tuple[AgentInfo, tuple[int, int]]]:
+    ) -> list[tuple[AgentInfo, bytes]]:
+        """With their addresses, as the core has them."""
         most = 256
         while True:
             all_ = ffi.new("cfn_address_t[]", most)
@@ -182,18 +184,29 @@ class Agents(Handle):
                 and (team is None or one.team == team)
                 and (capability is None or capability in one.capabilities)
             ):
-                out.append((one, (all_[i].index, all_[i].mid)))
+                out.append((one, bytes(ffi.buffer(all_ + i))))
         return out
 
-    def _everybody(self) -> dict[str, tuple[int, int]]:
-        """Index and exact word of all agents, by name."""
+    def _everybody(self) -> dict[str, bytes]:
+        """The addresses of all agents, as the core has them, by name. Not to be changed."""
+        version = lib.cfn_bus_names_version(self._handle)
+        if version and version == self._names[0]:
+            return self._names[1]
         most = 256
         while True:
             out = ffi.new("cfn_named_t[]", most)
             n = check(lib.cfn_bus_agents_named(self._handle, out, most))
             if n <= most:
-                return {text(out[i].name): (out[i].at.index, out[i].at.mid) for i in range(n)}
+                break
             most = n + 64
+        # One copy, and slices of it: a field at a time through cffi costs more than the sending.
+        data = bytes(ffi.buffer(out, n * _NAMED))
+        all_ = {
+            data[i + _ADDRESS : i + _NAMED].partition(b"\0")[0].decode(): data[i : i + _ADDRESS]
+            for i in range(0, n * _NAMED, _NAMED)
+        }
+        self._names = (version, all_)
+        return all_
 
     def agents(
         self,

@@ -15,6 +15,7 @@ from .receipt import Receipt
 _NO_BYTES = b""
 _TYPE_BYTES = 255
 _BODY_BYTES = 0xFFFFFFFF
+_RECEIPT = ffi.sizeof("cfn_receipt_t")
 _send_one = lib.cfn_bus_send_one  # the hot call, looked up once
 _WHY = {"FULL": "inbox full", "AGENT_DEAD": "dead", "NO_SPACE": "bus full", "TIMEOUT": "timed out"}
 
@@ -247,7 +248,7 @@ class Outbox(Agents):
         deadline = deadline_of(timeout)
         message, keep = outgoing(body, type)
         if agent_type is team is capability is None:
-            targets = self._everybody()
+            targets = dict(self._everybody())
         else:
             wanted = self._agents(type=agent_type, team=team, capability=capability)
             targets = {info.name: place for info, place in wanted}
@@ -256,19 +257,22 @@ class Outbox(Agents):
         n = len(names)
         if n == 0:
             return {}
-        addresses = ffi.new("cfn_address_t[]", n)
-        for i, name in enumerate(names):
-            addresses[i].index, addresses[i].mid = targets[name]
+        addresses = ffi.from_buffer("cfn_address_t[]", b"".join(targets.values()))
         results, receipts = ffi.new("int[]", n), ffi.new("cfn_receipt_t[]", n)
         lane = lane_of(priority)
         check(lib.cfn_bus_broadcast(self._handle, addresses, n, lane, message, results, receipts))
         del keep
-        delivered: dict[str, Receipt] = {}
+        told = bytes(ffi.buffer(receipts))  # one copy, and slices of it
+        delivered = {
+            name: Receipt(self, name, told[i * _RECEIPT : (i + 1) * _RECEIPT]) for i, name in enumerate(names)
+        }
+        if not any(ffi.buffer(results)[:]):
+            return delivered
         missing: dict[str, Error] = {}
         for i, name in enumerate(names):
             if results[i] == 0:
-                delivered[name] = Receipt(self, name, bytes(ffi.buffer(receipts + i)))
                 continue
+            del delivered[name]
             if results[i] == STALE:  # unregistered since it was listed: not an addressee any more
                 continue
             left = None if deadline == FOREVER else max(0.0, (deadline - time.monotonic_ns()) / 1e9)
