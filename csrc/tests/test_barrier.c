@@ -382,6 +382,79 @@ static void semaphores(void) {
   end();
 }
 
+/* Who holds a permit and waits at a barrier, and is stopped; who is nobody's agent; lists with less room than there is. */
+static void takes_and_waits(cfn_bus_t *c) {
+  uint64_t token;
+  cfn_arrival_t at;
+  CHECK_INT(permit(c, 3, 0, &token), 0);
+  wait_go(c, 9, 0, NULL, 0, 30, &at);
+}
+static void shown(void) {
+  t_case("what is shown");
+  start();
+  uint64_t token;
+  uint32_t permits;
+  cfn_holder_t h[4];
+  cfn_party_t party[4];
+  cfn_barrier_info_t info;
+  pid_t p = child("c", takes_and_waits);
+  until_waits("c", CFN_WAIT_BARRIER);
+  CHECK_INT(cfn_bus_barrier_join(a, "b", 1), 0);
+  CHECK_INT(permit(a, 3, 0, &token), 0);
+  CHECK_INT(kill(p, SIGSTOP), 0);
+  int status;
+  CHECK_INT(waitpid(p, &status, WUNTRACED), p);
+  CHECK_INT(cfn_bus_semaphore_holders(a, "s", 1, &permits, h, 4), 2);
+  CHECK_INT(h[0].life, CFN_HOLDER_STOPPED);
+  CHECK_INT(h[1].life, CFN_HOLDER_ALIVE);
+  CHECK_INT(cfn_bus_semaphore_holders(a, "s", 1, &permits, h, 1), 2);
+  CHECK_INT(cfn_bus_barrier_look(a, "b", 1, &info, party, 4), 0);
+  CHECK_INT(info.known, 2);
+  CHECK_INT(party[0].life + party[1].life, CFN_HOLDER_STOPPED + CFN_HOLDER_ALIVE);
+  CHECK_INT(cfn_bus_barrier_look(a, "b", 1, &info, party, 1), 0);
+  CHECK_INT(info.known, 2);
+  t_kill(p, false);
+  cfn_arrival_t at;
+  CHECK_INT(wait_go(a, 9, 0, NULL, 0, 30, &at), CFN_BROKEN_BARRIER);
+  CHECK(strstr(cfn_last_failure()->text, "'c'"));
+  CHECK_INT(cfn_bus_barrier_break(a, "b", 1), 0); /* broken already */
+  CHECK_INT(cfn_bus_barrier_break(a, "b", 1), 0);
+  CHECK_INT(cfn_bus_barrier_reset(a, "b", 1), 0);
+  cfn_bus_reap(a);
+  CHECK_INT(cfn_bus_barrier_leave(a, "b", 1), 0);
+  CHECK_INT(cfn_bus_barrier_delete(a, "b", 1), 0);
+  p = child("", waits);
+  int e;
+  do e = cfn_bus_barrier_look(a, "b", 1, &info, party, 4);
+  while (e == CFN_UNKNOWN_KEY || info.arrived == 0);
+  CHECK_INT(e, 0);
+  t_kill(p, false);
+  CHECK_INT(wait_go(b, 3, 0, NULL, 0, 30, &at), CFN_BROKEN_BARRIER);
+  CHECK(strstr(cfn_last_failure()->text, "a party (process"));
+  CHECK_INT(cfn_bus_barrier_leave(a, "b", 1), CFN_INVALID); /* it is no party */
+  cfn_address_t nobody = {.index = 1000};
+  CHECK_INT(cfn_bus_barrier_reset(a, "b", 1), 0);
+  CHECK_INT(wait_go(b, 3, 0, &nobody, 1, 0, &at), CFN_TIMEOUT);
+  CHECK_INT(wait_for(a, 70000, 0), CFN_INVALID);
+  CHECK_INT(permit(a, 70000, 0, &token), CFN_INVALID);
+  CHECK_INT(cfn_bus_barrier_look(a, "no such", 7, &info, party, 4), CFN_UNKNOWN_KEY);
+  CHECK_INT(cfn_bus_barrier_break(a, "no such", 7), CFN_UNKNOWN_KEY);
+  static const char *const bad[] = {"", "\xff"};
+  for (int i = 0; i < 2; i++) {
+    uint32_t n = (uint32_t)strlen(bad[i]);
+    CHECK_INT(cfn_bus_barrier_wait(a, bad[i], n, 2, 0, NULL, 0, 0, &at), CFN_BAD_NAME);
+    CHECK_INT(cfn_bus_barrier_look(a, bad[i], n, &info, party, 4), CFN_BAD_NAME);
+    CHECK_INT(cfn_bus_barrier_join(a, bad[i], n), CFN_BAD_NAME);
+    CHECK_INT(cfn_bus_barrier_reset(a, bad[i], n), CFN_BAD_NAME);
+    CHECK_INT(cfn_bus_barrier_delete(a, bad[i], n), CFN_BAD_NAME);
+    CHECK_INT(cfn_bus_semaphore_take(a, bad[i], n, 1, 0, &token), CFN_BAD_NAME);
+    CHECK_INT(cfn_bus_semaphore_give_back(a, bad[i], n, 1), CFN_BAD_NAME);
+    CHECK_INT(cfn_bus_semaphore_holders(a, bad[i], n, &permits, h, 4), CFN_BAD_NAME);
+  }
+  cfn_bus_reap(a);
+  end();
+}
+
 static void damage(void) {
   t_case("damage");
   start();
@@ -419,6 +492,7 @@ int main(void) {
   made_anew();
   no_room_to_leave();
   semaphores();
+  shown();
   damage();
   t_passed("test_barrier");
   return 0;

@@ -273,6 +273,42 @@ static void values(void) {
   end();
 }
 
+/* What a name may be made of: every language must be able to say it. */
+static void keys(void) {
+  t_case("keys that are UTF-8, and not");
+  start();
+  static const char *const good[] = {"k", "\xc3\xbc", "\xe0\xa0\x80", "\xe2\x82\xac", "\xed\x9f\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"};
+  for (unsigned i = 0; i < sizeof good / sizeof good[0]; i++) {
+    CHECK_INT(set(a, good[i], CFN_ANY_VERSION, "x"), 0);
+    VALUE(b, good[i], "x");
+  }
+  static const char *const bad[] = {
+      "\x80", "\xc0\x80", "\xc1\xbf", "\xc3", "\xc3(", "\xe0\x80\x80", "\xe0\x9f\xbf", "\xe2\x82", "\xe2(\xa1", "\xe2\x82(",
+      "\xed\xa0\x80", "\xed\xbf\xbf", "\xf0\x80\x80\x80", "\xf0\x8f\xbf\xbf", "\xf0\x90\x80", "\xf0\x90\x80(", "\xf4\x90\x80\x80",
+      "\xf5\x80\x80\x80", "\xff", "a\tb", "\x7f", ""};
+  for (unsigned i = 0; i < sizeof bad / sizeof bad[0]; i++) CHECK_INT(set(a, bad[i], CFN_ANY_VERSION, "x"), CFN_BAD_NAME);
+  cfn_ref_info_t one;
+  CHECK_INT(cfn_bus_ref_list(a, "", 0, &one, 1), 7); /* how many there are, also beyond the room */
+  CHECK_INT(cfn_bus_ref_list(a, "", 0, NULL, 0), 7);
+  cfn_object_info_t first;
+  CHECK_INT(put(a, 1, 100), 0);
+  CHECK_INT(put(a, 2, 100), 0);
+  CHECK_INT(cfn_bus_object_list(a, &first, 1), 2);
+  cfn_named_t named;
+  cfn_address_t at;
+  CHECK_INT(cfn_bus_agents_named(a, &named, 1), 2);
+  CHECK_INT(cfn_bus_agents(a, &at, 1), 2);
+  uint64_t names = cfn_bus_names_version(a);
+  CHECK(names != 0 && names == cfn_bus_names_version(b));
+  CHECK_INT(cfn_bus_register(a, "c", NULL, &at, NULL), 0);
+  CHECK(names != cfn_bus_names_version(b));
+  cfn_store_seq(&cfn_state(r)->intent, cfn_intent_word(1000, 0, 1)); /* in the middle of a change */
+  CHECK_INT(cfn_bus_names_version(b), 0);
+  CHECK_INT(cfn_bus_reap(a), 0);
+  CHECK(cfn_bus_names_version(b) != 0);
+  end();
+}
+
 static void numbers(void) {
   start();
   int64_t sum;
@@ -512,6 +548,7 @@ int main(void) {
   objects();
   scarce();
   values();
+  keys();
   numbers();
   waiting();
   many();

@@ -223,6 +223,34 @@ static void stopped_holders(void) {
   end();
 }
 
+static void shown(void) {
+  t_case("what is shown, and what makes no sense");
+  start();
+  cfn_held_t x, y;
+  cfn_holder_t h;
+  CHECK_INT(take(a, "l", 0, &x), 0);
+  CHECK_INT(take(a, "m", 0, &y), 0);
+  CHECK_INT(cfn_bus_lease_list(b, CFN_LEASE_LOCK, &h, 1), 2);
+  CHECK_INT(cfn_bus_lease_list(b, CFN_LEASE_LEADER, &h, 1), 0);
+  cfn_held_t far = x;
+  far.ref = 1u << 20;
+  CHECK_INT(cfn_bus_lease_check(a, &far), CFN_INVALID);
+  CHECK_INT(cfn_bus_lease_give_back(a, &far), CFN_INVALID);
+  far = (cfn_held_t){.ref = x.ref};
+  CHECK_INT(cfn_bus_lease_check(a, &far), CFN_INVALID);
+  CHECK_INT(cfn_bus_lease_check(b, &x), CFN_INVALID); /* another one's */
+  CHECK_INT(cfn_bus_lease_give_back(b, &x), CFN_INVALID);
+  static const char *const bad[] = {"", "\xff"};
+  for (int i = 0; i < 2; i++) {
+    uint32_t n = (uint32_t)strlen(bad[i]);
+    CHECK_INT(cfn_bus_lease_take(a, CFN_LEASE_LOCK, bad[i], n, 0, 0, &x, &h), CFN_BAD_NAME);
+    CHECK_INT(cfn_bus_lease_holder(a, CFN_LEASE_LOCK, bad[i], n, &h), CFN_BAD_NAME);
+    CHECK_INT(cfn_bus_lease_wait(a, CFN_LEASE_LOCK, bad[i], n, 0, 0, &h), CFN_BAD_NAME);
+  }
+  CHECK_INT(cfn_bus_lease_give_back(a, &y), 0);
+  end();
+}
+
 /* ---- many ---- */
 
 static void exclude_each_other(void) {
@@ -434,6 +462,7 @@ int main(void) {
   dead_holders();
   dies_under_a_waiter();
   stopped_holders();
+  shown();
   exclude_each_other();
   leaders();
   circles();
