@@ -177,6 +177,42 @@ static void test_held_stays(void) {
   end();
 }
 
+static uint32_t blob_of(int id) {
+  uint32_t at = 0, blob;
+  cfn_a64 *slot;
+  uint64_t word;
+  CHECK_INT(cfn_index_find(r, digest_of(id, SIZE), &at, &slot, &word, &blob), 0);
+  return blob;
+}
+static bool away(int id) { return cfn_own_state(cfn_load_seq(&cfn_blob_record(r, blob_of(id))->st)) == CFN_BLOB_SPILLED; }
+static void looked_at(int id, uint64_t seconds_ago) {
+  uint64_t now = cfn_os_coarse_ns() / 1000000000u;
+  cfn_store_seq(&cfn_blob_record(r, blob_of(id))->codec, (now - seconds_ago) << 8);
+}
+
+static void test_which_goes(void) {
+  t_case("what was not looked at for longest goes");
+  start();
+  fill();
+  static const uint64_t ages[FIT + 1] = {0, 0, 30, 2000, 30};
+  for (int id = 1; id <= FIT; id++) looked_at(id, ages[id]);
+  CHECK_INT(put(a, 5), 0);
+  CHECK(away(3));
+  looked_at(2, 4000);
+  looked_at(4, 2000);
+  CHECK_INT(put(a, 6), 0);
+  CHECK(away(2) && !away(4) && !away(1));
+  t_case("what is asked for comes back for what is idle, and not for what is used");
+  CHECK_INT(get(a, 3), SIZE);
+  CHECK(!away(3) && away(4)); /* 2,000 seconds: idle */
+  CHECK_INT(get(a, 2), SIZE);
+  CHECK(away(2)); /* all others were looked at just now */
+  cfn_pin_t p;
+  CHECK_INT(pin(a, 2, &p), 0); /* to be looked at in place it must */
+  CHECK(!away(2));
+  end();
+}
+
 static void test_values_stay(void) {
   t_case("values of bus.state stay in memory");
   start();
@@ -514,6 +550,7 @@ int main(void) {
   test_out_and_back();
   test_many_more_than_fit();
   test_held_stays();
+  test_which_goes();
   test_values_stay();
   test_none();
   test_files_at_fault();
