@@ -286,6 +286,16 @@ def test_request_times_out_and_the_late_answer_is_counted(bus, other):
 
 
 
+@pytest.mark.parametrize("size", [1 << 10, 4 << 10, 16 << 10, 64 << 10])
+def test_a_body_of_just_the_size_of_a_chunk_goes_into_one(bus, size):
+    before = bus.info()["chunks_free"]
+    body = os.urandom(size)
+    bus.send("a", body)
+    after = bus.info()["chunks_free"]
+    assert {c: before[c] - after[c] for c in before if before[c] != after[c]} == {size: 1}
+    assert bus.recv(timeout=5).body == body
+
+
 def test_broadcast_knows_who_came_and_who_went(bus):
     assert list(bus.broadcast(1)) == []
     bus.register("b")

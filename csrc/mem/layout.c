@@ -97,7 +97,7 @@ int cfn_geometry_compute(const cfn_config_shm_t *config, cfn_geometry_t *g) {
   g->chunks_at = place(&at, g->chunks, sizeof(cfn_chunk_shm_t), CFN_PAGE);
   g->payload_at = place(&at, 0, 0, CFN_PAGE);
   for (unsigned i = 0; i < CFN_CLASSES; i++)
-    g->class_at[i] = place(&at, config->class_chunks[i], config->class_bytes[i], CFN_PAGE);
+    g->class_at[i] = place(&at, config->class_chunks[i], cfn_class_room(config, i), CFN_PAGE);
   g->blobs_at = place(&at, config->objects, sizeof(cfn_blob_shm_t), CFN_PAGE);
   g->index_at = place(&at, g->index_slots, 8, CFN_PAGE);
   g->pages_at = place(&at, config->object_pages, 8, CFN_PAGE);

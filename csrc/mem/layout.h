@@ -221,6 +221,13 @@ typedef struct cfn_config_shm {
 } cfn_config_shm_t;
 _Static_assert(sizeof(cfn_config_shm_t) == 128, "configuration is part of the ABI");
 
+/* Bytes of payload that a chunk of a class has: beside those it is named for, the name, type and record that go with a body
+ * of just that size. (Not in the smallest class: there are many of it, and whole messages are that small.) */
+#define CFN_CLASS_EXTRA 128u
+static inline uint32_t cfn_class_room(const cfn_config_shm_t *c, unsigned cls) {
+  return c->class_bytes[cls] + (cls ? CFN_CLASS_EXTRA : 0);
+}
+
 typedef struct cfn_super_shm {
   uint64_t magic;
   uint32_t abi;

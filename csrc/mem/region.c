@@ -87,7 +87,7 @@ static void plan_payload(const cfn_wish_t *wish, uint64_t bytes, cfn_config_shm_
   if (pages > 1u << 30) pages = 1u << 30;
   c->object_pages = wish->object_pages ? wish->object_pages : (uint32_t)pages;
   for (unsigned i = 0; i < CFN_CLASSES; i++) {
-    uint64_t each = class_bytes[i] + sizeof(cfn_chunk_shm_t);
+    uint64_t each = class_bytes[i] + (i ? CFN_CLASS_EXTRA : 0) + sizeof(cfn_chunk_shm_t);
     uint64_t n = slab_bytes / 100 * class_share[i] / each;
     if (n < 2) n = i < 3 ? 2 : 0; /* one chunk could never serve both work and replies */
     if (n > 1u << 20) n = 1u << 20;

@@ -92,7 +92,7 @@ static inline unsigned cfn_chunk_class(const cfn_region_t *r, uint32_t k) {
 }
 static inline uint8_t *cfn_chunk_payload(const cfn_region_t *r, uint32_t k, unsigned cls) {
   return r->base + r->geo.class_at[cls] +
-         (uint64_t)(k - r->geo.class_first[cls]) * r->geo.config.class_bytes[cls];
+         (uint64_t)(k - r->geo.class_first[cls]) * cfn_class_room(&r->geo.config, cls);
 }
 
 static inline cfn_ref_shm_t *cfn_ref(const cfn_region_t *r, uint32_t i) {

@@ -4,13 +4,13 @@
 
 int cfn_slab_class_for(const cfn_region_t *r, uint64_t bytes) {
   for (unsigned c = 0; c < CFN_CLASSES; c++)
-    if (r->geo.config.class_chunks[c] > 0 && bytes <= r->geo.config.class_bytes[c]) return (int)c;
+    if (r->geo.config.class_chunks[c] > 0 && bytes <= cfn_class_room(&r->geo.config, c)) return (int)c;
   return CFN_TOO_LARGE;
 }
 
 uint32_t cfn_slab_largest(const cfn_region_t *r) {
   for (unsigned c = CFN_CLASSES; c-- > 0;)
-    if (r->geo.config.class_chunks[c] > 0) return r->geo.config.class_bytes[c];
+    if (r->geo.config.class_chunks[c] > 0) return cfn_class_room(&r->geo.config, c);
   return 0;
 }
 

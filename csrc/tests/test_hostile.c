@@ -227,7 +227,7 @@ static void bad_frames(void) {
         }
         CHECK(handed >= 1);
         CHECK(dropped() || handed >= 2);
-        if (what == 0 && values[v] > r->geo.config.class_bytes[cfn_chunk_class(r, k)]) CHECK(dropped() > 0);
+        if (what == 0 && values[v] > cfn_class_room(&r->geo.config, cfn_chunk_class(r, k))) CHECK(dropped() > 0);
         exercise();
         end();
       }
