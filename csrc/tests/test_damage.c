@@ -87,26 +87,22 @@ static uint32_t object(bool on_disk) {
     unsigned state = cfn_own_state(cfn_load_seq(&cfn_blob_record(r, i)->st));
     if (state == (on_disk ? CFN_BLOB_SPILLED : CFN_BLOB_LIVE) && cfn_index_names(r, i)) return i;
   }
-  CHECK(!"there is one");
-  return 0;
+  t_fail(__FILE__, __LINE__, "there is one");
 }
 static cfn_a64 *index_of(uint32_t blob) {
   for (uint32_t s = 0; s < r->geo.index_slots; s++)
     if (cfn_names_blob(cfn_load_seq(&cfn_index(r)[s])) == blob + 1) return &cfn_index(r)[s];
-  CHECK(!"it has a name");
-  return NULL;
+  t_fail(__FILE__, __LINE__, "it has a name");
 }
 static uint32_t dead_blob(void) {
   for (uint32_t i = r->geo.config.objects; i-- > 0;)
     if (cfn_own_state(cfn_load_seq(&cfn_blob_record(r, i)->st)) == CFN_BLOB_DEAD) return i;
-  CHECK(!"one is free");
-  return 0;
+  t_fail(__FILE__, __LINE__, "one is free");
 }
 static uint32_t free_chunk(void) {
   for (uint32_t k = 0; k < r->geo.chunks; k++)
     if (cfn_own_state(cfn_load_seq(&cfn_chunk(r, k)->own)) == CFN_FREE) return k;
-  CHECK(!"one is free");
-  return 0;
+  t_fail(__FILE__, __LINE__, "one is free");
 }
 static uint32_t nobodys_attachment(void) { return r->geo.config.attachments - 1; }
 static void to_blob(cfn_a64 *word, unsigned state, unsigned who) { cfn_store_seq(word, cfn_own_next(cfn_load_seq(word), state, who)); }
@@ -125,8 +121,7 @@ static cfn_a64 *directory_of(const char *key) {
   CHECK_INT(cfn_directory_find(r, CFN_KIND_REF, key, strlen(key), &index, &word), 0);
   for (uint32_t s = 0; s < r->geo.config.directory_slots; s++)
     if (cfn_dir_value(cfn_load_seq(&cfn_directory(r)[s])) == index + 1) return &cfn_directory(r)[s];
-  CHECK(!"it stands there");
-  return NULL;
+  t_fail(__FILE__, __LINE__, "it stands there");
 }
 static const char LOCK_KEY[] = {CFN_KEY_OURS, CFN_LEASE_LOCK, 'l', 'o', 'c', 'k', 0};
 
