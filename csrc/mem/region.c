@@ -692,6 +692,7 @@ int cfn_spill_of_bus(const cfn_region_t *r, bool make) {
 
 int cfn_region_destroy(cfn_region_t *region) {
   cfn_cas_seq(&cfn_state(region)->state, CFN_BUS_OK, CFN_BUS_RETIRED);
+  if (region->super.spill[0]) cfn_spill_end(region->super.spill); /* also where the mapped header was damaged meanwhile */
   return dir_retire(cfn_region_dir(region), region->path);
 }
 

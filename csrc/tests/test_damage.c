@@ -9,6 +9,7 @@
 #include "mem/directory.h"
 #include "mem/evict.h"
 #include "mem/index.h"
+#include "mem/spill.h"
 #include "sync/lease.h"
 #include "sync/refs.h"
 #include "tests/harness.h"
@@ -414,9 +415,13 @@ int main(int argc, char **argv) {
     if (*wanted && !seen) fprintf(stderr, "wanted: %s; said:\n%s", wanted, all_said);
     CHECK(!*wanted || seen);
     use_all();
+    char spill[CFN_SPILL_BYTES];
+    memcpy(spill, r->super.spill, sizeof spill);
     t_close(b);
     t_close(a);
     t_destroy();
+    if (damages[i].plant == header) cfn_spill_end(spill); /* nobody can know any more where that is */
+    CHECK_INT(access(spill, F_OK), -1);
   }
   t_passed("test_damage");
   return 0;
