@@ -9,7 +9,6 @@
 #include "mem/index.h"
 
 #define TRIES 64
-#define PATIENCE 16 /* looks at what another one is putting on disk, before it is taken over */
 
 #define PINS (CFN_LEDGER - 2u) /* the others are for calls in passing: views must not stop them */
 
@@ -37,19 +36,41 @@ static int fail_no_room(cfn_bus_t *bus, int code, uint64_t bytes, const char *di
                   *disk ? disk : r->super.spill[0] ? "they are held, or values of bus.state" : "none may go to disk");
 }
 
-/* One thing that makes room for `bytes` where `short_of` was missing: CFN_OK, something was done; CFN_NO_SPACE, there is
- * nothing left to do; else the disk's own error. Unless it `must`, only what is idle goes to disk for it. */
-static int make_room(cfn_bus_t *bus, cfn_hold_t *h, int short_of, uint64_t bytes, bool must, int turn) {
+/* How it went so far. */
+typedef struct making {
+  cfn_in_the_way_t way;
+  uint64_t since_ns; /* when somebody came to be in the way, or 0 */
+  int turns;
+} making_t;
+
+/* Others are at work on what we need: a moment, and how long in all? One who is stopped in the middle of filling never ends. */
+static int wait_a_moment(making_t *m, uint64_t bytes) {
+  static cfn_a32 nobody_rings;
+  uint64_t now = cfn_os_monotonic_ns();
+  if (m->since_ns == 0) m->since_ns = now;
+  if (now - m->since_ns > (m->way.works ? UINT64_C(3000000000) + bytes * 100 : UINT64_C(20000000))) return CFN_NO_SPACE;
+  cfn_os_futex_wait(&nobody_rings, 0, 1000000);
+  return CFN_OK;
+}
+
+/* One thing that makes room for `bytes` where `short_of` was missing: CFN_OK, something was done, or waited for; CFN_NO_SPACE,
+ * there is nothing left to do; else the disk's own error. Unless it `must`, only what is idle goes to disk for it. */
+static int make_room(cfn_bus_t *bus, cfn_hold_t *h, int short_of, uint64_t bytes, bool must, making_t *m) {
   const cfn_region_t *r = bus->region;
   cfn_bus_count(bus, CFN_COUNT_COLLECTS, 1);
-  if (cfn_heap_collect(r)) return CFN_OK;
-  cfn_reap_all(&bus->actor); /* the dead held some of it */
-  if (cfn_heap_collect(r)) return CFN_OK;
-  if (short_of != CFN_NO_SPACE) return CFN_NO_SPACE;
-  if (!bus->swept) cfn_evict_sweep(r); /* what the dead left there */
-  bus->swept = true;
-  if (turn > 0) cfn_os_yield(); /* somebody was in the way */
-  return cfn_evict(r, bus->actor.me, h, bytes, (must ? 0 : CFN_EVICT_IDLE) | (turn >= PATIENCE ? CFN_EVICT_TAKE_OVER : 0));
+  int e = cfn_heap_collect(r) ? CFN_OK : CFN_NO_SPACE;
+  if (e != CFN_OK) { /* the dead held some of it, and left files that no state names */
+    if (cfn_reap_all(&bus->actor) > 0) bus->swept = false;
+    if (cfn_heap_collect(r)) e = CFN_OK;
+  }
+  if (e != CFN_OK && short_of == CFN_NO_SPACE) {
+    if (!bus->swept) cfn_evict_sweep(r);
+    bus->swept = true;
+    e = cfn_evict(r, bus->actor.me, h, bytes, !must, &m->way);
+    if (e == CFN_AGAIN) return wait_a_moment(m, bytes);
+  }
+  if (e == CFN_OK) m->since_ns = 0;
+  return e == CFN_OK && ++m->turns == TRIES ? CFN_NO_SPACE : e;
 }
 
 static int fail_fenced(void) {
@@ -74,8 +95,9 @@ int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const v
   /* Values that were replaced are garbage until somebody needs their room: others may have taken by the next look what
    * we have freed. No space is what is left when nothing was freed, nobody was dead, nothing could go to disk, and it still
    * does not fit. */
-  for (int turn = 0; no_room(e) && made == CFN_OK && turn < TRIES; turn++) {
-    made = make_room(bus, h, e, bytes, true, turn);
+  making_t making = {.turns = 0};
+  while (no_room(e) && made == CFN_OK) {
+    made = make_room(bus, h, e, bytes, true, &making);
     why_not_out(made, disk);
     e = cfn_heap_begin(r, bus->actor.me, h, bytes, f);
   }
@@ -143,7 +165,8 @@ static int fetch(cfn_bus_t *bus, const uint8_t digest[32], cfn_hold_t *h, cfn_bl
   const cfn_region_t *r = bus->region;
   char why[200] = "";
   int made = CFN_OK;
-  for (int tries = 0; tries < TRIES; tries++) {
+  making_t making = {.turns = 0};
+  for (int tries = 0; tries < TRIES;) {
     int e = hold(bus, digest, h, out, disk);
     if (e != ON_DISK) return e;
     uint32_t b = disk->blob;
@@ -154,11 +177,12 @@ static int fetch(cfn_bus_t *bus, const uint8_t digest[32], cfn_hold_t *h, cfn_bl
       cfn_ledger_clear(h);
       return e == CFN_CORRUPT ? fail_record() : fail_fenced(); /* we held it */
     }
+    tries += e == CFN_STALE;
     if (e == CFN_STALE) continue;
     if (e == CFN_AGENT_FENCED) return fail_fenced();
     if (!no_room(e)) return e;
     if (made != CFN_OK) return must ? fail_no_room(bus, e, out->bytes, why) : CFN_NO_SPACE;
-    made = make_room(bus, h, e, out->bytes, must, tries);
+    made = make_room(bus, h, e, out->bytes, must, &making);
     why_not_out(made, why);
   }
   return cfn_fail(CFN_AGAIN, 0, 0, "an object goes to disk and comes back all the time: more are looked at than memory holds");
@@ -377,10 +401,11 @@ int cfn_bus_evict(cfn_bus_t *bus, uint64_t bytes) {
   char disk[200] = "";
   r = cfn_ledger_find(bus->region, bus->actor.me, &h) ? CFN_OK : no_cell();
   cfn_heap_room_t room;
-  for (int turn = 0; r == CFN_OK; turn++) {
+  making_t making = {.turns = 0};
+  while (r == CFN_OK) {
     cfn_heap_room(bus->region, &room);
     if ((uint64_t)room.longest * CFN_PAGE >= bytes) break;
-    r = turn < TRIES ? make_room(bus, &h, CFN_NO_SPACE, bytes, true, turn) : CFN_NO_SPACE;
+    r = make_room(bus, &h, CFN_NO_SPACE, bytes, true, &making);
     why_not_out(r, disk);
     if (r != CFN_OK) r = r == CFN_AGENT_FENCED ? fail_fenced() : fail_no_room(bus, CFN_NO_SPACE, bytes, disk);
   }

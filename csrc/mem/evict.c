@@ -18,11 +18,14 @@ typedef struct choice {
   uint8_t *of_blob; /* by blob: what evicting a page of it costs, or FIXED */
   uint8_t *of_page; /* 0: it is free */
   uint32_t objects;
+  cfn_in_the_way_t *way;
 } choice_t;
 
 static void fixed(void *context, uint32_t blob_plus1) {
   choice_t *c = context;
-  if (blob_plus1 && blob_plus1 <= c->objects) c->of_blob[blob_plus1 - 1] = FIXED;
+  if (blob_plus1 == 0 || blob_plus1 > c->objects) return;
+  c->way->held |= c->of_blob[blob_plus1 - 1] != FIXED;
+  c->of_blob[blob_plus1 - 1] = FIXED;
 }
 
 /* What was looked at a moment ago will be again: it costs as much as many pages that slept. */
@@ -37,6 +40,7 @@ static void weigh(const cfn_region_t *r, choice_t *c, bool idle) {
     unsigned state = cfn_own_state(cfn_load_seq(&cfn_blob_record(r, b)->st));
     bool whole = state == CFN_BLOB_LIVE || state == CFN_BLOB_CHECK || state == CFN_BLOB_SPILLING;
     c->of_blob[b] = !whole || !cfn_index_names(r, b) ? FIXED : state == CFN_BLOB_SPILLING ? AT_WORK : cost(r, b, now);
+    c->way->works |= state == CFN_BLOB_FILL;
     if (idle && c->of_blob[b] > IDLE) c->of_blob[b] = FIXED;
   }
   cfn_heap_holders(r, fixed, c);
@@ -108,12 +112,23 @@ static int write_out(const cfn_region_t *r, uint32_t b, uint64_t w, int dir) {
   return CFN_OK;
 }
 
-static int evict_one(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint32_t b, int dir, bool take_over) {
+/* Another one is at it, by the word w: for so long that he must be stopped? */
+static bool for_long(const cfn_region_t *r, uint32_t b, uint64_t w, cfn_in_the_way_t *way) {
+  uint64_t now = cfn_os_monotonic_ns();
+  if (way->blob != b + 1 || way->word != w) *way = (cfn_in_the_way_t){way->works, way->held, b + 1, w, now};
+  /* A second, and what it takes to write it at 20 MB/s: taking over one who works makes both write in vain. */
+  return now - way->ns >= 1000000000u + cfn_load_relaxed(&cfn_blob_record(r, b)->bytes) * 50;
+}
+
+static int evict_one(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint32_t b, int dir, cfn_in_the_way_t *way) {
   cfn_a64 *st = &cfn_blob_record(r, b)->st;
   uint64_t w = cfn_load_seq(st);
   /* A collector that has it in CHECK fails at its exact word; so does who is SPILLING it and sleeps, and its file has
    * another version. */
-  if (cfn_own_state(w) == CFN_BLOB_SPILLING && !take_over) return CFN_AGAIN;
+  if (cfn_own_state(w) == CFN_BLOB_SPILLING && !for_long(r, b, w, way)) {
+    way->works = true;
+    return CFN_AGAIN;
+  }
   if (cfn_own_state(w) != CFN_BLOB_LIVE && cfn_own_state(w) != CFN_BLOB_CHECK && cfn_own_state(w) != CFN_BLOB_SPILLING)
     return CFN_AGAIN;
   uint64_t run = cfn_load_relaxed(&cfn_blob_record(r, b)->run);
@@ -130,27 +145,37 @@ static int evict_one(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint32_t
   return e;
 }
 
-static int empty_window(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint32_t first, uint32_t n, bool take_over) {
+static int empty_window(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint32_t first, uint32_t n,
+                        cfn_in_the_way_t *way) {
   int dir = cfn_spill_of_bus(r, true), e = CFN_OK;
+  bool went = false;
+  uint32_t tried = 0;
   if (dir < 0) return dir == CFN_NO_SPACE ? CFN_OS : dir;
   for (uint32_t p = first; p < first + n && (e == CFN_OK || e == CFN_AGAIN); p++) {
     uint32_t blob = cfn_heap_page_of(r, p);
-    if (blob) e = evict_one(r, me, h, blob - 1, dir, take_over);
+    if (blob == 0 || blob == tried) continue; /* each once: somebody may be at it, and it has many pages */
+    e = evict_one(r, me, h, blob - 1, dir, way);
+    went |= e == CFN_OK;
+    way->held |= e == CFN_AGAIN;
+    tried = blob;
   }
   close(dir);
   if (cfn_region_retired(r)) cfn_spill_end(r->super.spill); /* or it would be left: who ended the bus has been there */
-  return e == CFN_AGAIN ? CFN_OK : e == CFN_NO_SPACE ? CFN_OS : e; /* no space on disk is another matter */
+  if (e == CFN_OK || e == CFN_AGAIN) return went ? CFN_OK : e;
+  return e == CFN_NO_SPACE ? CFN_OS : e; /* no space on disk is another matter */
 }
 
-int cfn_evict(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, int how) {
+int cfn_evict(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, bool idle, cfn_in_the_way_t *way) {
   uint32_t pages = r->geo.config.object_pages, first = 0;
   if (!r->super.spill[0] || bytes == 0 || bytes > (uint64_t)pages * CFN_PAGE) return CFN_NO_SPACE;
   uint32_t n = (uint32_t)((bytes + CFN_PAGE - 1) / CFN_PAGE);
-  choice_t c = {malloc(r->geo.config.objects), malloc(pages), r->geo.config.objects};
+  choice_t c = {malloc(r->geo.config.objects), malloc(pages), r->geo.config.objects, way};
+  way->works = way->held = false;
   int e = CFN_NO_SPACE;
   if (c.of_blob && c.of_page) {
-    weigh(r, &c, how & CFN_EVICT_IDLE);
-    if (cheapest(&c, pages, n, &first)) e = empty_window(r, me, h, first, n, how & CFN_EVICT_TAKE_OVER);
+    weigh(r, &c, idle);
+    if (cheapest(&c, pages, n, &first)) e = empty_window(r, me, h, first, n, way);
+    else if (!idle && (way->works || way->held)) e = CFN_AGAIN;
   } else {
     e = cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory to choose what can go to disk");
   }

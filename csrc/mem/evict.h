@@ -25,13 +25,17 @@
 #include "mem/heap.h"
 
 /* Makes `bytes` in a row free by evicting what costs the least: few pages, not looked at of late. `h`: an empty cell, for
- * its announcements. CFN_OK: something went, or somebody was in the way: try; CFN_NO_SPACE: what is in memory is held, or
+ * its announcements. CFN_OK: something went: try; CFN_NO_SPACE: what is in memory is held, or
  * has no name, or this bus has no place on disk; or what the disk said, with its text. */
-enum {
-  CFN_EVICT_IDLE = 1,     /* only what nobody looked at for a minute may go */
-  CFN_EVICT_TAKE_OVER = 2 /* also what another one is SPILLING, who may be stopped */
-};
-int cfn_evict(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, int how);
+/* What was in the way, from one call to the next; all zero at first. */
+typedef struct cfn_in_the_way {
+  bool works; /* somebody fills one, or puts one on disk: he will be through, or is stopped */
+  bool held;  /* somebody holds one, perhaps for no longer than a copy takes */
+  uint32_t blob;     /* what another one puts on disk, its exact word, and since when that is so: who has been at it for */
+  uint64_t word, ns; /* much longer than that takes is taken over, and fails when he goes on */
+} cfn_in_the_way_t;
+/* `idle`: only what nobody looked at for a minute may go. CFN_AGAIN: nothing went, see `way`. */
+int cfn_evict(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, bool idle, cfn_in_the_way_t *way);
 
 /* Brings back blob b, which index `slot` names by `word`: it is held by `h` then, and *b is another. CFN_OK; CFN_STALE: look
  * again; CFN_NO_SPACE; CFN_CORRUPT and others, with a text. */

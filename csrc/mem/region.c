@@ -657,33 +657,19 @@ int cfn_region_open(const char *dir, const char *name, const cfn_wish_t *wish, i
 
 /* ---- the place on disk ---- */
 
-/* Is anything there? */
-static bool anything_spilled(const cfn_region_t *r) {
-  for (uint32_t b = 0; b < r->geo.config.objects; b++) {
-    unsigned state = cfn_own_state(cfn_load_seq(&cfn_blob_record(r, b)->st));
-    if (state == CFN_BLOB_SPILLED || state == CFN_BLOB_SPILLING) return true;
-  }
-  return false;
-}
-
-/* The first that makes it says which one it is; to everybody else another one under that path is none. One that is gone may
- * be made again as long as nothing was in it. */
+/* The first that makes it says which one it is, once for all; to everybody another one under that path is none. */
 int cfn_spill_of_bus(const cfn_region_t *r, bool make) {
   cfn_a64 *word = &cfn_state(r)->spill_id;
-  for (int tries = 0; tries < 8; tries++) {
-    uint64_t known = cfn_load_seq(word), id = 0;
-    bool may_make = make && !cfn_region_retired(r) && (known == 0 || !anything_spilled(r));
-    int dir = cfn_spill_open(r->super.spill, may_make ? r->path : NULL, &id);
-    if (dir < 0 && (dir != CFN_EMPTY || known == 0)) return dir;
-    if (dir >= 0 && id == known) return dir;
-    if (dir >= 0 && may_make && cfn_cas_seq(word, known, id)) {
-      /* Whoever puts something on disk beside us has seen it there before: not in this one. */
-      if (known == 0 || !anything_spilled(r)) return dir;
-      cfn_cas_seq(word, id, known);
-    }
-    if (dir >= 0) close(dir);
-    if (cfn_load_seq(word) == known) break; /* else another was the first */
+  uint64_t known = cfn_load_seq(word), id = 0;
+  bool may_make = make && known == 0 && !cfn_region_retired(r);
+  int dir = cfn_spill_open(r->super.spill, may_make ? r->path : NULL, &id);
+  if (dir < 0 && (dir != CFN_EMPTY || known == 0)) return dir;
+  if (dir >= 0 && known == 0 && may_make) {
+    cfn_cas_seq(word, 0, id); /* or another was the first */
+    known = cfn_load_seq(word);
   }
+  if (dir >= 0 && id == known) return dir;
+  if (dir >= 0) close(dir);
   return cfn_fail(CFN_OS, 0, 0, "the place of its objects on disk cannot be reached from this process: it is of another mount namespace, or "
                   "was removed by hand: %s", r->super.spill);
 }

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@
 #include "base/os.h"
 
 #define FILE_BYTES 64
-#define LINK_BYTES (CFN_SPILL_BYTES + 256)
+#define LINK_BYTES (PATH_MAX + 160)
 #define MOST_AT_ONCE (UINT64_C(1) << 30) /* one call of write() or read() moves less than 2 GiB */
 
 /* ---- the directory ---- */
@@ -63,8 +64,9 @@ static void machine_id(char out[40]) {
 }
 
 static void whose(const char *bus_path, char out[LINK_BYTES]) {
-  char machine[40], boot[40];
+  char machine[40], boot[40], real[PATH_MAX];
   struct stat st = {0};
+  if (realpath(bus_path, real)) bus_path = real; /* who reads it stands elsewhere */
   machine_id(machine);
   cfn_os_boot_id(boot);
   if (stat(bus_path, &st) != 0) st.st_dev = 0;
@@ -73,6 +75,11 @@ static void whose(const char *bus_path, char out[LINK_BYTES]) {
 
 static int not_usable(const char *path, const char *why) {
   return cfn_fail(CFN_PERMISSION, 0, 0, "%s, where objects go that do not fit into memory, %s", path, why);
+}
+
+static uint64_t id_of(const struct stat *st) {
+  uint64_t id = (uint64_t)st->st_dev * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)st->st_ino;
+  return id ? id : 1;
 }
 
 static int open_at(const char *path, uint64_t *id) {
@@ -84,7 +91,7 @@ static int open_at(const char *path, uint64_t *id) {
   int r = fd;
   if (fstat(fd, &st) != 0 || fstatfs(fd, &fs) != 0) r = cfn_fail_os("cannot look at %s", path);
   else if (st.st_uid != geteuid() || (st.st_mode & 077)) r = not_usable(path, "is not yours alone (0700)");
-  else if (*id = ((uint64_t)st.st_dev * UINT64_C(0x9e3779b97f4a7c15) ^ st.st_ino) | 1, fs.f_type == TMPFS_MAGIC && strncmp(path, "/var/tmp/", 9) == 0)
+  else if (*id = id_of(&st), fs.f_type == TMPFS_MAGIC && strncmp(path, "/var/tmp/", 9) == 0)
     r = not_usable(path, "is memory itself (a tmpfs): set CFNSHM_SPILL to a directory on a disk");
   if (r < 0) close(fd);
   return r;
@@ -251,11 +258,18 @@ static bool all(void *context, uint32_t blob, uint64_t ver, bool is_new) {
 
 /* True: nothing of ours is left of it. */
 static bool end_at(int base, const char *name, int dir) {
+  char text[LINK_BYTES];
+  ssize_t n = readlinkat(dir, "bus", text, sizeof text - 1);
+  text[n > 0 ? n : 0] = 0;
   for (int tries = 0; tries < 8; tries++) { /* somebody may write a last file just now */
     if (!cfn_spill_sweep(dir, all, NULL).whole || (unlinkat(dir, "bus", 0) != 0 && errno != ENOENT)) return false;
     if (unlinkat(base, name, AT_REMOVEDIR) == 0 || errno == ENOENT) return true;
     if (errno != ENOTEMPTY && errno != EEXIST) return false;
   }
+  /* Something is in it that is not ours: whoever cleans up later still knows whose it was. */
+  int why = errno;
+  if (text[0] && symlinkat(text, dir, "bus") != 0) errno = 0;
+  errno = why;
   return false;
 }
 

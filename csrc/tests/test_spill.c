@@ -407,8 +407,10 @@ static void test_stopped_and_fenced(void) {
   CHECK_INT(pin(a, 1, &view), 0); /* by the slot's next process */
   cfn_hold_t late = stale;
   CHECK(!cfn_ledger_announce(&late, blob));
-  CHECK_INT(cfn_evict(r, me, &stale, PAGES * CFN_PAGE, 0), CFN_NO_SPACE); /* it is held */
-  CHECK_INT(cfn_evict(r, me, &stale, SIZE, 0), CFN_AGENT_FENCED);         /* others could go, but not by this one */
+  cfn_in_the_way_t way = {0};
+  CHECK_INT(cfn_evict(r, me, &stale, PAGES * CFN_PAGE, false, &way), CFN_AGAIN); /* it is held */
+  CHECK(way.held && !way.works);
+  CHECK_INT(cfn_evict(r, me, &stale, SIZE, false, &way), CFN_AGENT_FENCED); /* others could go, but not by this one */
   CHECK(((const uint8_t *)view.data)[SIZE - 1] == 1);
   cfn_bus_object_unpin(a, view.pin, view.word);
   end();
@@ -480,18 +482,12 @@ static void test_other_directory(void) {
   CHECK_INT(rmdir(dir), 0);
   CHECK_INT(rename(aside, dir), 0);
   for (int id = 1; id <= 7; id++) CHECK_INT(get(b, id), SIZE);
-  t_case("one that was removed while nothing was in it is made again");
-  for (int id = 1; id <= 7; id++) CHECK_INT(delete(a, id), 0);
-  CHECK(cfn_spill_end(dir));
-  fill();
-  CHECK_INT(put(a, 5), 0);
-  CHECK_INT(files(), 1);
   t_case("a pipe in the place of a file");
   cfn_object_info_t infos[8];
-  CHECK_INT(cfn_bus_object_list(a, infos, 8), 5);
-  for (int id = 1; id <= 5; id++) {
+  CHECK_INT(cfn_bus_object_list(a, infos, 8), 7);
+  for (int id = 1; id <= 7; id++) {
     const uint8_t *digest = digest_of(id, SIZE);
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 7; i++) {
       if (!infos[i].spilled || memcmp(infos[i].digest, digest, 32) != 0) continue;
       const char *path = file_of(id);
       CHECK_INT(unlink(path), 0);
@@ -499,6 +495,40 @@ static void test_other_directory(void) {
       CHECK_INT(get(b, id), CFN_CORRUPT);
       CHECK_INT(delete(b, id), 0);
     }
+  }
+  CHECK_INT(info().spilled, 0);
+  end();
+}
+
+/* Two put objects that fill most of the heap, again and again: each waits for the other, and neither is told that there is no
+ * room. */
+static void test_side_by_side(void) {
+  t_case("two that need the same room");
+  start();
+  enum { TURNS = 30, MOST = PAGES * CFN_PAGE * 3 / 4 };
+  pid_t p[2];
+  for (int i = 0; i < 2; i++) {
+    p[i] = t_fork();
+    if (p[i]) continue;
+    cfn_bus_t *c = t_attach(NULL);
+    for (int turn = 0; turn < TURNS; turn++) {
+      int id = 1 + i * TURNS + turn;
+      CHECK_INT(put_bytes(c, id, MOST), 0);
+      const uint8_t *digest = digest_of(id, MOST);
+      CHECK_INT(cfn_bus_object_get(c, digest, out, sizeof out), MOST);
+      CHECK(memcmp(out, body, MOST) == 0);
+      if (turn % 3) CHECK_INT(cfn_bus_object_delete(c, digest), 0);
+    }
+    t_close(c);
+    _exit(0);
+  }
+  for (int i = 0; i < 2; i++) t_join(p[i]);
+  CHECK(cfn_bus_collect(a) >= 0);
+  CHECK_INT(info().objects, 2 * TURNS / 3);
+  for (int id = 1; id <= 2 * TURNS; id += 3) {
+    const uint8_t *digest = digest_of(id, MOST);
+    CHECK_INT(cfn_bus_object_get(a, digest, out, sizeof out), MOST);
+    CHECK(memcmp(out, body, MOST) == 0);
   }
   end();
 }
@@ -516,7 +546,7 @@ static void test_ended_with_the_bus(void) {
   /* Who has it open still, and evicts too late, leaves nothing. */
   cfn_hold_t h;
   CHECK(cfn_ledger_find(r, cfn_bus_attachment(a), &h));
-  CHECK(cfn_evict(r, cfn_bus_attachment(a), &h, SIZE, 0) < 0); /* none is made for it any more */
+  CHECK(cfn_evict(r, cfn_bus_attachment(a), &h, SIZE, false, &(cfn_in_the_way_t){0}) < 0); /* none is made for it any more */
   CHECK_INT(access(dir, F_OK), -1);
   t_close(b);
   t_close(a);
@@ -560,6 +590,7 @@ int main(void) {
   test_stopped_and_fenced();
   test_full_ledger();
   test_other_directory();
+  test_side_by_side();
   test_ended_with_the_bus();
   t_passed("test_spill");
   return 0;

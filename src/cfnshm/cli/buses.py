@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,12 +72,14 @@ def left_on_disk() -> list[Path]:
     base = os.environ.get("CFNSHM_SPILL") or "/var/tmp"
     left = []
     for place in Path(base).glob(f"cfnshm.{os.getuid()}.*") if base != "off" else ():
-        with contextlib.suppress(OSError), _opened(place) as fd:
+        with contextlib.suppress(OSError, ValueError), _opened(place) as fd:
             _machine, boot, device, home = os.readlink("bus", dir_fd=fd).split(" ", 3)
             region = Path(home, "region")
-            if boot != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
+            if boot != Path("/proc/sys/kernel/random/boot_id").read_text().strip() or not region.is_absolute():
                 continue  # the next bus that is made with this place sees to those of this machine
-            if os.stat(Path(home).parent).st_dev == int(device) and not region.exists() and not _mapped(str(region)):
+            if os.stat(Path(home).parent).st_dev != int(device) or _nonce_of(region) == place.name[-16:]:
+                continue
+            if not _mapped(f"{region} (deleted)"):
                 left.append(place)
     return sorted(left)
 
@@ -93,6 +96,15 @@ def _opened(place: Path) -> Iterator[int]:
         os.close(fd)
 
 
+def _nonce_of(region: Path) -> str:
+    """What tells a bus from another one of its name; "" if there is none."""
+    try:
+        with region.open("rb") as file:
+            return f"{struct.unpack_from('<Q', file.read(64), 40)[0]:016x}"
+    except (FileNotFoundError, struct.error):
+        return ""
+
+
 def _mapped(region: str) -> bool:
     """Does a process of this user have that file open still, though it was removed?"""
     for maps in Path("/proc").glob("[0-9]*/maps"):
@@ -102,14 +114,17 @@ def _mapped(region: str) -> bool:
     return False
 
 
-def remove_from_disk(place: Path) -> None:
-    """Removes one of them, with the files that are named as the core names them, and nothing else."""
-    with _opened(place) as fd:
+def remove_from_disk(place: Path) -> bool:
+    """Removes one of them, with the files that are named as the core names them, and nothing else. False: it could not
+    be removed, or another one was faster."""
+    with contextlib.suppress(OSError), _opened(place) as fd:
         for name in os.listdir(fd):
             if name == "bus" or re.fullmatch(r"\d+\.\d+(\.new)?", name):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=fd)
-    place.rmdir()
+        place.rmdir()
+        return True
+    return False
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -119,8 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
             found["destroyed"] = prune(found, arguments.dir)
     left_behind = left_on_disk()
     if arguments.prune:
-        for place in left_behind:
-            remove_from_disk(place)
+        left_behind = [place for place in left_behind if remove_from_disk(place)]
     if arguments.json:
         for found in all_:
             print(json.dumps(found))
