@@ -8,7 +8,6 @@
 #include "base/os.h"
 #include "base/sha256.h"
 #include "mem/index.h"
-#include "mem/spill.h"
 
 enum { FIXED = 255 /* cannot be evicted */, AT_WORK = 254 /* somebody does it just now */, IDLE = 4 /* at most */ };
 
@@ -125,12 +124,12 @@ static int evict_one(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint32_t
   uint64_t w = cfn_load_seq(st);
   /* A collector that has it in CHECK fails at its exact word; so does who is SPILLING it and sleeps, and its file has
    * another version. */
-  if (cfn_own_state(w) == CFN_BLOB_SPILLING && !for_long(r, b, w, way)) {
+  unsigned state = cfn_own_state(w);
+  if (state == CFN_BLOB_SPILLING && !for_long(r, b, w, way)) {
     way->works = true;
     return CFN_AGAIN;
   }
-  if (cfn_own_state(w) != CFN_BLOB_LIVE && cfn_own_state(w) != CFN_BLOB_CHECK && cfn_own_state(w) != CFN_BLOB_SPILLING)
-    return CFN_AGAIN;
+  if (state != CFN_BLOB_LIVE && state != CFN_BLOB_CHECK && state != CFN_BLOB_SPILLING) return CFN_AGAIN;
   uint64_t run = cfn_load_relaxed(&cfn_blob_record(r, b)->run);
   if (!cfn_ledger_announce(h, b)) return CFN_AGENT_FENCED; /* announced before it is taken */
   uint64_t spilling = cfn_own_next(w, CFN_BLOB_SPILLING, me);
@@ -265,14 +264,12 @@ static bool nobodys(void *context, uint32_t b, uint64_t ver, bool is_new) {
   return cfn_own_ver(w) > ver || (cfn_own_ver(w) == ver && cfn_own_state(w) != CFN_BLOB_SPILLED);
 }
 
-cfn_evict_sweep_t cfn_evict_sweep(const cfn_region_t *r) {
-  cfn_evict_sweep_t out = {0, 0};
+cfn_spill_count_t cfn_evict_sweep(const cfn_region_t *r) {
+  cfn_spill_count_t n = {0, 0, true};
   int dir = r->super.spill[0] ? cfn_spill_of_bus(r, false) : CFN_EMPTY;
-  if (dir < 0) return out;
+  if (dir < 0) return n;
   union { const cfn_region_t *in; void *out; } as = {.in = r};
-  cfn_spill_count_t n = cfn_spill_sweep(dir, nobodys, as.out);
+  n = cfn_spill_sweep(dir, nobodys, as.out);
   close(dir);
-  out.kept = n.kept;
-  out.removed = n.removed;
-  return out;
+  return n;
 }

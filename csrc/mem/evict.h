@@ -23,10 +23,8 @@
 #define CFN_MEM_EVICT_H
 
 #include "mem/heap.h"
+#include "mem/spill.h"
 
-/* Makes `bytes` in a row free by evicting what costs the least: few pages, not looked at of late. `h`: an empty cell, for
- * its announcements. CFN_OK: something went: try; CFN_NO_SPACE: what is in memory is held, or
- * has no name, or this bus has no place on disk; or what the disk said, with its text. */
 /* What was in the way, from one call to the next; all zero at first. */
 typedef struct cfn_in_the_way {
   bool works; /* somebody fills one, or puts one on disk: he will be through, or is stopped */
@@ -34,7 +32,10 @@ typedef struct cfn_in_the_way {
   uint32_t blob;     /* what another one puts on disk, its exact word, and since when that is so: who has been at it for */
   uint64_t word, ns; /* much longer than that takes is taken over, and fails when he goes on */
 } cfn_in_the_way_t;
-/* `idle`: only what nobody looked at for a minute may go. CFN_AGAIN: nothing went, see `way`. */
+/* Makes `bytes` in a row free by evicting what costs the least: few pages, not looked at of late; if `idle`, only what nobody
+ * looked at for a minute. `h`: an empty cell, for its announcements. CFN_OK: something went, try; CFN_AGAIN: nothing went, see
+ * `way`; CFN_NO_SPACE: what is in memory is held, or has no name, or this bus has no place on disk; or what the disk said,
+ * with its text. */
 int cfn_evict(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, bool idle, cfn_in_the_way_t *way);
 
 /* Brings back blob b, which index `slot` names by `word`: it is held by `h` then, and *b is another. CFN_OK; CFN_STALE: look
@@ -44,7 +45,6 @@ int cfn_recall(const cfn_region_t *r, unsigned me, cfn_hold_t *h, cfn_a64 *slot,
 int cfn_recall_copy(const cfn_region_t *r, cfn_a64 *slot, uint64_t word, uint32_t b, void *out, uint64_t room);
 
 /* Removes files that no state names any more. How many files are left and went; zeroes where there is no directory. */
-typedef struct cfn_evict_sweep { uint32_t kept, removed; } cfn_evict_sweep_t;
-cfn_evict_sweep_t cfn_evict_sweep(const cfn_region_t *r);
+cfn_spill_count_t cfn_evict_sweep(const cfn_region_t *r);
 
 #endif

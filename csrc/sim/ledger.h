@@ -33,6 +33,10 @@ int64_t take(int me, cfn_bus_t *reader, uint64_t *token, uint64_t deadline);
 /* The dead are recycled, whoever survives leaves, a successor reads what is left of `agent`'s inbox (NULL: of
  * nobody's); then nothing may be held, missing, twice or out of order. */
 void audit(const char *agent);
+/* Whoever survived closes its handle; calls are made as process p then. */
+void everybody_leaves(int p);
+/* The same, the dead are recycled, and nothing is left in the heap: names and values were taken away before. */
+void audit_heap(int p, cfn_bus_t *late);
 void audit_reader(void);
 void audit_all(void);
 

@@ -182,18 +182,7 @@ static void verify_context(void) {
     SIM_CHECK(cfn_bus_ref_delete(late, refs[i].key, (uint32_t)strlen(refs[i].key), CFN_ANY_VERSION) == CFN_OK);
   n = cfn_bus_object_list(late, objects, 8);
   for (int i = 0; i < n; i++) cfn_bus_object_delete(late, objects[i].digest);
-  for (int i = 0; i < SIM_PROCESSES - 1; i++)
-    if (bus[i] && sim_end(i) == 'd') {
-      sim_as(i);
-      cfn_bus_close(bus[i]);
-    }
-  sim_as(p);
-  cfn_bus_reap(late);
-  cfn_bus_collect(late);
-  cfn_heap_info_t info;
-  SIM_CHECK(cfn_bus_heap_info(late, &info) == CFN_OK);
-  if (info.objects || info.used_bytes) sim_fail("%u objects, %d bytes are held by nobody", info.objects, (int)info.used_bytes);
-  bus[0] = bus[1] = bus[2] = NULL;
+  audit_heap(p, late);
   cfn_bus_close(late);
   audit(NULL);
 }

@@ -141,22 +141,10 @@ static void verify_spill(void) {
   cfn_object_info_t objects[8];
   int64_t n = cfn_bus_object_list(late, objects, 8);
   for (int i = 0; i < n; i++) cfn_bus_object_delete(late, objects[i].digest);
-  for (int i = 0; i < SIM_PROCESSES - 1; i++)
-    if (bus[i] && sim_end(i) == 'd') {
-      sim_as(i);
-      cfn_bus_close(bus[i]);
-    }
-  sim_as(p);
-  cfn_bus_reap(late);
-  cfn_bus_collect(late);
-  cfn_bus_collect(late); /* what the first made LIVE again is decided on by the second */
-  cfn_heap_info_t info;
-  SIM_CHECK(cfn_bus_heap_info(late, &info) == CFN_OK);
-  if (info.objects || info.used_bytes) sim_fail("%u objects, %d bytes are held by nobody", info.objects, (int)info.used_bytes);
-  cfn_evict_sweep_t files = cfn_evict_sweep(cfn_bus_region(late));
+  audit_heap(p, late);
+  cfn_spill_count_t files = cfn_evict_sweep(cfn_bus_region(late));
   if (files.kept || (files.removed && !sim_anyone_killed()))
     sim_fail("%u files of objects that are no more are left, and %u were", files.kept, files.removed);
-  bus[0] = bus[1] = bus[2] = NULL;
   cfn_bus_close(late);
   audit(NULL);
 }

@@ -23,6 +23,34 @@ typedef struct step_stage {
   victim_t *victim;
 } step_stage_t;
 
+/* The usual point: the victim is killed or stopped at instruction n, others go on, it is reaped or goes on itself, and then
+ * everything must be true, and be there. */
+typedef struct step_course {
+  cfn_bus_t **bus; /* of the others */
+  void (*others_go_on)(int o, bool hard);
+  void (*check)(int o, bool hard);
+  void (*strike)(void); /* nothing is lost for good */
+} step_course_t;
+
+static inline bool step_point(const step_stage_t *stage, const step_course_t *course, int o, int mode, long n) {
+  t_case("--op %s --mode %s --from %ld --to %ld", stage->name(o), mode ? "stop" : "kill", n, n);
+  stage->set(o);
+  bool over = !victim_step(stage->victim, n);
+  if (mode == 0) victim_kill(stage->victim);
+  course->others_go_on(o, mode);
+  if (mode) {
+    CHECK(cfn_bus_reap(*course->bus) >= 0);
+    victim_finish(stage->victim);
+    victim_leave(stage->victim);
+  }
+  CHECK(cfn_bus_reap(*course->bus) >= 0);
+  course->check(o, mode);
+  CHECK_INT(cfn_bus_reap(*course->bus), 0);
+  course->strike();
+  stage->clear(o);
+  return over;
+}
+
 /* How long an operation is, what it costs, and where it touches what others see: its system calls and locked
  * instructions, and those behind them. */
 typedef struct step_way {

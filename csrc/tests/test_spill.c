@@ -78,16 +78,20 @@ static int files(void) {
   closedir(d);
   return n;
 }
+static uint32_t blob_of(int id) {
+  uint32_t at = 0, blob;
+  cfn_a64 *slot;
+  uint64_t word;
+  CHECK_INT(cfn_index_find(r, digest_of(id, SIZE), &at, &slot, &word, &blob), 0);
+  return blob;
+}
 static void fill(void) {
   for (int id = 1; id <= FIT; id++) CHECK_INT(put(a, id), 0);
 }
 /* The path of the one file of an object that is on disk. */
 static const char *file_of(int id) {
   static char path[CFN_SPILL_BYTES + 64];
-  uint32_t at = 0, blob;
-  cfn_a64 *slot;
-  uint64_t word;
-  CHECK_INT(cfn_index_find(r, digest_of(id, SIZE), &at, &slot, &word, &blob), 0);
+  uint32_t blob = blob_of(id);
   uint64_t st = cfn_load_seq(&cfn_blob_record(r, blob)->st);
   CHECK_INT(cfn_own_state(st), CFN_BLOB_SPILLED);
   snprintf(path, sizeof path, "%s/%u.%llu", dir, blob, (unsigned long long)cfn_own_ver(st));
@@ -177,13 +181,6 @@ static void test_held_stays(void) {
   end();
 }
 
-static uint32_t blob_of(int id) {
-  uint32_t at = 0, blob;
-  cfn_a64 *slot;
-  uint64_t word;
-  CHECK_INT(cfn_index_find(r, digest_of(id, SIZE), &at, &slot, &word, &blob), 0);
-  return blob;
-}
 static bool away(int id) { return cfn_own_state(cfn_load_seq(&cfn_blob_record(r, blob_of(id))->st)) == CFN_BLOB_SPILLED; }
 static void looked_at(int id, uint64_t seconds_ago) {
   uint64_t now = cfn_os_coarse_ns() / 1000000000u;
@@ -337,10 +334,7 @@ static void test_death_in_the_middle(void) {
   t_case("its spiller died");
   start();
   fill();
-  uint32_t at = 0, blob;
-  cfn_a64 *slot;
-  uint64_t word;
-  CHECK_INT(cfn_index_find(r, digest_of(1, SIZE), &at, &slot, &word, &blob), 0);
+  uint32_t blob = blob_of(1);
   pid_t child = t_fork();
   if (child == 0) {
     cfn_bus_t *c = t_attach("c");
@@ -378,10 +372,7 @@ static void test_stopped_and_fenced(void) {
   uint32_t me = cfn_bus_attachment(b);
   cfn_hold_t h[FIT];
   for (uint32_t i = 0; i < 3; i++) { /* three of four are in its hands */
-    uint32_t at = 0, blob;
-    cfn_a64 *slot;
-    uint64_t word;
-    CHECK_INT(cfn_index_find(r, digest_of((int)i + 1, SIZE), &at, &slot, &word, &blob), 0);
+    uint32_t blob = blob_of((int)i + 1);
     cfn_a64 *st = &cfn_blob_record(r, blob)->st;
     CHECK(cfn_ledger_find(r, me, &h[i]) && cfn_ledger_announce(&h[i], blob));
     cfn_store_seq(st, cfn_own_next(cfn_load_seq(st), CFN_BLOB_SPILLING, me));
@@ -394,10 +385,7 @@ static void test_stopped_and_fenced(void) {
   t_case("a hold in the cell of a spiller that was judged dead");
   start();
   fill();
-  uint32_t at = 0, blob;
-  cfn_a64 *slot;
-  uint64_t word;
-  CHECK_INT(cfn_index_find(r, digest_of(1, SIZE), &at, &slot, &word, &blob), 0);
+  uint32_t blob = blob_of(1);
   cfn_hold_t stale;
   me = cfn_bus_attachment(a);
   CHECK(cfn_ledger_find(r, me, &stale) && cfn_ledger_announce(&stale, blob));
@@ -419,13 +407,13 @@ static void test_stopped_and_fenced(void) {
   start();
   fill();
   CHECK_INT(put(a, 5), 0);
-  int away = 0;
-  for (int id = 1; id <= FIT && !away; id++) {
-    at = 0;
-    CHECK_INT(cfn_index_find(r, digest_of(id, SIZE), &at, &slot, &word, &blob), 0);
-    if (cfn_own_state(cfn_load_seq(&cfn_blob_record(r, blob)->st)) == CFN_BLOB_SPILLED) away = id;
-  }
-  CHECK(away);
+  int gone = 1;
+  while (gone < FIT && !away(gone)) gone++;
+  CHECK(away(gone));
+  uint32_t at = 0;
+  cfn_a64 *slot;
+  uint64_t word;
+  CHECK_INT(cfn_index_find(r, digest_of(gone, SIZE), &at, &slot, &word, &blob), 0);
   CHECK_INT(delete(a, 5), 0);
   CHECK_INT(cfn_bus_collect(a), 1);
   CHECK(cfn_ledger_find(r, me, &stale));
@@ -434,7 +422,7 @@ static void test_stopped_and_fenced(void) {
   cfn_ledger_clear(&reaped);
   uint32_t b2 = blob;
   CHECK_INT(cfn_recall(r, me, &stale, slot, word, &b2), CFN_AGENT_FENCED);
-  CHECK_INT(get(b, away), SIZE);
+  CHECK_INT(get(b, gone), SIZE);
   end();
 }
 

@@ -154,26 +154,11 @@ static void strike(void) {
   t_check_region(tx, true);
 }
 
-static bool point(int o, int mode, long n) {
-  t_case("--op %s --mode %s --from %ld --to %ld", operations[o].name, mode ? "stop" : "kill", n, n);
-  stage_set(o);
-  bool over = !victim_step(&victim, n);
-  if (mode == 0) victim_kill(&victim);
-  others_go_on(o, mode);
-  if (mode) {
-    CHECK(cfn_bus_reap(tx) >= 0);
-    victim_finish(&victim);
-    victim_leave(&victim);
-  }
-  CHECK(cfn_bus_reap(tx) >= 0);
-  check(o, mode);
-  CHECK_INT(cfn_bus_reap(tx), 0);
-  strike();
-  stage_clear(o);
-  return over;
-}
-
 static const char *name_of(int o) { return operations[o].name; }
+static bool point(int o, int mode, long n);
+static const step_stage_t stage = {"test_step_spill", OPERATIONS, name_of, stage_set, point, stage_clear, &victim};
+static const step_course_t course = {&tx, others_go_on, check, strike};
+static bool point(int o, int mode, long n) { return step_point(&stage, &course, o, mode, n); }
 
 int main(int argc, char **argv) {
   victim.report = rep = report_new();
@@ -182,6 +167,5 @@ int main(int argc, char **argv) {
     memset(bytes_of[i], i + 1, sizeof bytes_of[i]);
     cfn_sha256(bytes_of[i], LARGE, digest_of[i]);
   }
-  static const step_stage_t stage = {"test_step_spill", OPERATIONS, name_of, stage_set, point, stage_clear, &victim};
   return step_main(argc, argv, &stage);
 }

@@ -304,7 +304,7 @@ static void check_objects(cfn_bus_t *bus) {
   CHECK_INT(cfn_bus_heap_info(bus, &info), 0);
   CHECK_INT(info.objects, 0);
   CHECK_INT(info.used_bytes, 0);
-  cfn_evict_sweep_t files = cfn_evict_sweep(cfn_bus_region(bus));
+  cfn_spill_count_t files = cfn_evict_sweep(cfn_bus_region(bus));
   CHECK_INT(files.kept + files.removed, 0);
 }
 
