@@ -12,7 +12,7 @@ SOURCES := $(shell find csrc src -name '*.c' -o -name '*.h' -o -name '*.py' -o -
 help:
 	@echo "make demo       708 processes on real work, beside a file-per-message bus"
 	@echo "make test       all tests (Python, C, C under sanitizers, models at small bounds)"
-	@echo "make bench      benchmarks: C core, Python, shell; shared context and coordination"
+	@echo "make bench      benchmarks beside other ways to carry messages; shared context and coordination"
 	@echo "make verify     the whole sweeps: every instruction, larger models (hours)"
 	@echo "make test-c     the C tests alone;  make test-asan, make test-tsan: under sanitizers"
 	@echo "make models     the SPIN models at small bounds"
@@ -40,9 +40,11 @@ test: $(STAMP)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pytest tests
 
 bench: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[bench]'
 	@$(MAKE) -s -C csrc ../build/c/plain-gcc-O2/tool_bench
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python benchmarks/bench.py
-	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python benchmarks/context.py
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks $(BENCH)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.core
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.context
 
 verify: $(STAMP)
 	$(MAKE) -s -C csrc all

@@ -1,6 +1,6 @@
 """Benchmarks of shared context and coordination: objects, values, large messages, locks, barriers, checkpoints.
 
-    python benchmarks/context.py [--quick] [--json FILE]
+    python -m benchmarks.context [--quick] [--json FILE]
 
 Medians of the repeats with their spread (minimum to maximum). What is compared alternates in one run. The machine is
 described in the output. Nothing here has a pass mark.
@@ -18,11 +18,9 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable
-from multiprocessing import shared_memory
+from multiprocessing import get_context, shared_memory
 from pathlib import Path
 from typing import Any
-
-from bench import FORK, machine, spread, tool
 
 try:
     import fastcdc
@@ -32,8 +30,12 @@ except ImportError:  # what it measures is left out, and said to be
 from cfnshm import Bus
 from cfnshm.testing import temp_bus
 
+from .core import spread, tool
+from .machine import machine
+
 Timed = Callable[[int], float]
 KIB, MIB = 1 << 10, 1 << 20
+FORK = get_context("fork")
 
 
 def us(call: Callable[[], Any], times: int) -> float:

@@ -19,8 +19,8 @@
 #endif
 
 /* What Python does: known here, so that a mistyped verb is answered with all of them. */
-static const char *const cold[] = {"demo",   "doctor",  "buses",      "version", "pause", "resume", "inject",
-                                   "stop",   "signal",  "control",    "checkpoint", "restore", NULL};
+static const char *const cold[] = {"demo", "bench",  "doctor", "buses",   "version",    "pause",   "resume",
+                                   "inject", "stop", "signal", "control", "checkpoint", "restore", NULL};
 
 static bool is_cold(const char *verb) {
   for (int i = 0; cold[i]; i++)

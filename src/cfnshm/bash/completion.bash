@@ -53,7 +53,7 @@ _cfnshm_names() {
 _cfnshm() {
   local verbs='register unregister send recv ack request reply broadcast inbox list status whoami
     destroy wait put get delete state lock elect semaphore barrier
-    pause resume inject stop signal control checkpoint restore buses demo doctor version help'
+    pause resume inject stop signal control checkpoint restore buses bench demo doctor version help'
   local common='--bus --as --dir --json --timeout --help'
   # Bash breaks words at ':' and '@', which names may contain, so the words are taken from the line.
   # Quotes are not looked at: no word that matters here has a blank in it.

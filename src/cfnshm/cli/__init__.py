@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     from .control import add_verbs
 
     add_verbs(verbs)
+    verbs.add_parser("bench", help="measure it beside other ways to carry messages; bench --help", add_help=False)
     version = verbs.add_parser("version", help="versions of the package, the layout, Python, system")
     version.add_argument("--json", action="store_true")
     return parser
@@ -74,6 +75,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] == "bench":  # its arguments are its own, and nobody else needs it loaded
+        from ..bench import __main__ as bench
+
+        return bench.run(bench.parser().parse_args(argv[1:]))
     arguments = _parser().parse_args(argv)
     try:
         if arguments.verb == "demo":

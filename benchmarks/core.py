@@ -1,6 +1,6 @@
-"""Benchmarks: C core, Python, shell, beside what they replace. `make bench`
+"""The C core and the shell, without Python, and how they grow with agents.
 
-    python benchmarks/bench.py [--quick] [--json FILE]
+    python -m benchmarks.core [--quick] [--json FILE]
 
 Each figure is the median of the repeats with its spread (minimum to maximum); comparisons are ratios of
 runs that alternate. Every run checks that each message came once and in order. The machine is described in
@@ -11,25 +11,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import platform
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cfnshm import Bus, Timeout
 from cfnshm.testing import temp_bus
+
+from . import filebus
+from .machine import machine
 
 ROOT = Path(__file__).parent.parent
 TOOL = ROOT / "build" / "c" / "plain-gcc-O2" / "tool_bench"
-FORK = multiprocessing.get_context("fork")
 
 
 def tool(*arguments: Any) -> dict[str, Any]:
@@ -45,89 +42,6 @@ def spread(values: list[float], unit: str, scale: float = 1.0) -> dict[str, Any]
         "median": statistics.median(values), "min": min(values), "max": max(values), "unit": unit,
         "runs": len(values),
     }  # fmt: skip
-
-
-# ---- Python ----
-
-
-def _sender(name: str, count: int, batch: int) -> None:
-    body = b"x" * 64
-    with Bus(name, agent="sender") as bus:
-        bus.recv()
-        if batch == 1:
-            send = bus.send
-            for _ in range(count):
-                send("receiver", body)
-        else:
-            bodies = [body] * batch
-            for _ in range(count // batch):
-                bus.send_many(bodies, to="receiver")
-
-
-def python_rate(count: int, batch: int) -> float:
-    """Messages a second, Python bytes to Python bytes, one process to another."""
-    with temp_bus("receiver", size="64M", agents=16) as bus:
-        bus.register("sender")
-        child = FORK.Process(target=_sender, args=(bus.name, count, batch))
-        child.start()
-        bus.send("sender", b"go")
-        got = 0
-        if batch == 1:
-            first = bus.recv()
-            begin = time.perf_counter()
-            recv = bus.recv
-            for _ in range(count - 1):
-                raw = recv().raw
-            assert raw == first.raw
-            got = count
-        else:
-            begin = time.perf_counter()
-            while got < count:
-                raws = bus.recv_many(960).raws
-                got += len(raws)
-            assert raws[-1] == b"x" * 64
-        seconds = time.perf_counter() - begin
-        child.join()
-        try:
-            bus.recv(timeout=0)
-        except Timeout:
-            pass
-        assert bus.info()["counters"]["received"] == count + 1
-    return got / seconds
-
-
-def python_rate_by_cffi(count: int, batch: int) -> float:
-    """The same in a process without the C-API twins."""
-    code = f"import bench; print(bench.python_rate({count}, {batch}))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "CFNSHM_BINDING": "cffi"}, cwd=ROOT / "benchmarks",
-        capture_output=True, text=True, check=True, timeout=300,
-    )  # fmt: skip
-    return float(done.stdout)
-
-
-def _echo(name: str) -> None:
-    with Bus(name, agent="echo") as bus:
-        for message in bus:
-            if message.type == "stop":
-                return
-            bus.reply(message, message.raw)
-
-
-def python_request(count: int) -> tuple[float, float]:
-    """Median and 99th percentile of a request and its answer, in microseconds."""
-    with temp_bus("asker", size="32M") as bus:
-        child = FORK.Process(target=_echo, args=(bus.name,))
-        child.start()
-        bus.wait_for("echo", timeout=10)
-        took = []
-        for _ in range(count):
-            begin = time.perf_counter()
-            bus.request("echo", b"x" * 64)
-            took.append((time.perf_counter() - begin) * 1e6)
-        bus.send("echo", b"", type="stop")
-        child.join()
-    return statistics.median(took), statistics.quantiles(took, n=100)[98]
 
 
 # ---- shell ----
@@ -181,9 +95,6 @@ def shell_send(repeats: int) -> dict[str, Any]:
 
 
 def file_buses() -> dict[str, float]:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    import filebus
-
     script = ROOT / "src" / "cfnshm" / "bash" / "filebus_baseline.sh"
     out = subprocess.run(
         ["bash", script, "rate", "--messages", "200"], capture_output=True, text=True, check=True, timeout=120
@@ -221,9 +132,11 @@ def main() -> None:
     results["C, 8 to 1, 64 B"] = repeat(
         lambda: tool("many", "--senders", 8, "--messages", 50_000 * k)[rate], "M/s", 1e6
     )
-    results["C, 708 to 1, 64 B"] = repeat(
-        lambda: tool("many", "--senders", 708, "--messages", 500 * k)[rate], "M/s", 1e6
-    )
+    for senders, each in ((64, 6000), (708, 500), (4096, 100)):
+        results[f"C, {senders} to 1, 64 B"] = repeat(
+            lambda senders=senders, each=each: tool("many", "--senders", senders, "--messages", each * k)[rate],
+            "M/s", 1e6,
+        )
     for where in ((), ("--same-core",)):
         runs = [tool("pingpong", "--messages", 5000 * k, *where) for _ in range(repeats)]
         label = "one core" if where else "two cores"
@@ -234,48 +147,15 @@ def main() -> None:
     results["C, 708 idle agents, percent of one core"] = spread(
         [tool("idle", "--agents", 708, "--seconds", 5)["percent_of_one_core"]], "%"
     )
-    results["Python, 1 to 1, 64 B, one call a message"] = repeat(
-        lambda: python_rate(100_000 * k, 1), "M/s", 1e6
-    )
-    results["Python, 1 to 1, 64 B, send_many and recv_many"] = repeat(
-        lambda: python_rate(480_000 * k, 960), "M/s", 1e6
-    )
-    results["Python through cffi alone, one call a message"] = repeat(
-        lambda: python_rate_by_cffi(50_000 * k, 1), "M/s", 1e6
-    )
-    results["Python through cffi alone, send_many and recv_many"] = repeat(
-        lambda: python_rate_by_cffi(480_000 * k, 960), "M/s", 1e6
-    )
-    asked = [python_request(2000 * k) for _ in range(repeats)]
-    results["Python, request and reply, p50"] = spread([p50 for p50, _ in asked], "us")
-    results["Python, request and reply, p99"] = spread([p99 for _, p99 in asked], "us")
     results["shell, cfnshm send"] = shell_send(repeats)
     files = file_buses()
     results["file bus, Python"] = {"median": files["python"] / 1e6, "unit": "M/s", "runs": 1}
     results["file bus, bare 64 B files"] = {"median": files["bare"] / 1e6, "unit": "M/s", "runs": 1}
     results["file bus, bash"] = {"median": files["bash"] / 1e6, "unit": "M/s", "runs": 1}
-    one = results["Python, 1 to 1, 64 B, one call a message"]["median"] * 1e6
-    results["ratio, Python one call to file bus"] = {
-        "python": one / files["python"], "bare files": one / files["bare"], "bash": one / files["bash"]
-    }  # fmt: skip
     results["machine"]["load after"] = os.getloadavg()[0]
     _show(results)
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(results, indent=1) + "\n")
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "cores": os.cpu_count(), "processor": _processor(), "kernel": platform.release(),
-        "python": platform.python_version(), "load before": os.getloadavg()[0],
-    }  # fmt: skip
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def _show(results: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""The benchmark suite: cfnshm beside its peers, in one run. `make bench`, `cfnshm bench`."""
