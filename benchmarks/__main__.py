@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,17 @@ def run(arguments: argparse.Namespace) -> int:
                 if one not in known:
                     say(f"cfnshm bench: there is no {what} {one!r}; there are {', '.join(known)}")
                     return 2
-        results = _measure(arguments, say)
-    if arguments.json and not arguments.made:
-        path = Path(arguments.json)
-        if arguments.add and path.exists():
-            known = json.loads(path.read_text())
-            known["workloads"].update(results["workloads"])
-            order = [w.key for w in suite.WORKLOADS]
-            results["workloads"] = {k: known["workloads"][k] for k in order if k in known["workloads"]}
-        path.write_text(json.dumps(results, indent=1) + "\n")
+        path = Path(arguments.json) if arguments.json else None
+        known = json.loads(path.read_text()) if path and arguments.add and path.exists() else None
+
+        def keep(results: dict[str, Any]) -> None:
+            if known:
+                every = {**known["workloads"], **results["workloads"]}
+                results["workloads"] = {w.key: every[w.key] for w in suite.WORKLOADS if w.key in every}
+            if path:
+                path.write_text(json.dumps(results, indent=1) + "\n")
+
+        results = _measure(arguments, say, keep)
     if arguments.markdown == "-":
         print(report.markdown(results))
     elif arguments.markdown:
@@ -79,7 +82,10 @@ def _peers(arguments: argparse.Namespace) -> list[str]:
     return [p.strip() for p in arguments.peers.split(",")] if arguments.peers else list(BY_NAME)
 
 
-def _measure(arguments: argparse.Namespace, say: suite.Say) -> dict[str, Any]:
+def _measure(
+    arguments: argparse.Namespace, say: suite.Say, keep: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """`keep` is called after each workload: a long run that is broken off has measured something."""
     repeats = arguments.repeats or (3 if arguments.quick else 5)
     seconds = arguments.seconds or (0.25 if arguments.quick else 0.5)
     peers = list(dict.fromkeys(["cfnshm", *_peers(arguments)]))
@@ -105,7 +111,8 @@ def _measure(arguments: argparse.Namespace, say: suite.Say) -> dict[str, Any]:
         say(f"{workload.title} ({time.monotonic() - begun:.0f} s)")
         rows = suite.measure(workload, peers, repeats, seconds, say)
         results["workloads"][workload.key] = [suite.summary(row, workload) for row in rows]
-    results["machine"]["load after"] = round(os.getloadavg()[0], 2)
+        results["machine"]["load after"] = round(os.getloadavg()[0], 2)
+        keep(results)
     return results
 
 

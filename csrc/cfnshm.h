@@ -217,6 +217,22 @@ int64_t cfn_bus_peek(cfn_bus_t *bus, const cfn_address_t *address, unsigned lane
 /* A descriptor that is readable while messages (0) or replies (1) wait. */
 int cfn_bus_fileno(cfn_bus_t *bus, int replies);
 
+/* ---- loans: a body that is written in place ---- */
+enum { CFN_LOANS = 16, CFN_LOAN_LEAST = 1024 };
+typedef struct cfn_loan {
+  void *data; /* of `bytes` bytes, with anything in them */
+  uint64_t bytes;
+  uint64_t number; /* of this handle */
+} cfn_loan_t;
+/* Room in the bus for a body of CFN_LOAN_LEAST bytes and more, to be written by this process until it is sent or dropped.
+ * CFN_OVER_CAPACITY: CFN_LOANS are open; CFN_NO_SPACE. */
+int cfn_bus_loan(cfn_bus_t *bus, uint64_t bytes, cfn_loan_t *loan);
+/* Sends it, as cfn_bus_send_one; from now on nobody may write to it. After a failure it is still open. */
+int cfn_bus_loan_send(cfn_bus_t *bus, uint64_t number, uint32_t index, uint64_t mid, unsigned lane, unsigned codec,
+                      const char *type, uint32_t type_bytes, uint64_t deadline, cfn_receipt_t *receipt);
+/* Gives it back unsent; of one that was sent, nothing. */
+void cfn_bus_loan_drop(cfn_bus_t *bus, uint64_t number);
+
 /* ---- request and reply ---- */
 int cfn_bus_request(cfn_bus_t *bus, const cfn_address_t *to, unsigned lane,
                     const cfn_outgoing_t *message, uint64_t deadline, uint64_t *correlation);

@@ -94,7 +94,7 @@ _CHECKS = {
     "both bindings": "test_binding.py",
     "objects and values": ("test_context.py", "test_state.py", "test_spill.py"),
     "locks, semaphores, barriers": "test_sync.py",
-    "messages of any size": "test_large.py",
+    "messages of any size": ("test_large.py", "test_loan.py"),
     "control": "test_control.py",
     "checkpoints and cuts": "test_checkpoint.py",
     "asyncio": "test_aio.py",

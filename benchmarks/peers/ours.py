@@ -10,7 +10,7 @@ from .base import Peer, Send
 class Cfnshm(Peer):
     name = "cfnshm"
     packages = ("cfnshm",)
-    forms = ("call", "batch", "view", "records")
+    forms = ("call", "batch", "view", "loan", "records")
     batch = 256
     casts = True
 
@@ -40,6 +40,14 @@ class Cfnshm(Peer):
         if self.shape.form == "batch":
             many = bus.send_many
             return lambda bodies: many(bodies, to=name)
+        if self.shape.form == "loan":
+            size = self.shape.size
+
+            def lend(body: bytes) -> None:
+                with bus.loan(name, size) as buffer:
+                    buffer[0], buffer[-1] = body[0], body[-1]
+
+            return lend
         call = bus.send
         return lambda body: call(name, body)
 
@@ -51,7 +59,7 @@ class Cfnshm(Peer):
         recv = bus.recv
         if self.shape.form == "records":
             return lambda: recv(copy=False).body
-        if self.shape.form == "view":
+        if self.shape.form in ("view", "loan"):
             return lambda: recv(copy=False).raw
         return lambda: recv().raw
 

@@ -54,6 +54,7 @@ class ZmqPublish(Zmq):
 
         self.public = self.socket("XPUB")
         self.public.setsockopt(zmq.XPUB_NODROP, 1)
+        self.public.setsockopt(zmq.XPUB_VERBOSE, 1)  # it hears of each subscriber, not only of the first
         self.public.bind(self.address("cast"))
         self.everybody = everybody
         return self.public.send

@@ -86,6 +86,7 @@ void cfn_bus_close(cfn_bus_t *bus) {
       if (bus->fifo[i] >= 0) close(bus->fifo[i]);
     bus->fifo[0] = bus->fifo[1] = -1;
     if (cfn_load_seq(&bus->actor.slot->id) == bus->id_word) {
+      cfn_bus_drop_loans(bus);
       cfn_detach(&bus->actor, bus->id_word);
     } else {
       cfn_life_drop(bus->region, bus->actor.me);
@@ -120,6 +121,7 @@ void cfn_bus_free(cfn_bus_t *bus) {
     pthread_mutex_destroy(&bus->lock);
   }
   forget_pending(bus);
+  free(bus->lent);
   free(bus);
 }
 

@@ -42,6 +42,8 @@ struct cfn_bus {
   int fifo[2];          /* inbox, replies; -1 */
   pthread_t lease_thread; /* who takes leases with this handle; many_take_leases: not one alone */
   bool lease_thread_known, many_take_leases;
+  struct cfn_lent *lent; /* CFN_LOANS of them, or NULL: see bus_loan.c */
+  uint64_t loans;        /* so many were ever open */
   bool swept; /* files of the dead are gone from the place on disk: see cfn_evict_sweep */
 };
 
@@ -108,10 +110,16 @@ const char *cfn_bus_excuse(cfn_bus_t *bus, uint32_t mailbox);
 int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const void *data, uint64_t bytes,
                   cfn_hold_t *h, cfn_filling_t *stored);
 
+/* The first half of it: room for so many bytes, in FILL and held by *h; the second is cfn_heap_publish. */
+int cfn_bus_store_begin(cfn_bus_t *bus, uint64_t bytes, cfn_hold_t *h, cfn_filling_t *f);
+
 void cfn_bus_count(cfn_bus_t *bus, unsigned which, uint64_t n);
 
 /* Becomes the consumer of our agent's inbox if we are not. Lock held. */
 int cfn_bus_consume(cfn_bus_t *bus, bool steal);
+
+/* Gives back what is on loan: the handle is being closed. Lock held. */
+void cfn_bus_drop_loans(cfn_bus_t *bus);
 
 /* Writes a message into out; the body too if it fits and `view` is not set. */
 int64_t cfn_wire_write(void *out, size_t room, const cfn_frame_t *frame, const cfn_record_t *record,

@@ -86,8 +86,7 @@ static void why_not_out(int made, char disk[200]) {
 
 static bool no_room(int e) { return e == CFN_NO_SPACE || e == CFN_OVER_CAPACITY; }
 
-int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const void *data, uint64_t bytes,
-                  cfn_hold_t *h, cfn_filling_t *f) {
+int cfn_bus_store_begin(cfn_bus_t *bus, uint64_t bytes, cfn_hold_t *h, cfn_filling_t *f) {
   const cfn_region_t *r = bus->region;
   char disk[200] = "";
   if (!cfn_ledger_find(r, bus->actor.me, h)) return no_cell();
@@ -107,11 +106,16 @@ int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const v
                     "CFNSHM_SIZE)", (unsigned long long)bytes, r->name,
                     (double)r->geo.config.object_pages * CFN_PAGE / (1 << 20));
   if (no_room(e)) return fail_no_room(bus, e, bytes, disk);
-  if (e == CFN_OK) {
-    if (bytes) memcpy(f->data, data, bytes);
-    if (cfn_heap_publish(r, f, digest, codec)) return CFN_OK;
-    cfn_ledger_clear(h);
-  }
+  return e == CFN_OK ? e : fail_fenced();
+}
+
+int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const void *data, uint64_t bytes,
+                  cfn_hold_t *h, cfn_filling_t *f) {
+  int e = cfn_bus_store_begin(bus, bytes, h, f);
+  if (e < 0) return e;
+  if (bytes) memcpy(f->data, data, bytes);
+  if (cfn_heap_publish(bus->region, f, digest, codec)) return CFN_OK;
+  cfn_ledger_clear(h);
   return fail_fenced();
 }
 

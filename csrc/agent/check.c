@@ -315,6 +315,8 @@ static void check_blob(checking_t *c, uint32_t b) {
     bool announced_there = false;
     for (unsigned k = 0; k < CFN_LEDGER; k++)
       announced_there |= cfn_ledger_names(cfn_load_seq(&cfn_attachment(r, who)->ledger[k])) == b + 1;
+    bool lent = state == CFN_BLOB_FILL && cfn_load_relaxed(&record->bytes) == CFN_BLOB_LENT;
+    if (announced_there && lent) return; /* for as long as its holder likes */
     if (announced_there) say(c, "warning", "object %u is being %s by attachment %u", b, doing, who);
     else if (cfn_load_seq(&record->st) == st)
       say(c, "warning", "object %u is being %s by nobody; the next collection takes it back", b, doing);

@@ -109,6 +109,7 @@ static const char general_help[] =
     "  buses                the buses of this user, and what is in them\n"
     "  doctor [BUS]         check a bus, and say in words what is wrong, dead or stuck\n"
     "  demo                 708 processes on real work, beside a file-per-message bus\n"
+    "  bench                measure it beside other ways to carry messages\n"
     "  version              versions of everything\n"
     "\n"
     "options of all: --bus NAME (CFNSHM_BUS, 'default')  --as AGENT (CFNSHM_AGENT)  --dir DIR\n"

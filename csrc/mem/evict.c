@@ -39,7 +39,8 @@ static void weigh(const cfn_region_t *r, choice_t *c, bool idle) {
     unsigned state = cfn_own_state(cfn_load_seq(&cfn_blob_record(r, b)->st));
     bool whole = state == CFN_BLOB_LIVE || state == CFN_BLOB_CHECK || state == CFN_BLOB_SPILLING;
     c->of_blob[b] = !whole || !cfn_index_names(r, b) ? FIXED : state == CFN_BLOB_SPILLING ? AT_WORK : cost(r, b, now);
-    c->way->works |= state == CFN_BLOB_FILL;
+    bool lent = cfn_load_relaxed(&cfn_blob_record(r, b)->bytes) == CFN_BLOB_LENT;
+    if (state == CFN_BLOB_FILL) *(lent ? &c->way->held : &c->way->works) = true;
     if (idle && c->of_blob[b] > IDLE) c->of_blob[b] = FIXED;
   }
   cfn_heap_holders(r, fixed, c);

@@ -144,6 +144,7 @@ int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t b
   cfn_blob_shm_t *record = cfn_blob_record(r, out->blob);
   uint64_t life = cfn_own_ver(out->word);
   cfn_store_relaxed(&record->run, 0); /* of its last life: must not make a claimer pass over free pages */
+  cfn_store_relaxed(&record->bytes, 0);
   cfn_store_seq(&record->life, life);
   if (out->pages == 0) return CFN_OK;
   int e = claim_pages(r, cfn_names_word(life & CFN_LAP_MASK, out->blob + 1), out->pages, &out->first);
@@ -155,6 +156,10 @@ int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t b
   }
   out->data = cfn_heap_page(r, out->first);
   return CFN_OK;
+}
+
+void cfn_heap_lend(const cfn_region_t *r, const cfn_filling_t *f) {
+  cfn_store_relaxed(&cfn_blob_record(r, f->blob)->bytes, CFN_BLOB_LENT);
 }
 
 static uint64_t looked_at_now(void) { return cfn_os_coarse_ns() / 1000000000u; }

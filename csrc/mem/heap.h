@@ -75,6 +75,9 @@ void cfn_ledger_clear(cfn_hold_t *h);
  * CFN_NO_SPACE (no such run of pages): make room, then again; CFN_TOO_LARGE: it would not fit into an empty heap;
  * CFN_AGENT_FENCED. Announced in `h`, which holds the blob from then on. */
 int cfn_heap_begin(const cfn_region_t *r, unsigned me, cfn_hold_t *h, uint64_t bytes, cfn_filling_t *out);
+/* It is filled from outside and may take for ever: who makes room need not wait for it. Advisory. */
+#define CFN_BLOB_LENT UINT64_MAX /* in place of its size */
+void cfn_heap_lend(const cfn_region_t *r, const cfn_filling_t *f);
 /* It is whole: FILL -> LIVE. False: we were judged dead meanwhile. `digest` of 32 bytes or NULL. */
 bool cfn_heap_publish(const cfn_region_t *r, cfn_filling_t *f, const uint8_t *digest, unsigned codec);
 /* Not wanted after all, published or not; nobody else ever knew of it. */

@@ -218,6 +218,32 @@ static void send_letters(int me) {
     SIM_CHECK(r == CFN_OK || r == CFN_NO_SPACE || r == CFN_FULL);
   }
 }
+/* Written in place: one is sent, one is dropped, one is sent to nobody and then to the reader. */
+static void send_loans(int me) {
+  for (int k = 1; k <= 3; k++) {
+    cfn_loan_t loan;
+    cfn_address_t at;
+    int id = me * 8 + k, r = cfn_bus_loan(bus[me], LETTER, &loan);
+    SIM_CHECK(r == CFN_OK || r == CFN_NO_SPACE);
+    if (r != CFN_OK) continue;
+    memset(loan.data, id, LETTER);
+    if (k == 2) {
+      cfn_bus_loan_drop(bus[me], loan.number);
+      SIM_CHECK(cfn_bus_loan_send(bus[me], loan.number, 0, 1, CFN_LANE_NORMAL, 0, "", 0, 0, NULL) == CFN_INVALID);
+      continue;
+    }
+    SIM_CHECK(cfn_bus_find(bus[me], "reader", &at) == CFN_OK);
+    if (k == 3)
+      SIM_CHECK(cfn_bus_loan_send(bus[me], loan.number, at.index, at.mid + (1u << 8), CFN_LANE_NORMAL, 0, "", 0, 0, NULL) == CFN_STALE);
+    do {
+      r = cfn_bus_loan_send(bus[me], loan.number, at.index, at.mid, CFN_LANE_NORMAL, 0, "", 0, 0, NULL);
+    } while (r == CFN_INTERRUPTED);
+    sim_note("  process %d sent a loan, %d: %s", me, id, cfn_error_name(r));
+    SIM_CHECK(r == CFN_OK || r == CFN_FULL || r == CFN_NO_SPACE);
+    if (r == CFN_OK) L.told[id]++;
+    else cfn_bus_loan_drop(bus[me], loan.number);
+  }
+}
 static void read_letters(int me) {
   uint64_t token = 0;
   for (int tries = 0; tries < 4; tries++) {
@@ -265,6 +291,9 @@ const sim_scenario_t sim_context_scenarios[] = {
     {"letter-two", setup_letters, {send_letters, read_letters, send_letters}, verify_letters, 0, false, {2, 0, 0, 0}, NULL},
     {"letter-held", setup_letters, {send_letters, read_letters, fill_and_collect}, verify_letters, ALL, true, {2, 1, 0, 0},
      "cfn_frame_write,cfn_heap_release_sole,look_at_chunks,held,decide,mark_batch,let_go_of_body,change,cfn_heap_look"},
+    {"loan", setup_letters, {send_loans, read_letters, fill_and_collect}, verify_letters, 0, false, {2, 0, 0, 0}, NULL},
+    {"loan-killed", setup_letters, {send_loans, read_letters, fill_and_collect}, verify_letters, ALL, true, {1, 1, 0, 0}, NULL},
+    {"loan-two", setup_letters, {send_loans, read_letters, send_loans}, verify_letters, ALL, true, {1, 1, 0, 0}, NULL},
     {"value", setup_context, {set_page, set_few, read_value}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
     {"value-killed", setup_context, {set_page, set_few, read_value}, verify_context, ALL, true, {1, 1, 0, 0}, NULL},
     {"value-collect", setup_context, {read_value, set_twice, collect}, verify_context, 0, false, {2, 0, 0, 0}, NULL},

@@ -96,6 +96,26 @@ static int64_t do_watch(cfn_bus_t *bus, victim_report_t *r) {
   return e == CFN_TIMEOUT || e == CFN_INTERRUPTED ? 0 : e;
 }
 
+static int64_t do_loan(cfn_bus_t *bus, victim_report_t *r) {
+  (void)r;
+  cfn_loan_t loan;
+  cfn_address_t to;
+  int e = cfn_bus_find(bus, "tx", &to);
+  if (e == CFN_OK) e = cfn_bus_loan(bus, LARGE, &loan);
+  if (e < 0) return e;
+  memset(loan.data, 100, LARGE);
+  return cfn_bus_loan_send(bus, loan.number, to.index, to.mid, CFN_LANE_NORMAL, CFN_CODEC_RAW, "", 0, 0, NULL);
+}
+static int64_t do_loan_drop(cfn_bus_t *bus, victim_report_t *r) {
+  (void)r;
+  cfn_loan_t loan;
+  int e = cfn_bus_loan(bus, LARGE, &loan);
+  if (e < 0) return e;
+  memset(loan.data, 100, LARGE);
+  cfn_bus_loan_drop(bus, loan.number);
+  return 0;
+}
+
 static const struct {
   const char *name;
   int64_t (*run)(cfn_bus_t *, victim_report_t *);
@@ -103,6 +123,7 @@ static const struct {
     {"put", do_put},   {"put-few", do_put_few}, {"get", do_get},     {"view", do_view},  {"delete", do_delete},
     {"list", do_list}, {"collect", do_collect}, {"set", do_set},     {"set-new", do_set_new},
     {"read", do_read}, {"unset", do_unset},     {"add", do_add},     {"watch", do_watch},
+    {"loan", do_loan}, {"loan-drop", do_loan_drop},
 };
 #define OPERATIONS ((int)(sizeof operations / sizeof operations[0]))
 #define IS(o, what) (operations[o].run == (what))
@@ -156,9 +177,29 @@ static void others_go_on(int o, bool hard) {
   cfn_bus_collect(tx);
 }
 
+/* Bodies of 100 in the inbox, each whole: how many there were. */
+static int letters(void) {
+  static _Alignas(8) uint8_t wire[sizeof(cfn_wire_t) + 512];
+  uint64_t token = 0;
+  for (int n = 0;; n++) {
+    int64_t e = cfn_bus_recv(tx, &token, token != 0, CFN_ALL_LANES, 0, 0, wire, sizeof wire);
+    if (e == CFN_EMPTY) return n;
+    CHECK(e > 0);
+    cfn_wire_t w;
+    memcpy(&w, wire, sizeof w);
+    token = w.token;
+    CHECK_INT(w.body_bytes, LARGE);
+    CHECK_INT(cfn_bus_copy_body(tx, token, out, LARGE), 0);
+    CHECK_INT(memcmp(out, bytes_of[100], LARGE), 0);
+  }
+}
+
 static void check(int o, bool hard) {
   bool done = rep->done;
   int64_t result = rep->result;
+  int got = letters();
+  if (IS(o, do_loan)) CHECK(got == 1 || (!done && got == 0)); /* once, whole or not at all */
+  else CHECK_INT(got, 0);
   if (hard && !IS(o, do_get) && !IS(o, do_view) && !IS(o, do_delete) && !IS(o, do_unset)) {
     if (result < 0) fprintf(stderr, "it was told %s\n", cfn_error_name((int)result));
     CHECK(result >= 0);

@@ -187,11 +187,12 @@ class Agents(Handle):
                 out.append((one, bytes(ffi.buffer(all_ + i))))
         return out
 
-    def _everybody(self) -> dict[str, bytes]:
-        """The addresses of all agents, as the core has them, by name. Not to be changed."""
+    def _everybody(self) -> tuple[list[str], bytes]:
+        """All agents but this one, and their addresses one after the other, as the core has them. Not to be changed."""
         version = lib.cfn_bus_names_version(self._handle)
-        if version and version == self._names[0]:
-            return self._names[1]
+        known = self._others
+        if version and version == known[0]:
+            return known[1], known[2]
         most = 256
         while True:
             out = ffi.new("cfn_named_t[]", most)
@@ -205,8 +206,9 @@ class Agents(Handle):
             data[i + _ADDRESS : i + _NAMED].partition(b"\0")[0].decode(): data[i : i + _ADDRESS]
             for i in range(0, n * _NAMED, _NAMED)
         }
-        self._names = (version, all_)
-        return all_
+        all_.pop(self.agent, None)
+        self._others = (version, list(all_), b"".join(all_.values()))
+        return self._others[1], self._others[2]
 
     def agents(
         self,

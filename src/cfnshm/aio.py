@@ -15,7 +15,7 @@ import asyncio
 import functools
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
@@ -307,7 +307,7 @@ class AsyncBus:
         team: str | None = None,
         agent_type: str | None = None,
         capability: str | None = None,
-    ) -> dict[str, Receipt]:
+    ) -> Mapping[str, Receipt]:
         """See `Bus.broadcast`."""
         try:
             return self.sync.broadcast(

@@ -141,7 +141,7 @@ class Bus(Control):
         self.is_owner = False
         self._attachment = lib.cfn_bus_attachment(self._handle)
         self._peers = {}
-        self._names = (0, {})
+        self._others = (0, [], b"")
         self._handed = {}
         self._rooms = []
         self._receipts = []

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import signal as signals
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,7 +55,7 @@ class Order:
 class Signalled:
     """Whom a signal has reached: receipts by agent of the control messages, and the processes that got a real one."""
 
-    receipts: dict[str, Receipt]
+    receipts: Mapping[str, Receipt]
     processes: dict[str, int] = field(default_factory=dict)
 
 

@@ -21,7 +21,7 @@ class Handle(_core.HandleBase):
     _closed: bool
     _id_prefix: str
     _peers: dict[str, tuple[int, int]]  # agent -> index and exact word, until the word is stale
-    _names: tuple[int, dict[str, bytes]]  # the addresses of all agents, and the version of the names they are of
+    _others: tuple[int, list[str], bytes]  # the version of the names, all agents but this one, and their addresses
     _handed: dict[int, Any]  # who (thread, iterator, task) -> what it was handed last
     _rooms: list[Any]
     _receipts: list[Any]

@@ -10,6 +10,7 @@ so that the data is aligned for a zero-copy view.
 
 from __future__ import annotations
 
+import functools
 import struct
 import sys
 from collections.abc import Iterator, Sequence
@@ -81,36 +82,50 @@ def encode(body: Any) -> tuple[int, Any]:
         ) from why
 
 
+@functools.lru_cache(256)  # the text of a record's type takes longer than its message
+def _array_head(dtype: Any, shape: tuple[int, ...]) -> bytes:
+    if dtype.hasobject:
+        raise InvalidArgument(
+            f"an array of Python objects ({dtype}) cannot be sent: other processes cannot read "
+            "them; convert it to numbers or send a list"
+        )
+    kind = dtype.str if dtype.names is None else repr(dtype.descr)
+    name = kind.encode()
+    if len(name) > 255 or len(shape) > 64:
+        raise InvalidArgument(f"the array's type {kind!r} is too long to be sent")
+    head = struct.pack(f"<BB6x{len(shape)}Q", len(name), len(shape), *shape) + name
+    return bytes(head + b"\0" * (-len(head) % 16))
+
+
 def _encode_array(array: Any) -> bytes:
     import numpy
 
     array = numpy.ascontiguousarray(array) if array.ndim else numpy.array(array)
-    if array.dtype.hasobject:
-        raise InvalidArgument(
-            f"an array of Python objects ({array.dtype}) cannot be sent: other processes cannot read "
-            "them; convert it to numbers or send a list"
-        )
-    kind = array.dtype.str if array.dtype.names is None else repr(array.dtype.descr)
-    name = kind.encode()
-    if len(name) > 255 or array.ndim > 64:
-        raise InvalidArgument(f"the array's type {kind!r} is too long to be sent")
-    head = struct.pack(f"<BB6x{array.ndim}Q", len(name), array.ndim, *array.shape) + name
-    head += b"\0" * (-len(head) % 16)
-    return bytes(head + array.tobytes())
+    head = _array_head(array.dtype, array.shape)
+    if array.nbytes == 0 or array.itemsize == 0:
+        return head
+    return b"".join((head, array.reshape(-1).view(numpy.uint8)))
+
+
+@functools.lru_cache(256)
+def _dtype_of(name: bytes) -> Any:
+    import ast
+
+    import numpy
+
+    text = name.decode()
+    return numpy.dtype(ast.literal_eval(text) if text.startswith("[") else text)
 
 
 def _decode_array(raw: Any) -> Any:
-    import ast
-
     import numpy
 
     try:
         name_bytes, ndim = raw[0], raw[1]
         at = 8 + 8 * ndim
         shape = struct.unpack_from(f"<{ndim}Q", raw, 8)
-        name = bytes(raw[at : at + name_bytes]).decode()
-        dtype = numpy.dtype(ast.literal_eval(name) if name.startswith("[") else name)
         start = at + name_bytes
+        dtype = _dtype_of(bytes(raw[at:start]))
         start += -start % 16
         return numpy.frombuffer(raw, dtype, offset=start).reshape(shape)
     except (IndexError, ValueError, TypeError, SyntaxError, struct.error) as why:

@@ -4,6 +4,7 @@ comparing the message's place with the lane's cursors."""
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from . import _core
@@ -94,3 +95,28 @@ class Receipt(_core.ReceiptBase):
 
     def __repr__(self) -> str:
         return f"<Receipt to {self.to!r} sequence {self.sequence} x{self.count}>"
+
+
+class Receipts(Mapping[str, Receipt]):
+    """Of a broadcast, by the agents' names. A receipt is made when it is asked for."""
+
+    __slots__ = ("_bus", "_data", "_names", "_places")
+
+    def __init__(self, bus: Handle, names: list[str], data: bytes) -> None:
+        self._bus, self._names, self._data = bus, names, data
+        self._places: dict[str, int] | None = None
+
+    def __getitem__(self, agent: str) -> Receipt:
+        if self._places is None:
+            self._places = {name: i * _RECEIPT.size for i, name in enumerate(self._names)}
+        at = self._places[agent]
+        return Receipt(self._bus, agent, self._data[at : at + _RECEIPT.size])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"<receipts of {len(self)} agents>"
