@@ -7,6 +7,7 @@
 #include "base/os.h"
 #include "mem/directory.h"
 
+#define CFN_WIRE_HEAD_MOST (sizeof(cfn_wire_t) + CFN_NAME_BYTES + 256)
 #define YIELDS 8 /* turns of the processor given to a woken sender */
 
 _Static_assert(sizeof(cfn_wire_t) == 104, "the wire header is read by offset in message.py");
@@ -174,7 +175,7 @@ int cfn_bus_fileno(cfn_bus_t *bus, int replies) {
 static int ack_all(cfn_bus_t *bus, const uint64_t *tokens, uint32_t n) {
   int first = CFN_OK;
   for (uint32_t i = 0; i < n; i++) {
-    int r = bus->inbox.consumer ? cfn_inbox_ack(&bus->inbox, tokens[i]) : CFN_INVALID;
+    int r = bus->inbox.consumer ? cfn_inbox_ack(&bus->inbox, tokens[i], 1) : CFN_INVALID;
     if (r < 0 && first == CFN_OK) first = r;
   }
   if (first == CFN_AGENT_FENCED) lost_inbox(bus);
@@ -192,13 +193,23 @@ int cfn_bus_ack(cfn_bus_t *bus, const uint64_t *tokens, uint32_t n) {
   return cfn_bus_left(bus, r);
 }
 
+static uint64_t token_at(const void *batch, uint32_t offset) {
+  uint64_t token;
+  memcpy(&token, (const uint8_t *)batch + offset + offsetof(cfn_wire_t, token), sizeof token);
+  return token;
+}
+
 int cfn_bus_ack_batch(cfn_bus_t *bus, const void *batch, const uint32_t *offsets, uint32_t n) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
-  for (uint32_t i = 0; i < n && r != CFN_AGENT_FENCED; i++) {
-    uint64_t token;
-    memcpy(&token, (const uint8_t *)batch + offsets[i] + offsetof(cfn_wire_t, token), sizeof token);
-    r = bus->inbox.consumer ? cfn_inbox_ack(&bus->inbox, token) : CFN_INVALID;
+  for (uint32_t i = 0, some; i < n && r != CFN_AGENT_FENCED; i += some) {
+    uint64_t first = token_at(batch, offsets[i]), last = first;
+    for (some = 1; i + some < n; some++) { /* what was one frame goes as one */
+      uint64_t next = token_at(batch, offsets[i + some]);
+      if (!cfn_tokens_follow(last, next)) break;
+      last = next;
+    }
+    r = bus->inbox.consumer ? cfn_inbox_ack(&bus->inbox, first, some) : CFN_INVALID;
   }
   if (r == CFN_AGENT_FENCED) lost_inbox(bus);
   else r = CFN_OK;
@@ -231,27 +242,6 @@ int cfn_bus_put_back(cfn_bus_t *bus, uint64_t token) {
   return cfn_bus_left(bus, r);
 }
 
-/* The next message into out; lock held. */
-static int64_t next_message(cfn_bus_t *bus, unsigned lanes, bool view, void *out, size_t room) {
-  cfn_handed_t h;
-  int r = cfn_inbox_next(&bus->inbox, lanes, &h);
-  if (r < 0) return r;
-  int64_t bytes = cfn_wire_write(out, room, h.frame, &h.record, h.index, view);
-  if (bytes < 0) {
-    cfn_inbox_put_back(&bus->inbox, h.token); /* nobody got it */
-    return bytes;
-  }
-  cfn_wire_t *w = out;
-  w->token = h.token;
-  w->position = h.position;
-  w->lane = h.lane;
-  if (h.redelivered) w->wire_flags |= CFN_WIRE_REDELIVERED;
-  if (w->wire_flags & CFN_WIRE_EXTERNAL && view) bus->region->keep_mapped = true;
-  /* The copy is good only if the lease still holds after it was made. */
-  if (!cfn_inbox_still_mine(&bus->inbox, h.token)) return CFN_AGENT_FENCED;
-  return bytes;
-}
-
 typedef struct receiving {
   unsigned lanes;
   int flags;
@@ -260,24 +250,53 @@ typedef struct receiving {
   size_t room;
   uint32_t *offsets; /* NULL: one message */
   size_t used;
+  uint32_t count;
+  const cfn_wire_t *last;
 } receiving_t;
+
+/* Copies what fits of a run to `at` and on, and hands it out: how many, or an error. `*used` is where the next would go. */
+static int64_t copy_run(cfn_bus_t *bus, receiving_t *v, const cfn_run_t *run) {
+  cfn_inbox_t *in = &bus->inbox;
+  cfn_wire_t *wire[CFN_FRAME_MESSAGES];
+  bool view = v->flags & CFN_RECV_VIEW;
+  size_t used = v->used;
+  uint32_t n = 0, redelivered;
+  while (n < run->count && (n == 0 || v->room - used >= CFN_WIRE_HEAD_MOST)) {
+    cfn_record_t record = run->record;
+    size_t at = (used + 7) / 8 * 8;
+    if (n && cfn_run_record(run, n, &record) < 0) break; /* the next run begins there, and drops it */
+    int64_t bytes = cfn_wire_write((uint8_t *)v->out + at, v->room - at, run->frame, &record, run->first + n, view);
+    if (bytes < 0) return bytes;
+    cfn_wire_t *w = wire[n] = (void *)((uint8_t *)v->out + at);
+    w->token = cfn_run_token(in, run, n);
+    w->position = run->position;
+    w->lane = run->lane;
+    if (v->offsets) v->offsets[v->count + n] = (uint32_t)at;
+    used = at + (size_t)bytes;
+    n++;
+    if (w->wire_flags & CFN_WIRE_EXTERNAL && view) bus->region->keep_mapped = true;
+    if (w->wire_flags & CFN_WIRE_EXTERNAL || w->lane == CFN_LANE_CONTROL) break;
+  }
+  int r = cfn_inbox_hand_out(in, run, n, &redelivered);
+  if (r < 0) return r;
+  for (uint32_t i = 0; i < redelivered; i++) wire[i]->wire_flags |= CFN_WIRE_REDELIVERED;
+  v->used = used;
+  v->count += n;
+  v->last = wire[n - 1];
+  return n;
+}
 
 /* One look, lock held: > 0 bytes or messages, CFN_EMPTY, or an error. */
 static int64_t look(cfn_bus_t *bus, receiving_t *v) {
-  if (!v->offsets) return next_message(bus, v->lanes, v->flags & CFN_RECV_VIEW, v->out, v->room);
-  int64_t n = 0;
-  v->used = 0;
-  while (n < v->most && v->room - v->used >= sizeof(cfn_wire_t) + CFN_NAME_BYTES + 256) {
-    size_t at = (v->used + 7) / 8 * 8;
-    int64_t bytes = next_message(bus, v->lanes, false, (uint8_t *)v->out + at, v->room - at);
-    if (bytes == CFN_EMPTY) break;
-    if (bytes < 0) return n ? n : bytes; /* what was handed out before is good: give it first */
-    v->offsets[n++] = (uint32_t)at;
-    v->used = at + (size_t)bytes;
-    const cfn_wire_t *w = (const void *)((uint8_t *)v->out + at);
-    if (w->wire_flags & CFN_WIRE_EXTERNAL || w->lane == CFN_LANE_CONTROL) break;
-  }
-  return n ? n : CFN_EMPTY;
+  v->used = v->count = 0;
+  do {
+    cfn_run_t run;
+    int64_t r = cfn_inbox_run(&bus->inbox, v->lanes, v->most - v->count, &run);
+    if (r == CFN_OK) r = copy_run(bus, v, &run);
+    if (r < 0) return v->count ? v->count : r; /* what was handed out before is good: give it first */
+  } while (v->count < v->most && v->room - v->used >= CFN_WIRE_HEAD_MOST && v->last->lane != CFN_LANE_CONTROL &&
+           !(v->last->wire_flags & CFN_WIRE_EXTERNAL));
+  return v->offsets ? v->count : (int64_t)v->used;
 }
 
 /* The lanes are empty. If senders wait for room, one is woken and gets a moment to fill them again, then

@@ -316,46 +316,29 @@ static bool skip_acked(cfn_inbox_t *in, unsigned lane, uint32_t i) {
   return false;
 }
 
-/* Hands out the next message of the lane's current lease. */
-static int hand_out(cfn_inbox_t *in, unsigned lane, cfn_handed_t *out) {
+/* What comes next of the lane's current lease, up to what is acked already: CFN_OK, or CFN_AGAIN (look once more). */
+static int run_of(cfn_inbox_t *in, unsigned lane, uint32_t most, cfn_run_t *out) {
   uint32_t i = in->lane[lane].current - 1;
   cfn_lease_t *l = &in->lease[i];
   if (l->count > 1 && !skip_acked(in, lane, i)) return CFN_AGAIN;
-  uint32_t index = l->next;
-  uint32_t offset = l->count > 1 ? l->offsets[index] : cfn_frame_first(&l->frame);
-  if (cfn_frame_record(&l->frame, offset, &out->record) < 0) {
-    /* One bad record spoils its frame: the lengths beside it cannot be trusted either. */
-    if (cfn_cas_seq(&cfn_chunk(in->region, l->chunk)->own, l->own,
-                    cfn_own_next(l->own, CFN_DONE, in->me))) {
-      cfn_add_relaxed(&cfn_state(in->region)->corrupt_dropped, l->count - index);
-      count(in, CFN_COUNT_CORRUPT, l->count - index);
-    }
-    in->lane[lane].current = 0;
-    lease_reset(in, i);
-    move_head(in, lane);
-    return CFN_CORRUPT;
-  }
-  cfn_chunk_shm_t *chunk = cfn_chunk(in->region, l->chunk);
-  uint32_t following = index + 1;
-  while (following < l->count && cfn_frame_acked(chunk, following)) following++;
-  uint64_t place = cfn_place(l->position, index);
-  uint64_t next = index + 1 < l->count ? place + 1 : cfn_place(l->position + 1, 0);
-  uint64_t before = cfn_max_seq(&lane_words(in, lane)->seen, next);
-  if (l->fresh) l->seen_before = before; /* for the later ones of the frame: what was seen then */
-  l->fresh = false;
-  if (!cfn_inbox_still_mine(in, TOKEN(l->generation, i, index))) return CFN_AGENT_FENCED;
-  cfn_event_ring_futex(&cfn_mailbox(in->region, in->mailbox)->acks.event); /* who waits for "seen" */
-  out->token = TOKEN(l->generation, i, index);
-  out->position = l->position;
-  out->index = index;
-  out->lane = (uint8_t)lane;
-  out->redelivered = place < l->seen_before;
-  out->frame = &l->frame;
-  l->next = following;
-  if (following == l->count) in->lane[lane].current = 0;
-  count(in, CFN_COUNT_RECEIVED, 1);
-  if (out->redelivered) count(in, CFN_COUNT_REDELIVERED, 1);
+  const cfn_chunk_shm_t *chunk = cfn_chunk(in->region, l->chunk);
+  uint32_t n = 1, left = l->count - l->next;
+  while (n < most && n < left && !cfn_frame_acked(chunk, l->next + n)) n++;
+  *out = (cfn_run_t){.frame = &l->frame, .offsets = l->count > 1 ? l->offsets : NULL, .position = l->position,
+                     .lease = i, .first = l->next, .count = n, .lane = (uint8_t)lane};
   return CFN_OK;
+}
+
+/* One bad record spoils its frame: the lengths beside it cannot be trusted either. */
+static void drop_rest(cfn_inbox_t *in, const cfn_run_t *run) {
+  cfn_lease_t *l = &in->lease[run->lease];
+  if (cfn_cas_seq(&cfn_chunk(in->region, l->chunk)->own, l->own, cfn_own_next(l->own, CFN_DONE, in->me))) {
+    cfn_add_relaxed(&cfn_state(in->region)->corrupt_dropped, l->count - l->next);
+    count(in, CFN_COUNT_CORRUPT, l->count - l->next);
+  }
+  in->lane[run->lane].current = 0;
+  lease_reset(in, run->lease);
+  move_head(in, run->lane);
 }
 
 /* The next lease that was put back becomes the current one. False: there is none. */
@@ -373,7 +356,7 @@ static bool take_again(cfn_inbox_t *in, unsigned lane) {
   return false;
 }
 
-int cfn_inbox_next(cfn_inbox_t *in, unsigned lanes, cfn_handed_t *out) {
+int cfn_inbox_run(cfn_inbox_t *in, unsigned lanes, uint32_t most, cfn_run_t *out) {
   for (unsigned lane = 0; lane < CFN_LANES; lane++) {
     if (!(lanes >> lane & 1)) continue;
     for (;;) {
@@ -382,11 +365,42 @@ int cfn_inbox_next(cfn_inbox_t *in, unsigned lanes, cfn_handed_t *out) {
         if (r == CFN_EMPTY) break;
         if (r < 0) return r;
       }
-      int r = hand_out(in, lane, out);
-      if (r != CFN_CORRUPT && r != CFN_AGAIN) return r;
+      if (run_of(in, lane, most, out) != CFN_OK) continue;
+      if (cfn_run_record(out, 0, &out->record) == CFN_OK) return CFN_OK;
+      drop_rest(in, out);
     }
   }
   return CFN_EMPTY;
+}
+
+cfn_token_t cfn_run_token(const cfn_inbox_t *in, const cfn_run_t *run, uint32_t i) {
+  return TOKEN(in->lease[run->lease].generation, run->lease, run->first + i);
+}
+
+int cfn_inbox_hand_out(cfn_inbox_t *in, const cfn_run_t *run, uint32_t n, uint32_t *redelivered) {
+  cfn_lease_t *l = &in->lease[run->lease];
+  const cfn_chunk_shm_t *chunk = cfn_chunk(in->region, l->chunk);
+  uint32_t end = run->first + n;
+  uint64_t place = cfn_place(l->position, run->first);
+  uint64_t next = end < l->count ? cfn_place(l->position, end) : cfn_place(l->position + 1, 0);
+  /* Once for all of them: nobody has any of them yet. */
+  uint64_t before = cfn_max_seq(&lane_words(in, run->lane)->seen, next);
+  if (l->fresh) l->seen_before = before; /* for the later ones of the frame: what was seen then */
+  l->fresh = false;
+  cfn_event_ring_futex(&cfn_mailbox(in->region, in->mailbox)->acks.event); /* who waits for "seen" */
+  uint32_t again = place >= l->seen_before ? 0 : l->seen_before - place < n ? (uint32_t)(l->seen_before - place) : n;
+  while (end < l->count && cfn_frame_acked(chunk, end)) end++;
+  l->next = end;
+  if (end == l->count) in->lane[run->lane].current = 0;
+  count(in, CFN_COUNT_RECEIVED, n);
+  if (again) count(in, CFN_COUNT_REDELIVERED, again);
+  *redelivered = again;
+  /* LAST: after the copies were made, and after the mark that they were handed out. They are good, and the next reader
+   * will know of them, only if the lease still holds. */
+  if (cfn_inbox_still_mine(in, cfn_run_token(in, run, 0))) return CFN_OK;
+  count(in, CFN_COUNT_RECEIVED, -(uint64_t)n);
+  if (again) count(in, CFN_COUNT_REDELIVERED, -(uint64_t)again);
+  return CFN_AGENT_FENCED;
 }
 
 bool cfn_inbox_ready(cfn_inbox_t *in, unsigned lanes) {
@@ -452,48 +466,55 @@ int cfn_inbox_lane_of(const cfn_inbox_t *in, cfn_token_t token) {
   return l ? l->lane : -1;
 }
 
-/* Sets the bit of one message of a frame of several. 0: set; 1: set, and the whole frame is acked now;
- * 2: the same, but another set it; CFN_INVALID: it was set before, CFN_AGENT_FENCED: the frame is
- * another reader's. */
-static int ack_part(cfn_inbox_t *in, cfn_lease_t *l, uint32_t index) {
+/* Sets the bits of messages first to first + n - 1 of a frame of several; *set = how many were not set before. CFN_OK, or
+ * CFN_AGENT_FENCED: the frame is another reader's. */
+static int ack_parts(cfn_inbox_t *in, cfn_lease_t *l, uint32_t first, uint32_t n, uint32_t *set) {
   cfn_chunk_shm_t *chunk = cfn_chunk(in->region, l->chunk);
-  cfn_a64 *part = &chunk->part[index / CFN_PART_MESSAGES];
-  uint32_t bit = 1u << (index % CFN_PART_MESSAGES);
-  bool already;
-  for (;;) {
-    uint64_t w = cfn_load_seq(part);
-    /* AFTER the load: while own is exactly our word, the part word is this frame's. A thief that comes
-     * between this and the CAS is handed a message that we did process: twice, marked. */
-    if (cfn_load_seq(&chunk->own) != l->own) return CFN_AGENT_FENCED;
-    already = cfn_part_acked(w) & bit;
-    if (already || cfn_cas_seq(part, w, w | bit)) break;
+  *set = 0;
+  while (n) {
+    uint32_t at = first % CFN_PART_MESSAGES, some = CFN_PART_MESSAGES - at < n ? CFN_PART_MESSAGES - at : n;
+    cfn_a64 *part = &chunk->part[first / CFN_PART_MESSAGES];
+    uint32_t bits = ((UINT32_C(1) << some) - 1) << at, missing;
+    for (;;) {
+      uint64_t w = cfn_load_seq(part);
+      /* AFTER the load: while own is exactly our word, the part word is this frame's. A thief that comes
+       * between this and the CAS is handed a message that we did process: twice, marked. */
+      if (cfn_load_seq(&chunk->own) != l->own) return CFN_AGENT_FENCED;
+      missing = bits & ~cfn_part_acked(w);
+      if (!missing || cfn_cas_seq(part, w, w | missing)) break;
+    }
+    *set += (uint32_t)__builtin_popcount(missing);
+    first += some;
+    n -= some;
   }
-  if (frame_whole(chunk, l->count)) return already ? 2 : 1;
-  return already ? CFN_INVALID : 0;
+  return CFN_OK;
 }
 
-int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token) {
+int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token, uint32_t n) {
   cfn_lease_t *l = lease_of(in, token);
-  if (!l) return CFN_INVALID;
-  uint32_t index = TOKEN_INDEX(token);
+  uint32_t first = TOKEN_INDEX(token), set = 1;
+  if (!l || n == 0 || n > l->next - first) return CFN_INVALID;
   unsigned lane = l->lane;
-  cfn_a64 *own = &cfn_chunk(in->region, l->chunk)->own;
-  int whole = 0;
-  if (l->count > 1) {
-    whole = ack_part(in, l, index);
-    if (whole == CFN_INVALID) return whole;
-    if (whole == CFN_AGENT_FENCED) goto fenced;
-    if (!whole) {
-      count(in, CFN_COUNT_ACKED, 1);
+  const cfn_chunk_shm_t *chunk = cfn_chunk(in->region, l->chunk);
+  bool bits = false; /* ours were set, whoever has the frame now */
+  if (n < l->count) {
+    if (ack_parts(in, l, first, n, &set) != CFN_OK) goto fenced;
+    bits = set > 0;
+    if (!frame_whole(chunk, l->count)) {
+      if (!set) return CFN_INVALID;
+      count(in, CFN_COUNT_ACKED, set);
       cfn_event_ring_futex(&cfn_mailbox(in->region, in->mailbox)->acks.event);
       return CFN_OK;
     }
+  } else if (n > 1) { /* all of it: the one word below says so, and no bits are needed */
+    set = n;
+    for (uint32_t j = 0; j < n; j++) set -= cfn_frame_acked(chunk, j);
   }
-  bool done = cfn_cas_seq(own, l->own, cfn_own_next(l->own, CFN_DONE, in->me));
-  /* Our bit was the last: the ack has taken effect, though a thief may have made the frame DONE. */
-  if (!done && whole != 1) goto fenced;
+  bool done = cfn_cas_seq(&cfn_chunk(in->region, l->chunk)->own, l->own, cfn_own_next(l->own, CFN_DONE, in->me));
+  /* A bit of ours was the last: the ack has taken effect, though a thief may have made the frame DONE. */
+  if (!done && !bits) goto fenced;
   /* dies here: DONE and referenced; the next ack, take or skip moves the head */
-  count(in, CFN_COUNT_ACKED, 1);
+  count(in, CFN_COUNT_ACKED, set);
   lease_reset(in, TOKEN_LEASE(token));
   move_head(in, lane);
   cfn_event_ring_futex(&cfn_mailbox(in->region, in->mailbox)->acks.event);
@@ -504,6 +525,8 @@ fenced:
   lease_reset(in, TOKEN_LEASE(token));
   return CFN_AGENT_FENCED;
 }
+
+bool cfn_tokens_follow(cfn_token_t token, cfn_token_t next) { return next == token + 1 && TOKEN_INDEX(next) != 0; }
 
 /* ---- looking without touching ---- */
 

@@ -78,16 +78,15 @@ typedef struct cfn_inbox {
   cfn_slab_freed_t freed; /* hints to be told */
 } cfn_inbox_t;
 
-/* A message that was handed out. Pointers lead into the chunk: valid until it is acked. */
-typedef struct cfn_handed {
-  cfn_token_t token;
-  uint64_t position;
-  uint32_t index;
-  uint8_t lane;
-  bool redelivered;
+/* Messages of one frame that come next. Pointers lead into the chunk and the lease: valid until they are acked. */
+typedef struct cfn_run {
   const cfn_frame_t *frame;
-  cfn_record_t record;
-} cfn_handed_t;
+  const uint32_t *offsets; /* NULL: a frame of one */
+  uint64_t position;
+  uint32_t lease, first, count;
+  uint8_t lane;
+  cfn_record_t record; /* of the first: looked at once */
+} cfn_run_t;
 
 /* Starts reading a mailbox whose consumer word was just taken. */
 void cfn_inbox_begin(cfn_inbox_t *in, const cfn_region_t *r, unsigned me, uint32_t mailbox,
@@ -99,10 +98,17 @@ static inline bool cfn_inbox_fenced(const cfn_inbox_t *in) {
   return cfn_load_seq(&cfn_mailbox(in->region, in->mailbox)->consumer) != in->consumer;
 }
 
-/* The next message of the lanes in `lanes` (bit mask), by priority. CFN_OK, CFN_EMPTY,
- * CFN_AGENT_FENCED, CFN_NO_MEMORY. After CFN_OK and any copying, cfn_inbox_still_mine tells whether
- * the copy is good. */
-int cfn_inbox_next(cfn_inbox_t *in, unsigned lanes, cfn_handed_t *out);
+/* What comes next of the lanes in `lanes` (bit mask), by priority: 1 to `most` messages of one frame, which are leased and
+ * not handed out yet. CFN_OK, CFN_EMPTY, CFN_AGENT_FENCED, CFN_NO_MEMORY. */
+int cfn_inbox_run(cfn_inbox_t *in, unsigned lanes, uint32_t most, cfn_run_t *out);
+/* The outline of its message i > 0, or CFN_CORRUPT. */
+static inline int cfn_run_record(const cfn_run_t *run, uint32_t i, cfn_record_t *out) {
+  return cfn_frame_record(run->frame, run->offsets ? run->offsets[run->first + i] : cfn_frame_first(run->frame), out);
+}
+cfn_token_t cfn_run_token(const cfn_inbox_t *in, const cfn_run_t *run, uint32_t i);
+/* Hands out its first n, which were copied before this: CFN_OK, and the first *redelivered of them were handed out before;
+ * CFN_AGENT_FENCED: the copies may be of anything. */
+int cfn_inbox_hand_out(cfn_inbox_t *in, const cfn_run_t *run, uint32_t n, uint32_t *redelivered);
 bool cfn_inbox_still_mine(const cfn_inbox_t *in, cfn_token_t token);
 /* The record of a message that is leased; CFN_INVALID if it is not (any more). */
 int cfn_inbox_record(const cfn_inbox_t *in, cfn_token_t token, cfn_record_t *out);
@@ -112,9 +118,11 @@ int cfn_inbox_put_back(cfn_inbox_t *in, cfn_token_t token);
 /* Is there anything to hand out? (seq_cst: the re-check after arming the bell) */
 bool cfn_inbox_ready(cfn_inbox_t *in, unsigned lanes);
 
-/* CFN_OK; CFN_AGENT_FENCED: somebody took the inbox over, and the message with it; CFN_INVALID: the
- * token names nothing (acked already). */
-int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token);
+/* Acks n messages of one frame, from this one on, that were all handed out: CFN_OK; CFN_AGENT_FENCED: somebody took the
+ * inbox over, and the messages with it; CFN_INVALID: the token names nothing (they are acked already). */
+int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token, uint32_t n);
+/* Are these two of one frame, one after the other? */
+bool cfn_tokens_follow(cfn_token_t token, cfn_token_t next);
 /* Which lane a token's message came from, or -1. */
 int cfn_inbox_lane_of(const cfn_inbox_t *in, cfn_token_t token);
 /* Announces emptied slots to senders that wait for room; `now` = do not wait to have many. */
