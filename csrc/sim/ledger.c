@@ -16,9 +16,11 @@ uint8_t id_of(const void *out) {
   return body[0];
 }
 
+static int last_got;
+
 static void note_got(int me, const void *out) {
   const cfn_wire_t *w = out;
-  int id = id_of(out);
+  int id = last_got = id_of(out);
   SIM_CHECK(id < IDS);
   sim_note("  process %d got %d%s", me, id, w->wire_flags & CFN_WIRE_REDELIVERED ? " again" : "");
   L.got[id]++;
@@ -59,6 +61,16 @@ int64_t take(int me, cfn_bus_t *reader, uint64_t *token, uint64_t deadline) {
     note_got(me, out);
     memcpy(token, out, sizeof *token);
   }
+  return n;
+}
+
+int64_t take_many(int me, cfn_bus_t *reader, uint32_t most, void *out, size_t room, uint32_t *offsets) {
+  size_t used;
+  int64_t n;
+  do {
+    n = cfn_bus_recv_many(reader, NULL, 0, CFN_ALL_LANES, most, 0, out, room, offsets, &used);
+  } while (n == CFN_INTERRUPTED);
+  for (int64_t i = 0; i < n; i++) note_got(me, (const uint8_t *)out + offsets[i]);
   return n;
 }
 
@@ -121,8 +133,7 @@ void audit(const char *agent) {
     cfn_bus_t *heir = sim_open(p, agent);
     uint64_t token = 0;
     int64_t n;
-    while ((n = take(p, heir, &token, 0)) > 0) {
-    }
+    while ((n = take(p, heir, &token, 0)) > 0) SIM_CHECK(L.acked[last_got] == 0); /* what was acked is over */
     SIM_CHECK(n == CFN_EMPTY);
     cfn_bus_close(heir);
   }

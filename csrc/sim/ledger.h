@@ -20,6 +20,8 @@ typedef struct sim_ledger {
 extern sim_ledger_t L;
 extern cfn_bus_t *bus[SIM_PROCESSES];
 
+/* Up to `most` at once, each noted: how many, or an error. */
+int64_t take_many(int me, cfn_bus_t *reader, uint32_t most, void *out, size_t room, uint32_t *offsets);
 /* The first thing of every setup: an empty ledger, no handles. */
 void begin(void);
 /* Longer than any wait that somebody will end; who waits so long waits for the dead. */

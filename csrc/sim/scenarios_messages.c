@@ -209,6 +209,33 @@ static void ack_in_disorder(int me) {
     if (cfn_bus_ack(bus[me], &token[i], 1) == CFN_OK) L.acked[16 + i]++;
 }
 
+/* Taken and acked together; the first half of them with one more ack by hand before. */
+static void batch(int me, bool by_hand) {
+  _Alignas(8) uint8_t out[4096];
+  uint32_t offsets[8];
+  int64_t n = take_many(me, bus[me], 8, out, sizeof out, offsets);
+  if (n <= 0) return;
+  int one = n == 3 && by_hand ? 1 : -1;
+  if (one >= 0 && cfn_bus_ack(bus[me], (const uint64_t *)(const void *)(out + offsets[one]), 1) == CFN_OK)
+    L.acked[id_of(out + offsets[one])]++;
+  int r = cfn_bus_ack_batch(bus[me], out, offsets, (uint32_t)n);
+  sim_note("  process %d acked all %lld: %s", me, (long long)n, cfn_error_name(r));
+  for (int64_t i = 0; i < n && r == CFN_OK; i++)
+    if (i != one) L.acked[id_of(out + offsets[i])]++;
+}
+static void batch_whole(int me) { batch(me, false); }
+static void batch_by_hand(int me) { batch(me, true); }
+static void batch_in_two(int me) { /* two of the frame, and the third */
+  _Alignas(8) uint8_t out[4096];
+  uint32_t offsets[8];
+  for (uint32_t most = 2; most; most--) {
+    int64_t n = take_many(me, bus[me], most, out, sizeof out, offsets);
+    if (n <= 0) return;
+    int r = cfn_bus_ack_batch(bus[me], out, offsets, (uint32_t)n);
+    for (int64_t i = 0; i < n && r == CFN_OK; i++) L.acked[id_of(out + offsets[i])]++;
+  }
+}
+
 /* ---- a frame is stolen, and its chunk holds another one when the first reader goes on acking ---- */
 
 static uint64_t old_token;
@@ -329,6 +356,10 @@ const sim_scenario_t sim_message_scenarios[] = {
     {"frame-killed", setup_frame, {ack_in_disorder, NULL, steal_and_read}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
     {"heirs", setup_heirs, {read_unstolen, read_unstolen, send_more}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
     {"heirs-killed", setup_heirs, {read_at_once, read_at_once, send_more}, audit_reader, ALL, true, {1, 1, 0, 0}, NULL},
+    {"frame-batch", setup_frame, {batch_whole, NULL, steal_and_read}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"frame-batch-killed", setup_frame, {batch_whole, NULL, steal_and_read}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
+    {"frame-batch-hand", setup_frame, {batch_by_hand, NULL, steal_and_read}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"frame-batch-two", setup_frame, {batch_in_two, NULL, steal_and_read}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
     {"frame-reuse", setup_frame_reuse, {ack_the_old_one, NULL, steal_and_send_anew}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
     {"frame-reuse-killed", setup_frame_reuse, {ack_the_old_one, NULL, steal_and_send_anew}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
     {"request", setup_request, {serve, ask}, verify_request, 0, false, {2, 0, 0, 0}, NULL},
