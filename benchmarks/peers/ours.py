@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
-from .base import Peer, Send
+from .base import Peer, Receive, Send, Wrong
 
 
 class Cfnshm(Peer):
@@ -48,15 +50,14 @@ class Cfnshm(Peer):
                     buffer[0], buffer[-1] = body[0], body[-1]
 
             return lend
-        call = bus.send
-        return lambda body: call(name, body)
+        return partial(bus.send, name)
 
     def receiver(self, me: int) -> Any:
         bus = self.open(me)
         if self.shape.form == "batch":
             many = bus.recv_many
             return lambda: many(960).raws
-        recv = bus.recv
+        recv = self.recv = bus.recv
         if self.shape.form == "records":
             return lambda: recv(copy=False).body
         if self.shape.form in ("view", "loan"):
@@ -65,3 +66,9 @@ class Cfnshm(Peer):
 
     def caster(self, me: int, everybody: list[int]) -> Send:
         return self.open(me).broadcast
+
+    def receive_all(self, receive: Receive, bodies: list[bytes], n: int) -> None:
+        recv = self.recv  # no function of ours around it: its time would count as the bus's
+        for want in islice(cycle(bodies), n):
+            if recv().raw != want:
+                raise Wrong("a message is not the next one")

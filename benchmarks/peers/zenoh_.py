@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from itertools import cycle, islice
 from typing import Any
 
-from .base import Peer, Receive, Send
+from .base import Peer, Receive, Send, Wrong
 
 
 class Zenoh(Peer):
@@ -53,8 +54,14 @@ class Zenoh(Peer):
     def receiver(self, me: int) -> Receive:
         zenoh = self.open(me)
         self.subscriber = self.session.declare_subscriber(f"bench/{me}", zenoh.handlers.FifoChannel(1024))
-        take = self.subscriber.recv
+        take = self.take = self.subscriber.recv
         return lambda: take().payload.to_bytes()
+
+    def receive_all(self, receive: Receive, bodies: list[bytes], n: int) -> None:
+        take = self.take
+        for want in islice(cycle(bodies), n):
+            if take().payload.to_bytes() != want:
+                raise Wrong("a message is not the next one")
 
 
 class ZenohPublish(Zenoh):
@@ -67,5 +74,5 @@ class ZenohPublish(Zenoh):
     def receiver(self, me: int) -> Receive:
         zenoh = self.open(me)
         self.subscriber = self.session.declare_subscriber("bench/cast", zenoh.handlers.FifoChannel(1024))
-        take = self.subscriber.recv
+        take = self.take = self.subscriber.recv
         return lambda: take().payload.to_bytes()

@@ -143,6 +143,9 @@ static void move_head(cfn_inbox_t *in, unsigned lane) {
 void cfn_inbox_announce(cfn_inbox_t *in, bool now) {
   cfn_event_shm_t *space = &cfn_mailbox(in->region, in->mailbox)->space.event;
   uint32_t freed = 0, quarter = UINT32_MAX;
+  /* seq_cst, after R5: the Dekker pair with a sender that armed and saw the lane full */
+  bool wanted = cfn_load_seq(&space->word) & CFN_EVENT_ANY;
+  if (!now && !wanted) return;
   for (unsigned i = 0; i < CFN_LANES; i++) {
     uint32_t enough = in->region->geo.config.lane_slots[i] / 4;
     freed += in->lane[i].freed;
@@ -157,8 +160,7 @@ void cfn_inbox_announce(cfn_inbox_t *in, bool now) {
     for (unsigned i = 0; i < CFN_LANES; i++) in->lane[i].freed = 0;
   }
   if (freed == 0) return;
-  /* seq_cst, after R5: the Dekker pair with a sender that armed and saw the lane full */
-  if (cfn_load_seq(&space->word) & CFN_EVENT_ANY) {
+  if (wanted) {
     /* Waking one sender for each slot would cost a system call a message; waiting for a quarter
      * would let them sleep beside a slow reader. So: many, or the last ring is long ago. */
     uint64_t clock = cfn_os_coarse_ns();
@@ -258,6 +260,8 @@ static int take(cfn_inbox_t *in, unsigned lane) {
         continue;
       }
       if (skipped) move_head(in, lane);
+      in->lane[lane].watch = slot;
+      in->lane[lane].idle = w;
       return CFN_EMPTY;
     }
     if (ref > r->geo.chunks) {
@@ -356,19 +360,41 @@ static bool take_again(cfn_inbox_t *in, unsigned lane) {
   return false;
 }
 
+/* Does the slot at the cursor still say what it said when nothing was there? One load, of three lanes a message. */
+static bool lane_idle(const cfn_inbox_t *in, unsigned lane) {
+  const cfn_inbox_lane_t *l = &in->lane[lane];
+  return l->watch && !l->current && !l->again && cfn_load_seq(l->watch) == l->idle;
+}
+
+static int run_of_lane(cfn_inbox_t *in, unsigned lane, uint32_t most, cfn_run_t *out) {
+  for (;;) {
+    if (!in->lane[lane].current && !take_again(in, lane)) {
+      in->lane[lane].watch = NULL;
+      int r = take(in, lane);
+      if (r < 0) return r;
+    }
+    if (run_of(in, lane, most, out) != CFN_OK) continue;
+    if (cfn_run_record(out, 0, &out->record) == CFN_OK) return CFN_OK;
+    drop_rest(in, out);
+  }
+}
+
 int cfn_inbox_run(cfn_inbox_t *in, unsigned lanes, uint32_t most, cfn_run_t *out) {
+  unsigned passed_over = 0;
   for (unsigned lane = 0; lane < CFN_LANES; lane++) {
     if (!(lanes >> lane & 1)) continue;
-    for (;;) {
-      if (!in->lane[lane].current && !take_again(in, lane)) {
-        int r = take(in, lane);
-        if (r == CFN_EMPTY) break;
-        if (r < 0) return r;
-      }
-      if (run_of(in, lane, most, out) != CFN_OK) continue;
-      if (cfn_run_record(out, 0, &out->record) == CFN_OK) return CFN_OK;
-      drop_rest(in, out);
+    if (lane_idle(in, lane)) {
+      passed_over |= 1u << lane;
+      continue;
     }
+    int r = run_of_lane(in, lane, most, out);
+    if (r != CFN_EMPTY) return r;
+  }
+  /* Nothing else is there: time to look whether the idle ones are only damaged (pass_damage). */
+  for (unsigned lane = 0; lane < CFN_LANES; lane++) {
+    if (!(passed_over >> lane & 1)) continue;
+    int r = run_of_lane(in, lane, most, out);
+    if (r != CFN_EMPTY) return r;
   }
   return CFN_EMPTY;
 }

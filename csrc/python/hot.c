@@ -23,7 +23,7 @@ static void clear_all(PyObject **first, int n) {
     return 0;                                                                           \
   }
 
-COLLECTED(handle, peers, 3)
+COLLECTED(handle, peers, 4)
 COLLECTED(message, bus, 7)
 COLLECTED(receipt, bus, 3)
 
@@ -156,7 +156,6 @@ static PyObject *handle_bind(PyObject *self, PyObject *args) {
 
 #define AT(kind, field) offsetof(hot_##kind##_t, field)
 static PyMemberDef handle_members[] = {{"_peers", T_OBJECT_EX, AT(handle, peers), 0, NULL},
-                                       {"_handed", T_OBJECT_EX, AT(handle, handed), 0, NULL},
                                        {NULL, 0, 0, 0, NULL}};
 static PyMemberDef message_members[] = {
     {"_bus", T_OBJECT_EX, AT(message, bus), 0, NULL},   {"_wire", T_OBJECT_EX, AT(message, wire), 0, NULL},
@@ -168,14 +167,39 @@ static PyMemberDef receipt_members[] = {{"_bus", T_OBJECT_EX, AT(receipt, bus), 
                                         {"_data", T_OBJECT_EX, AT(receipt, data), 0, NULL},
                                         {"to", T_OBJECT_EX, AT(receipt, to), 0, NULL},
                                         {NULL, 0, 0, 0, NULL}};
+static PyObject *handle_handed(PyObject *object, void *nothing) {
+  (void)nothing;
+  hot_handle_t *self = (hot_handle_t *)object;
+  if (!self->handed) {
+    PyErr_SetString(PyExc_AttributeError, "_handed");
+    return NULL;
+  }
+  return hot_settle(self) ? Py_NewRef(self->handed) : NULL;
+}
+static int handle_set_handed(PyObject *object, PyObject *value, void *nothing) {
+  (void)nothing;
+  hot_handle_t *self = (hot_handle_t *)object;
+  if (!value || !PyDict_CheckExact(value)) {
+    PyErr_SetString(PyExc_TypeError, "_handed is a dict");
+    return -1;
+  }
+  PyObject *old = self->handed;
+  self->handed = Py_NewRef(value);
+  Py_XDECREF(old);
+  return 0;
+}
+static PyGetSetDef handle_attributes[] = {{"_handed", handle_handed, handle_set_handed, NULL, NULL},
+                                          {NULL, NULL, NULL, NULL, NULL}};
+static PyGetSetDef no_attributes[] = {{NULL, NULL, NULL, NULL, NULL}};
 static PyMethodDef handle_methods[] = {{"_bind", handle_bind, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
 
 static PyTypeObject *make_base(PyObject *module, const char *name, int bytes, destructor dealloc,
                                traverseproc traverse, inquiry clear, PyMemberDef *members,
-                               PyMethodDef *methods) {
+                               PyMethodDef *methods, PyGetSetDef *attributes) {
   PyType_Slot slots[] = {{Py_tp_dealloc, (void *)dealloc}, {Py_tp_traverse, (void *)traverse},
                          {Py_tp_clear, (void *)clear},     {Py_tp_members, members},
-                         {Py_tp_methods, methods},         {0, NULL}};
+                         {Py_tp_methods, methods},         {Py_tp_getset, attributes},
+                         {0, NULL}};
   static PyMethodDef none[] = {{NULL, NULL, 0, NULL}};
   if (!methods) slots[4].pfunc = none;
   PyType_Spec spec = {name, bytes, 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, slots};
@@ -203,11 +227,11 @@ PyMODINIT_FUNC PyInit__hot(void) {
   PyObject *module = PyModule_Create(&definition);
   if (!module) return NULL;
   hot.handle_base = make_base(module, "cfnshm._core._hot.HandleBase", sizeof(hot_handle_t), handle_dealloc,
-                          handle_traverse, handle_forget, handle_members, handle_methods);
+                          handle_traverse, handle_forget, handle_members, handle_methods, handle_attributes);
   hot.message_base = make_base(module, "cfnshm._core._hot.MessageBase", sizeof(hot_message_t), message_dealloc,
-                           message_traverse, message_clear, message_members, NULL);
+                           message_traverse, message_clear, message_members, NULL, no_attributes);
   hot.receipt_base = make_base(module, "cfnshm._core._hot.ReceiptBase", sizeof(hot_receipt_t), receipt_dealloc,
-                           receipt_traverse, receipt_clear, receipt_members, NULL);
+                           receipt_traverse, receipt_clear, receipt_members, NULL, no_attributes);
   hot.word_type = PyUnicode_InternFromString("type");
   hot.word_priority = PyUnicode_InternFromString("priority");
   hot.word_timeout = PyUnicode_InternFromString("timeout");

@@ -34,6 +34,8 @@ typedef struct hot_handle {
   PyObject_HEAD
   cfn_bus_t *bus; /* lives as long as `owner`, NULL without it */
   PyObject *peers, *handed, *owner;
+  PyObject *last;     /* what was handed out last; not in `handed` */
+  long long last_who; /* and to whom */
   uint8_t *room; /* of a batch, while no thread has taken it */
 } hot_handle_t;
 
@@ -67,6 +69,19 @@ bool hot_same(PyObject *word, PyObject *name);
 PyObject *hot_original(PyObject *original, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
 /* NULL, with the exception of a code of the core. */
 PyObject *hot_raise(int64_t code);
+
+/* ---- what was handed to whom, unacked ----
+ *
+ * The last entry stands in the handle itself: a dict takes as long as the rest of a receive. It goes into the dict when
+ * another thread needs its place, or when Python looks. */
+
+long long hot_this_thread_number(void);
+/* What was handed to him, borrowed, or NULL (also with an exception). */
+PyObject *hot_noted(hot_handle_t *self, long long who);
+bool hot_note(hot_handle_t *self, long long who, PyObject *what);
+void hot_forget(hot_handle_t *self, long long who);
+/* All of it into the dict: false with an exception. */
+bool hot_settle(hot_handle_t *self);
 
 /* ---- the twins ---- */
 

@@ -1,9 +1,76 @@
 /* Twins of what receives and acks. */
 #include "python/hot.h"
 
+/* Who this thread is: a number that no other thread has, also none that comes after it. (The thread's
+ * identifier is used again, and with it the last message of a finished thread would be acked.) Negative:
+ * iterators and tasks count upward. */
+long long hot_this_thread_number(void) {
+  static atomic_llong threads;
+  static _Thread_local long long me;
+  if (!me) me = -1 - atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed);
+  return me;
+}
+
+PyObject *hot_this_thread(PyObject *module, PyObject *nothing) {
+  (void)module;
+  (void)nothing;
+  return PyLong_FromLongLong(hot_this_thread_number());
+}
+
+/* ---- what was handed to whom ---- */
+
+bool hot_settle(hot_handle_t *self) {
+  if (!self->last) return true;
+  PyObject *who = PyLong_FromLongLong(self->last_who), *last = self->last;
+  if (!who || PyDict_SetItem(self->handed, who, last) < 0) {
+    Py_XDECREF(who);
+    return false;
+  }
+  Py_DECREF(who);
+  self->last = NULL;
+  Py_DECREF(last);
+  return true;
+}
+
+PyObject *hot_noted(hot_handle_t *self, long long who) {
+  if (self->last && self->last_who == who) return self->last;
+  if (PyDict_Size(self->handed) == 0) return NULL;
+  PyObject *number = PyLong_FromLongLong(who);
+  PyObject *noted = number ? PyDict_GetItemWithError(self->handed, number) : NULL;
+  Py_XDECREF(number);
+  return noted;
+}
+
+void hot_forget(hot_handle_t *self, long long who) {
+  PyObject *last = self->last;
+  if (last && self->last_who == who) {
+    self->last = NULL;
+    Py_DECREF(last);
+  } else if (PyDict_Size(self->handed)) {
+    PyObject *number = PyLong_FromLongLong(who);
+    if (!number || PyDict_DelItem(self->handed, number) < 0) PyErr_Clear(); /* nothing was handed out */
+    Py_XDECREF(number);
+  }
+}
+
+bool hot_note(hot_handle_t *self, long long who, PyObject *what) {
+  PyObject *old = NULL;
+  if (self->last && self->last_who == who) {
+    old = self->last;
+  } else if (!hot_settle(self)) {
+    return false;
+  } else if (PyDict_Size(self->handed)) {
+    hot_forget(self, who); /* one place for each */
+  }
+  self->last = Py_NewRef(what);
+  self->last_who = who;
+  Py_XDECREF(old);
+  return true;
+}
+
 /* The message of some wire bytes, which are noted as handed to `who`. What cannot be given to the caller
  * goes back: he must not be taken to have it. */
-static PyObject *hand_out(PyObject *object, PyObject *who, const uint8_t *room, int64_t n, PyObject *copy) {
+static PyObject *hand_out(PyObject *object, long long who, const uint8_t *room, int64_t n, PyObject *copy) {
   hot_handle_t *self = (hot_handle_t *)object;
   const cfn_wire_t *w = (const void *)room;
   PyObject *wire = PyBytes_FromStringAndSize((const char *)room, (Py_ssize_t)n);
@@ -15,17 +82,17 @@ static PyObject *hand_out(PyObject *object, PyObject *who, const uint8_t *room, 
     ((hot_message_t *)message)->bus = Py_NewRef(object);
     ((hot_message_t *)message)->wire = Py_NewRef(wire);
   }
-  if (message && PyDict_SetItem(self->handed, who, noted) < 0) Py_CLEAR(message);
+  if (message && !hot_note(self, who, noted)) Py_CLEAR(message);
   if (!message && w->token) cfn_bus_put_back(self->bus, w->token);
   Py_XDECREF(wire);
   return message;
 }
 
 /* What was handed to `who` before, if one crossing can ack it: false if the original must. */
-static bool token_before(const hot_handle_t *self, PyObject *who, uint64_t *token) {
+static bool token_before(hot_handle_t *self, long long who, uint64_t *token) {
   *token = 0;
   if (!self->bus || !self->handed) return false;
-  PyObject *before = PyDict_GetItemWithError(self->handed, who);
+  PyObject *before = hot_noted(self, who);
   if (!before) {
     bool good = !PyErr_Occurred();
     if (!good) PyErr_Clear();
@@ -36,17 +103,13 @@ static bool token_before(const hot_handle_t *self, PyObject *who, uint64_t *toke
   return true;
 }
 
-static void forget_before(const hot_handle_t *self, PyObject *who) {
-  if (PyDict_DelItem(self->handed, who) < 0) PyErr_Clear(); /* nothing was handed out */
-}
-
-static PyObject *receive(PyObject *object, PyObject *who, uint64_t token, uint64_t deadline, PyObject *copy) {
+static PyObject *receive(PyObject *object, long long who, uint64_t token, uint64_t deadline, PyObject *copy) {
   hot_handle_t *self = (hot_handle_t *)object;
   _Alignas(cfn_wire_t) uint8_t room[ROOM];
   int flags = copy == Py_True ? 0 : CFN_RECV_VIEW;
   int64_t n = cfn_bus_recv(self->bus, &token, token != 0, CFN_ALL_LANES, flags, CFN_TRY, room, ROOM);
   if (n > 0) return hand_out(object, who, room, n, copy);
-  forget_before(self, who);     /* it is acked */
+  hot_forget(self, who);         /* it is acked */
   if (n != CFN_AGAIN) token = 0; /* (or will be: another thread was inside) */
   for (bool first = true; n == CFN_INTERRUPTED || (first && (n == CFN_EMPTY || n == CFN_AGAIN)); first = false) {
     if (!token && PyErr_CheckSignals() < 0) return NULL;
@@ -57,22 +120,6 @@ static PyObject *receive(PyObject *object, PyObject *who, uint64_t token, uint64
   }
   if (n < 0) return hot_raise(n);
   return hand_out(object, who, room, n, copy);
-}
-
-/* Who this thread is: a number that no other thread has, also none that comes after it. (The thread's
- * identifier is used again, and with it the last message of a finished thread would be acked.) Negative:
- * iterators and tasks count upward. */
-static PyObject *this_thread(void) {
-  static atomic_llong threads;
-  static _Thread_local long long me;
-  if (!me) me = -1 - atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed);
-  return PyLong_FromLongLong(me);
-}
-
-PyObject *hot_this_thread(PyObject *module, PyObject *nothing) {
-  (void)module;
-  (void)nothing;
-  return this_thread();
 }
 
 PyObject *hot_recv(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *names) {
@@ -90,27 +137,25 @@ PyObject *hot_recv(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObje
       plain = false;
     }
   }
-  PyObject *who = this_thread();
-  if (!who) return NULL;
-  PyObject *result = plain && token_before((hot_handle_t *)object, who, &token)
-                         ? receive(object, who, token, deadline, copy)
-                         : hot_original(hot.original_recv, object, args, n, names);
-  Py_DECREF(who);
-  return result;
+  long long who = hot_this_thread_number();
+  if (plain && token_before((hot_handle_t *)object, who, &token)) return receive(object, who, token, deadline, copy);
+  return hot_original(hot.original_recv, object, args, n, names);
 }
 
 /* _recv(who, timeout, copy) */
 PyObject *hot_recv_as(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *names) {
   uint64_t deadline, token;
-  if (n == 3 && !names && hot_deadline(args[1], &deadline) && PyBool_Check(args[2]) &&
-      token_before((hot_handle_t *)object, args[0], &token))
-    return receive(object, args[0], token, deadline, args[2]);
+  long long who = n == 3 && PyLong_CheckExact(args[0]) ? PyLong_AsLongLong(args[0]) : 0;
+  if (PyErr_Occurred()) PyErr_Clear();
+  if (n == 3 && !names && who && hot_deadline(args[1], &deadline) && PyBool_Check(args[2]) &&
+      token_before((hot_handle_t *)object, who, &token))
+    return receive(object, who, token, deadline, args[2]);
   return hot_original(hot.original_recv_as, object, args, n, names);
 }
 
 /* Acks what `who` was handed before, a batch or a message in wire bytes. 1 done, 0 the original must, -1. */
-static int ack_before(hot_handle_t *self, PyObject *who) {
-  PyObject *before = PyDict_GetItemWithError(self->handed, who);
+static int ack_before(hot_handle_t *self, long long who) {
+  PyObject *before = hot_noted(self, who);
   if (!before) return PyErr_Occurred() ? -1 : 1;
   if (Py_TYPE(before) != hot.batch_type) return 0;
   int done = -1;
@@ -128,7 +173,7 @@ static int ack_before(hot_handle_t *self, PyObject *who) {
   Py_XDECREF(wire);
   Py_XDECREF(offsets);
   Py_XDECREF(acked);
-  if (done == 1) forget_before(self, who);
+  if (done == 1) hot_forget(self, who);
   return done;
 }
 
@@ -141,7 +186,9 @@ PyObject *hot_recv_many(PyObject *object, PyObject *const *args, Py_ssize_t n, P
                hot_deadline(args[2], &deadline);
   if (plain) most = PyLong_AsLong(args[1]);
   if (PyErr_Occurred()) PyErr_Clear(); /* a number beyond all: the original says so */
-  int before = plain && most >= 1 && most <= 65536 ? ack_before(self, args[0]) : 0;
+  long long who = plain && PyLong_CheckExact(args[0]) ? PyLong_AsLongLong(args[0]) : 0;
+  if (PyErr_Occurred()) PyErr_Clear();
+  int before = who && most >= 1 && most <= 65536 ? ack_before(self, who) : 0;
   if (before < 0) return NULL;
   if (before == 0) return hot_original(hot.original_recv_many, object, args, n, names);
   uint8_t *room = self->room;
@@ -182,7 +229,7 @@ PyObject *hot_recv_many(PyObject *object, PyObject *const *args, Py_ssize_t n, P
   if (wire && places && count)
     batch = PyObject_CallFunctionObjArgs((PyObject *)hot.batch_type, object, wire, places, count,
                                          large ? large : Py_None, NULL);
-  if (batch && PyDict_SetItem(self->handed, args[0], batch) < 0) Py_CLEAR(batch);
+  if (batch && !hot_note(self, who, batch)) Py_CLEAR(batch);
 end:
   if (!batch) /* nobody has them: from the last to the first, so that they come again in order */
     for (int64_t i = got; i-- > 0;) {
