@@ -17,7 +17,7 @@ from . import limits
 from .machine import quiet
 from .peers import ALL, BY_NAME, CASTING
 
-RUN_SECONDS = 60  # of one run, at most
+RUN_SECONDS = 30  # of one run, at most
 MAX_COUNT = {64: 4_000_000, 1024: 1_000_000, 16384: 200_000, 65536: 100_000, 1 << 20: 10_000}
 
 

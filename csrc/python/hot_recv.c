@@ -88,19 +88,28 @@ static PyObject *hand_out(PyObject *object, long long who, const uint8_t *room, 
   return message;
 }
 
-/* What was handed to `who` before, if one crossing can ack it: false if the original must. */
-static bool token_before(hot_handle_t *self, long long who, uint64_t *token) {
+/* What was handed to `who` before: 1, its token, or 0 if nothing is owed; 0, the original must see to it; -1, an exception
+ * (also Ctrl-C, which is not ours to clear). */
+static int token_before(hot_handle_t *self, long long who, uint64_t *token) {
   *token = 0;
-  if (!self->bus || !self->handed) return false;
+  if (!self->bus || !self->handed) return 0;
   PyObject *before = hot_noted(self, who);
-  if (!before) {
-    bool good = !PyErr_Occurred();
-    if (!good) PyErr_Clear();
-    return good;
+  if (!before) return PyErr_Occurred() ? -1 : 1;
+  PyObject *wire = before;
+  if (Py_TYPE(before) == hot.message_type) { /* its body is elsewhere; a view of it that is in use keeps it unacked */
+    wire = ((hot_message_t *)before)->wire;
+    Py_INCREF(before);
+    PyObject *ended = PyObject_CallMethod(before, "_release", NULL);
+    bool in_use = ended == Py_False, there = wire && ((hot_message_t *)before)->wire == wire;
+    Py_XDECREF(ended);
+    Py_DECREF(before);
+    if (!ended) return -1;
+    if (!there) return 0;
+    if (in_use) return 1;
   }
-  if (!PyBytes_CheckExact(before) || PyBytes_Size(before) < (Py_ssize_t)sizeof *token) return false;
-  memcpy(token, PyBytes_AsString(before), sizeof *token);
-  return true;
+  if (!PyBytes_CheckExact(wire) || PyBytes_Size(wire) < (Py_ssize_t)sizeof *token) return 0;
+  memcpy(token, PyBytes_AsString(wire), sizeof *token);
+  return 1;
 }
 
 static PyObject *receive(PyObject *object, long long who, uint64_t token, uint64_t deadline, PyObject *copy) {
@@ -138,7 +147,9 @@ PyObject *hot_recv(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObje
     }
   }
   long long who = hot_this_thread_number();
-  if (plain && token_before((hot_handle_t *)object, who, &token)) return receive(object, who, token, deadline, copy);
+  int before = plain ? token_before((hot_handle_t *)object, who, &token) : 0;
+  if (before < 0) return NULL;
+  if (before) return receive(object, who, token, deadline, copy);
   return hot_original(hot.original_recv, object, args, n, names);
 }
 
@@ -147,9 +158,10 @@ PyObject *hot_recv_as(PyObject *object, PyObject *const *args, Py_ssize_t n, PyO
   uint64_t deadline, token;
   long long who = n == 3 && PyLong_CheckExact(args[0]) ? PyLong_AsLongLong(args[0]) : 0;
   if (PyErr_Occurred()) PyErr_Clear();
-  if (n == 3 && !names && who && hot_deadline(args[1], &deadline) && PyBool_Check(args[2]) &&
-      token_before((hot_handle_t *)object, who, &token))
-    return receive(object, who, token, deadline, args[2]);
+  bool plain = n == 3 && !names && who && hot_deadline(args[1], &deadline) && PyBool_Check(args[2]);
+  int before = plain ? token_before((hot_handle_t *)object, who, &token) : 0;
+  if (before < 0) return NULL;
+  if (before) return receive(object, who, token, deadline, args[2]);
   return hot_original(hot.original_recv_as, object, args, n, names);
 }
 

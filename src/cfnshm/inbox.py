@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ _ALL_LANES = 15
 _NO_TOKEN = bytes(8)
 _ROOM = WIRE.size + 64 + 256 + 16384  # a received message is copied here in one crossing
 _BATCH_ROOM = 1 << 18
+_EXTERNAL = struct.Struct("<QII").unpack_from  # external, total_bytes, body_bytes: csrc/cfnshm.h, cfn_wire_t
+_CHARS = ffi.typeof("char *")
 _recv_next = lib.cfn_bus_recv_next  # the hot call, looked up once
 
 
@@ -90,16 +93,18 @@ class Inbox(Handle):
 
     def _external(self, wire: bytes, copy: bool) -> Message:
         """A message whose body is not among the wire bytes."""
-        head = WIRE.unpack_from(wire)
-        view = ffi.buffer(ffi.cast("char *", head[8]), head[10])
+        place, _, size = _EXTERNAL(wire, 64)
         if not copy:
-            return Message._with_body(self, wire, None, view)
-        if not head[0]:  # a reply: it is ours alone
-            return Message._with_body(self, wire, view[:])
+            message = Message(self, wire)
+            message._exporter = ffi.buffer(ffi.cast(_CHARS, place), size)
+            return message
+        token = int.from_bytes(wire[:8], "little")
+        if not token:  # a reply: it is ours alone
+            return Message._with_body(self, wire, ffi.buffer(ffi.cast(_CHARS, place), size)[:])
         # Ours alone until it is returned: filled in place, for a second copy costs as much again.
-        body = blank(head[10])
+        body = blank(size)
         # Under the lock: another thread may close the handle.
-        check(lib.cfn_bus_copy_body(self._handle, head[0], ffi.cast("char *", ffi.from_buffer(body)), head[10]))
+        check(lib.cfn_bus_copy_body(self._handle, token, ffi.cast(_CHARS, ffi.from_buffer(body)), size))
         return Message._with_body(self, wire, body)
 
     def recv_many(self, n: int = 256, timeout: float | None = None) -> Batch:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SMALL = 8192  # bytes up to which a copy costs less than a loan
 _RAW = 0
+_LOAN, _RECEIPT = ffi.typeof("cfn_loan_t *"), ffi.typeof("cfn_receipt_t *")
 
 
 def _drop(handle: Any, number: int, _memory: Any) -> None:
@@ -46,7 +47,7 @@ class Loan:
         if size < SMALL:
             self._room: Any = bytearray(size)
         else:
-            loan = ffi.new("cfn_loan_t *")
+            loan = ffi.new(_LOAN)
             check(lib.cfn_bus_loan(bus._handle, size, loan))
             self._number = loan.number
             # It ends with the last view of it, not with this object.
@@ -71,7 +72,7 @@ class Loan:
             if not self._number:
                 self.receipt = bus._send_small(self.to, self._room, kind, lane, deadline)
             else:
-                receipt = ffi.new("cfn_receipt_t *")
+                receipt = ffi.new(_RECEIPT)
                 index, mid = bus._peers.get(self.to) or bus._find(self.to)
                 while True:
                     code = lib.cfn_bus_loan_send(
