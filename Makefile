@@ -51,6 +51,8 @@ verify: $(STAMP)
 	build/c/plain-gcc-O2/test_step --all
 	build/c/plain-gcc-O2/test_step_life --all
 	build/c/plain-gcc-O2/test_step_context --all
+	build/c/plain-gcc-O2/test_step_sync --all
+	build/c/plain-gcc-O2/test_step_spill --all
 	build/c/plain-gcc-O2/test_step_pairs --seconds 1800
 	for opt in -O0 -O3; do $(MAKE) -s -C csrc OPT=$$opt all && build/c/plain-gcc$$opt/test_step --all || exit 1; done
 	if command -v clang >/dev/null; then $(MAKE) -s -C csrc CC=clang all && build/c/plain-clang-O2/test_step --all; fi

@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
             if known:
                 every = {**known["workloads"], **results["workloads"]}
                 results["workloads"] = {w.key: every[w.key] for w in suite.WORKLOADS if w.key in every}
+                for name in ("command", "machine", "repeats", "limits"):
+                    results[name] = known[name]
             if path:
                 path.write_text(json.dumps(results, indent=1) + "\n")
 

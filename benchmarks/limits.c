@@ -40,7 +40,11 @@ static double now(void) {
 
 static void pause_a_bit(unsigned *turns) {
   if (++*turns % 4096 == 0) sched_yield(); /* with one core the other side must run */
+#if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
 }
 
 static char *slot_at(uint64_t at) { return ring->data + (at & (ring->slots - 1)) * ring->stride; }

@@ -52,6 +52,8 @@ def ratio(workload: Workload, rows: list[dict[str, Any]]) -> float | None:
         return None
     name, _, _, _, more = workload.figures[0]
     a, b = mine[name]["median"], other[name]["median"]
+    if a <= 0 or b <= 0:  # less than nothing: it is lost in the noise
+        return None
     return a / b if more else b / a
 
 
@@ -66,8 +68,8 @@ def _of_ceiling(workload: Workload, rows: list[dict[str, Any]]) -> str:
     return ", ".join(told)
 
 
-def table(workload: Workload, rows: list[dict[str, Any]]) -> list[str]:
-    """Markdown lines of one workload."""
+def table(workload: Workload, rows: list[dict[str, Any]], repeats: int | None = None) -> list[str]:
+    """Markdown lines of one workload; rows say of how many runs they are if it is another number than `repeats`."""
     heads = [f"{title + ', ' if title else ''}{unit}" for _, title, unit, _, _ in workload.figures]
     out = [f"### {workload.title}", "", f"| | {' | '.join(heads)} |", f"|---|{'---:|' * len(heads)}"]
     for row in _ranked(workload, rows):
@@ -75,6 +77,8 @@ def table(workload: Workload, rows: list[dict[str, Any]]) -> list[str]:
         name = f"**{name}**" if row["peer"] == OURS else f"*{name}*" if row["peer"] in workload.limits else name
         if row.get("others_used", 0) > 0.06:
             name += f" (others used {row['others_used']:.0%})"
+        if repeats and row.get("runs") and row["runs"] != repeats:
+            name += f" ({row['runs']} runs)" if row["runs"] > 1 else " (1 run)"
         cells = [_cell(row.get(field)) for field, *_ in workload.figures]
         if row.get("failed"):
             cells[0] = f"{cells[0]} {row['failed']}".strip()
@@ -101,7 +105,7 @@ def markdown(results: dict[str, Any]) -> str:
         lines += ["| limits of the machine | |", "|---|---:|"]
         lines += [f"| {name} | {_number(value)} |" for name, value in results["limits"].items()] + [""]
     for key, rows in results["workloads"].items():
-        lines += table(BY_KEY[key], rows)
+        lines += table(BY_KEY[key], rows, results["repeats"])
     return "\n".join(lines)
 
 
@@ -115,8 +119,9 @@ def overview(results: dict[str, Any]) -> str:
         line = f"{workload.title:58}"
         if mine:
             line += f" {_number(mine[name]['median']):>7} {unit}"
-        if mine and other:
-            line += f", {ratio(workload, rows):.2f}x {other['peer']} ({_number(other[name]['median'])})"
+        times = ratio(workload, rows)
+        if other and times is not None:
+            line += f", {times:.2f}x {other['peer']} ({_number(other[name]['median'])})"
         if ceiling := _of_ceiling(workload, rows):
             line += f", {ceiling}"
         lines.append(line)

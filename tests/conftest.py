@@ -102,6 +102,7 @@ _CHECKS = {
     "doctor and damage": "test_doctor.py",
     "command and bash": ("test_shell.py", "test_shell_context.py", "test_shell_sync.py"),
     "README and examples": "test_readme.py",
+    "benchmarks": "test_bench.py",
     "demo": "test_demo.py",
 }
 

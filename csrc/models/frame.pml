@@ -1,11 +1,12 @@
 /* frame.pml: frames of several messages, each acked by a bit of its own in the chunk.
  *
- * MODELS   take (authority, R4), lease_start, skip_acked, hand_out and the ack of one message of csrc/msg/inbox.c: part words
+ * MODELS   take (authority, R4), lease_start, skip_acked, cfn_inbox_hand_out and the ack of one message of csrc/msg/inbox.c: part words
  *          {own version at the commit | acked bits}, the bit by CAS of the exact word after a look at the lease, the whole frame by
  *          its bits, own -> DONE by CAS; take over after death, give back with unacked leases, steal from a living holder; re-use
  *          of the chunk for the next frame.  Slot and own are loaded in one step, and R5 to R7 are one step of whoever made DONE or
  *          passes over it: consumer.pml has them apart.  Taking over from a dead holder is one CAS of the consumer word: the
- *          reaper's part is in consumer.pml too.
+ *          reaper's part is in consumer.pml too.  A frame that is acked as a whole goes from own to DONE without bits: that is
+ *          the ack of a frame of one, in consumer.pml.
  * ACTORS   a sender (NF frames of F messages, lives), readers 2 and 3 (die with D2, D3; 3 steals with STEAL), reader 4, which begins
  *          when the others are gone and reads everything that is left.
  * DIES     whoever has D = 1, at every step; everybody may be stopped for any time at any step.

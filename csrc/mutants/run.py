@@ -44,7 +44,7 @@ SCENARIOS = {
     "agent/bus_lease": "lock*,circle*", "agent/bus_semaphore": "permits*", "agent/bus_barrier": "barrier*",
 }
 QUICK = [
-    "test_spill", "test_lease", "test_barrier", "test_context", "test_arguments",
+    "test_spill", "test_loan", "test_lease", "test_barrier", "test_context", "test_arguments",
     "test_wakeups", "test_records", "test_messages", "test_states", "test_mended", "test_attach", "test_threads",
     "test_hostile", "test_liveness", "test_syscalls", "test_frame_stolen",
 ]  # fmt: skip

@@ -67,6 +67,15 @@ static int64_t on_ack_batch(cfn_bus_t *c) {
 }
 static int64_t on_put_back(cfn_bus_t *c) { return cfn_bus_put_back(c, token); }
 static int64_t on_copy_body(cfn_bus_t *c) { return cfn_bus_copy_body(c, token, out, 1); }
+static int64_t on_loan(cfn_bus_t *c) {
+  cfn_loan_t loan;
+  int r = cfn_bus_loan(c, CFN_LOAN_LEAST, &loan);
+  if (r == CFN_OK) cfn_bus_loan_drop(c, loan.number);
+  return r;
+}
+static int64_t on_loan_send(cfn_bus_t *c) {
+  return cfn_bus_loan_send(c, 1, to.index, to.mid, CFN_LANE_NORMAL, 0, "", 0, 0, NULL);
+}
 static int64_t on_claim(cfn_bus_t *c) { return cfn_bus_claim_inbox(c, 0); }
 static int64_t on_release(cfn_bus_t *c) { return cfn_bus_release_inbox(c); }
 static int64_t on_fileno(cfn_bus_t *c) { return cfn_bus_fileno(c, 0); }
@@ -204,6 +213,7 @@ static const struct {
   int64_t (*call)(cfn_bus_t *);
 } calls[] = {
     CALL(send), CALL(send_waiting), CALL(send_try), CALL(send_one), CALL(send_frame), CALL(send_joined), CALL(broadcast),
+    CALL(loan), CALL(loan_send),
     CALL(reply), CALL(request), CALL(request_wait), CALL(receipt), CALL(receipt_wait), CALL(recv), CALL(recv_next),
     CALL(recv_many), CALL(peek), CALL(ack), CALL(ack_batch), CALL(put_back), CALL(copy_body), CALL(claim), CALL(release),
     CALL(fileno), CALL(act_as), CALL(register), CALL(find), CALL(wait_agent), CALL(unregister), CALL(set_profile),
