@@ -68,7 +68,7 @@ def test_peers_that_python_brings(peer):
 
 
 class Loses(standard.Pipe):
-    """Every hundredth message."""
+    """Every 77th message."""
 
     name = "loses"
 
@@ -78,7 +78,7 @@ class Loses(standard.Pipe):
         def lossy(body):
             nonlocal n
             n += 1
-            if n % 100:
+            if n % 77:
                 send(body)
 
         return lossy
@@ -94,7 +94,7 @@ class Doubles(Loses):
             nonlocal n
             n += 1
             send(body)
-            if n % 100 == 0:
+            if n % 77 == 0:
                 send(body)
 
         return twice

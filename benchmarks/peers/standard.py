@@ -21,6 +21,11 @@ class Queue(Peer):
     def prepare(self) -> None:
         self.queues = {m: FORK.Queue() for m in self.shape.mailboxes}
 
+    def finish(self) -> None:
+        for queue in self.queues.values():
+            queue.close()
+            queue.join_thread()
+
     def sender(self, me: int, to: int) -> Send:
         return self.queues[to].put
 
@@ -33,6 +38,10 @@ class SimpleQueue(Peer):
 
     def prepare(self) -> None:
         self.queues = {m: FORK.SimpleQueue() for m in self.shape.mailboxes}
+
+    def finish(self) -> None:
+        for queue in self.queues.values():
+            queue.close()
 
     def sender(self, me: int, to: int) -> Send:
         return self.queues[to].put
@@ -48,6 +57,11 @@ class Pipe(Peer):
 
     def prepare(self) -> None:
         self.ends = {edge: make_pipe(duplex=False) for edge in self.shape.edges}
+
+    def finish(self) -> None:
+        for reader, writer in self.ends.values():
+            reader.close()
+            writer.close()
 
     def sender(self, me: int, to: int) -> Send:
         return self.ends[me, to][1].send_bytes
@@ -71,6 +85,10 @@ class Datagram(Peer):
             self.inboxes[m].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             self.inboxes[m].bind(self.path(m))
 
+    def finish(self) -> None:
+        for inbox in self.inboxes.values():
+            inbox.close()
+
     def sender(self, me: int, to: int) -> Send:
         s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
@@ -91,6 +109,11 @@ class Seqpacket(Peer):
             a, b = self.ends[edge] = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             for s in (a, b):
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+
+    def finish(self) -> None:
+        for a, b in self.ends.values():
+            a.close()
+            b.close()
 
     def sender(self, me: int, to: int) -> Send:
         return self.ends[me, to][0].send
@@ -118,6 +141,10 @@ class Fifo(Peer):
             os.mkfifo(self.path(m))
             self.open[m] = os.open(self.path(m), os.O_RDWR)
             fcntl.fcntl(self.open[m], fcntl.F_SETPIPE_SZ, 1 << 20 if len(self.shape.mailboxes) < 16 else 1 << 16)
+
+    def finish(self) -> None:
+        for fd in self.open.values():
+            os.close(fd)
 
     def sender(self, me: int, to: int) -> Any:
         fd = os.open(self.path(to), os.O_WRONLY)
