@@ -230,6 +230,8 @@ int cfn_bus_loan(cfn_bus_t *bus, uint64_t bytes, cfn_loan_t *loan);
 /* Sends it, as cfn_bus_send_one; from now on nobody may write to it. After a failure it is still open. */
 int cfn_bus_loan_send(cfn_bus_t *bus, uint64_t number, uint32_t index, uint64_t mid, unsigned lane, unsigned codec,
                       const char *type, uint32_t type_bytes, uint64_t deadline, cfn_receipt_t *receipt);
+/* Was it neither sent nor dropped? 1 or 0. */
+int cfn_bus_loan_open(cfn_bus_t *bus, uint64_t number);
 /* Gives it back unsent; of one that was sent, nothing. */
 void cfn_bus_loan_drop(cfn_bus_t *bus, uint64_t number);
 

@@ -110,6 +110,9 @@ const char *cfn_bus_excuse(cfn_bus_t *bus, uint32_t mailbox);
 int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const void *data, uint64_t bytes,
                   cfn_hold_t *h, cfn_filling_t *stored);
 
+/* Cells of the ledger that are in use, and how many of them views and loans may take: the others are for calls in passing. */
+#define CFN_PINS (CFN_LEDGER - 2u)
+unsigned cfn_bus_pins(cfn_bus_t *bus);
 /* The first half of it: room for so many bytes, in FILL and held by *h; the second is cfn_heap_publish. */
 int cfn_bus_store_begin(cfn_bus_t *bus, uint64_t bytes, cfn_hold_t *h, cfn_filling_t *f);
 

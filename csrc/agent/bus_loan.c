@@ -42,6 +42,9 @@ int cfn_bus_loan(cfn_bus_t *bus, uint64_t bytes, cfn_loan_t *out) {
   struct cfn_lent *l = find(bus, 0);
   if (!bus->lent) {
     r = cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for the list of loans");
+  } else if (cfn_bus_pins(bus) >= CFN_PINS) {
+    r = cfn_fail(CFN_OVER_CAPACITY, CFN_PINS, CFN_PINS + 1,
+                 "one handle has at most %u objects in place and loans at a time; release some views", CFN_PINS);
   } else if (!l) {
     r = cfn_fail(CFN_OVER_CAPACITY, CFN_LOANS, CFN_LOANS + 1,
                  "one handle has at most %u loans open at a time; send or drop some", CFN_LOANS);
@@ -99,6 +102,14 @@ int cfn_bus_loan_send(cfn_bus_t *bus, uint64_t number, uint32_t index, uint64_t 
     cfn_bus_leave(bus);
   }
   if (r < 0) cfn_fail(keep.code, keep.have, keep.want, "%s", keep.text);
+  return r;
+}
+
+int cfn_bus_loan_open(cfn_bus_t *bus, uint64_t number) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  r = number && find(bus, number);
+  cfn_bus_leave(bus);
   return r;
 }
 

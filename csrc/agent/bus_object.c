@@ -10,11 +10,9 @@
 
 #define TRIES 64
 
-#define PINS (CFN_LEDGER - 2u) /* the others are for calls in passing: views must not stop them */
-
 static int no_cell(void) {
-  return cfn_fail(CFN_OVER_CAPACITY, PINS, PINS + 1,
-                  "one handle can hold at most %u objects in place at a time; release some views, or read copies", PINS);
+  return cfn_fail(CFN_OVER_CAPACITY, CFN_PINS, CFN_PINS + 1,
+                  "one handle can hold at most %u objects in place at a time; release some views, or read copies", CFN_PINS);
 }
 
 /* `code` and `disk` say what was missing: records, or pages and why others could not go to disk. */
@@ -278,15 +276,19 @@ int64_t cfn_bus_object_bytes(cfn_bus_t *bus, const uint8_t digest[32]) {
   return cfn_bus_object_get(bus, digest, NULL, 0);
 }
 
+unsigned cfn_bus_pins(cfn_bus_t *bus) {
+  unsigned used = 0;
+  for (unsigned i = 0; i < CFN_LEDGER; i++) used += cfn_names_blob(cfn_load_relaxed(&bus->actor.slot->ledger[i])) != 0;
+  return used;
+}
+
 int cfn_bus_object_pin(cfn_bus_t *bus, const uint8_t digest[32], cfn_pin_t *out) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
   cfn_hold_t h;
   cfn_blob_t blob;
   on_disk_t disk;
-  unsigned used = 0;
-  for (unsigned i = 0; i < CFN_LEDGER; i++) used += cfn_names_blob(cfn_load_relaxed(&bus->actor.slot->ledger[i])) != 0;
-  r = used < PINS ? fetch(bus, digest, &h, &blob, &disk, true) : no_cell();
+  r = cfn_bus_pins(bus) < CFN_PINS ? fetch(bus, digest, &h, &blob, &disk, true) : no_cell();
   if (r == CFN_OK) {
     const uint8_t *inside = (const uint8_t *)(const void *)cfn_blob_record(bus->region, blob.blob)->inside;
     *out = (cfn_pin_t){blob.data ? blob.data : inside, blob.bytes,

@@ -266,6 +266,7 @@ static int64_t copy_run(cfn_bus_t *bus, receiving_t *v, const cfn_run_t *run) {
     size_t at = (used + 7) / 8 * 8;
     if (n && cfn_run_record(run, n, &record) < 0) break; /* the next run begins there, and drops it */
     int64_t bytes = cfn_wire_write((uint8_t *)v->out + at, v->room - at, run->frame, &record, run->first + n, view);
+    if (bytes < 0 && n) break; /* it comes with the next call */
     if (bytes < 0) return bytes;
     cfn_wire_t *w = wire[n] = (void *)((uint8_t *)v->out + at);
     w->token = cfn_run_token(in, run, n);

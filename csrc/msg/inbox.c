@@ -15,6 +15,7 @@
 #define TOKEN_INDEX(t) ((uint32_t)(t) & 0xfffffu)
 #define TOKEN_GENERATION(t) ((uint32_t)((t) >> 40))
 #define ROOM_RING_NS 1000000u
+#define LOOKS_PAST_IDLE 64u
 
 static cfn_lane_shm_t *lane_words(const cfn_inbox_t *in, unsigned lane) {
   return &cfn_mailbox(in->region, in->mailbox)->lane[lane];
@@ -52,6 +53,8 @@ static void unqueue(cfn_inbox_t *in, uint32_t i) {
 static void lease_reset(cfn_inbox_t *in, uint32_t i) {
   cfn_lease_t *l = &in->lease[i];
   if (l->queued) unqueue(in, i);
+  /* Over although not all of it was handed out: its last bit was set by a reader that we took the inbox from. */
+  if (in->lane[l->lane].current == i + 1) in->lane[l->lane].current = 0;
   l->own = 0;
   l->generation++;
   l->next_free = in->lease_free;
@@ -340,7 +343,6 @@ static void drop_rest(cfn_inbox_t *in, const cfn_run_t *run) {
     cfn_add_relaxed(&cfn_state(in->region)->corrupt_dropped, l->count - l->next);
     count(in, CFN_COUNT_CORRUPT, l->count - l->next);
   }
-  in->lane[run->lane].current = 0;
   lease_reset(in, run->lease);
   move_head(in, run->lane);
 }
@@ -363,6 +365,7 @@ static bool take_again(cfn_inbox_t *in, unsigned lane) {
 /* Does the slot at the cursor still say what it said when nothing was there? One load, of three lanes a message. */
 static bool lane_idle(const cfn_inbox_t *in, unsigned lane) {
   const cfn_inbox_lane_t *l = &in->lane[lane];
+  if (in->looks % LOOKS_PAST_IDLE == 0) return false; /* a damaged slot must not hold its lane up while others are busy */
   return l->watch && !l->current && !l->again && cfn_load_seq(l->watch) == l->idle;
 }
 
@@ -381,6 +384,7 @@ static int run_of_lane(cfn_inbox_t *in, unsigned lane, uint32_t most, cfn_run_t 
 
 int cfn_inbox_run(cfn_inbox_t *in, unsigned lanes, uint32_t most, cfn_run_t *out) {
   unsigned passed_over = 0;
+  in->looks++;
   for (unsigned lane = 0; lane < CFN_LANES; lane++) {
     if (!(lanes >> lane & 1)) continue;
     if (lane_idle(in, lane)) {
@@ -547,8 +551,8 @@ int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token, uint32_t n) {
   cfn_inbox_announce(in, false);
   return CFN_OK;
 fenced:
-  if (in->lane[lane].current == TOKEN_LEASE(token) + 1) in->lane[lane].current = 0;
   lease_reset(in, TOKEN_LEASE(token));
+  if (n < l->count && set) cfn_event_ring_futex(&cfn_mailbox(in->region, in->mailbox)->acks.event); /* the bits hold */
   return CFN_AGENT_FENCED;
 }
 

@@ -57,10 +57,9 @@ bool hot_note(hot_handle_t *self, long long who, PyObject *what) {
   PyObject *old = NULL;
   if (self->last && self->last_who == who) {
     old = self->last;
-  } else if (!hot_settle(self)) {
-    return false;
-  } else if (PyDict_Size(self->handed)) {
-    hot_forget(self, who); /* one place for each */
+  } else {
+    if (PyDict_Size(self->handed)) hot_forget(self, who); /* one place for each */
+    if (!hot_settle(self)) return false;
   }
   self->last = Py_NewRef(what);
   self->last_who = who;
@@ -88,6 +87,12 @@ static PyObject *hand_out(PyObject *object, long long who, const uint8_t *room, 
   return message;
 }
 
+static int token_of(PyObject *wire, uint64_t *token) {
+  if (!PyBytes_CheckExact(wire) || PyBytes_Size(wire) < (Py_ssize_t)sizeof *token) return 0;
+  memcpy(token, PyBytes_AsString(wire), sizeof *token);
+  return 1;
+}
+
 /* What was handed to `who` before: 1, its token, or 0 if nothing is owed; 0, the original must see to it; -1, an exception
  * (also Ctrl-C, which is not ours to clear). */
 static int token_before(hot_handle_t *self, long long who, uint64_t *token) {
@@ -100,16 +105,12 @@ static int token_before(hot_handle_t *self, long long who, uint64_t *token) {
     wire = ((hot_message_t *)before)->wire;
     Py_INCREF(before);
     PyObject *ended = PyObject_CallMethod(before, "_release", NULL);
-    bool in_use = ended == Py_False, there = wire && ((hot_message_t *)before)->wire == wire;
     Py_XDECREF(ended);
-    Py_DECREF(before);
-    if (!ended) return -1;
-    if (!there) return 0;
-    if (in_use) return 1;
+    int done = !ended ? -1 : ended == Py_False ? 1 : wire ? token_of(wire, token) : 0;
+    Py_DECREF(before); /* AFTER its wire was read: another thread may have dropped all the others while _release ran */
+    return done;
   }
-  if (!PyBytes_CheckExact(wire) || PyBytes_Size(wire) < (Py_ssize_t)sizeof *token) return 0;
-  memcpy(token, PyBytes_AsString(wire), sizeof *token);
-  return 1;
+  return token_of(wire, token);
 }
 
 static PyObject *receive(PyObject *object, long long who, uint64_t token, uint64_t deadline, PyObject *copy) {

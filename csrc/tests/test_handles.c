@@ -73,6 +73,7 @@ static int64_t on_loan(cfn_bus_t *c) {
   if (r == CFN_OK) cfn_bus_loan_drop(c, loan.number);
   return r;
 }
+static int64_t on_loan_open(cfn_bus_t *c) { return cfn_bus_loan_open(c, 1); }
 static int64_t on_loan_send(cfn_bus_t *c) {
   return cfn_bus_loan_send(c, 1, to.index, to.mid, CFN_LANE_NORMAL, 0, "", 0, 0, NULL);
 }
@@ -213,7 +214,7 @@ static const struct {
   int64_t (*call)(cfn_bus_t *);
 } calls[] = {
     CALL(send), CALL(send_waiting), CALL(send_try), CALL(send_one), CALL(send_frame), CALL(send_joined), CALL(broadcast),
-    CALL(loan), CALL(loan_send),
+    CALL(loan), CALL(loan_send), CALL(loan_open),
     CALL(reply), CALL(request), CALL(request_wait), CALL(receipt), CALL(receipt_wait), CALL(recv), CALL(recv_next),
     CALL(recv_many), CALL(peek), CALL(ack), CALL(ack_batch), CALL(put_back), CALL(copy_body), CALL(claim), CALL(release),
     CALL(fileno), CALL(act_as), CALL(register), CALL(find), CALL(wait_agent), CALL(unregister), CALL(set_profile),

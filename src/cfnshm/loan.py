@@ -86,8 +86,11 @@ class Loan:
                         fail(code)
                 self.receipt = Receipt(bus, self.to, bytes(ffi.buffer(receipt)))
         except BaseException:
-            self.buffer = memoryview(self._room)
-            self._turn.append(True)
+            if self._number and lib.cfn_bus_loan_open(bus._handle, self._number) != 1:
+                self._room = None  # Ctrl-C just after it was sent, or the handle was closed: it must not be written to
+            else:
+                self.buffer = memoryview(self._room)
+                self._turn.append(True)
             raise
         self._room = None
         return self.receipt
