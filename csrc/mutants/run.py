@@ -71,6 +71,8 @@ def fails(command: list[object], limit: float) -> str:
     if done.returncode in (0, 77):
         return ""
     told = done.stderr + done.stdout
+    if not os.path.isdir(os.environ["CFNSHM_DIR"]):  # nothing could be made there: that says nothing of the mutant
+        sys.exit(f"{os.environ['CFNSHM_DIR']} is gone; the last row is not kept")
     for pattern in (r"failed at point \d+: (.*)", r"(?:failed: |\] )(.*(?:is|failed).*)", r"ended by (signal \d+)"):
         if found := re.search(pattern, told):
             return re.sub(r"^sim/\S+\.c:\d+: ", "", found[1].strip())  # lines move
