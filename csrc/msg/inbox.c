@@ -513,6 +513,7 @@ static int ack_parts(cfn_inbox_t *in, cfn_lease_t *l, uint32_t first, uint32_t n
       missing = bits & ~cfn_part_acked(w);
       if (!missing || cfn_cas_seq(part, w, w | missing)) break;
     }
+    /* dies here: acked as far as the bits say; the rest of the batch comes again */
     *set += (uint32_t)__builtin_popcount(missing);
     first += some;
     n -= some;

@@ -105,8 +105,8 @@ static int token_before(hot_handle_t *self, long long who, uint64_t *token) {
     wire = ((hot_message_t *)before)->wire;
     Py_INCREF(before);
     PyObject *ended = PyObject_CallMethod(before, "_release", NULL);
-    Py_XDECREF(ended);
     int done = !ended ? -1 : ended == Py_False ? 1 : wire ? token_of(wire, token) : 0;
+    Py_XDECREF(ended);
     Py_DECREF(before); /* AFTER its wire was read: another thread may have dropped all the others while _release ran */
     return done;
   }

@@ -130,6 +130,12 @@ void t_check_region(cfn_bus_t *bus, bool quiet) {
   CHECK_INT(cfn_region_check(cfn_bus_region(bus), print_finding, &findings), 0);
   if (quiet) CHECK_INT(findings, 0);
 }
+uint64_t t_heap_used(cfn_bus_t *bus) {
+  cfn_heap_info_t info;
+  CHECK_INT(cfn_bus_collect(bus) >= 0, 1);
+  CHECK_INT(cfn_bus_heap_info(bus, &info), 0);
+  return info.used_bytes;
+}
 void t_check_nothing_held(cfn_bus_t *bus) {
   cfn_region_t *r = cfn_bus_region(bus);
   for (uint32_t k = 0; k < r->geo.chunks; k++)

@@ -46,6 +46,8 @@ int t_ack(cfn_bus_t *bus, uint64_t token);
 void t_until_waits(cfn_bus_t *bus, const char *agent, unsigned kind);
 /* No error and, if `quiet`, no warning either. */
 void t_check_region(cfn_bus_t *bus, bool quiet);
+/* Bytes that are in the heap after a collection. */
+uint64_t t_heap_used(cfn_bus_t *bus);
 /* Every chunk is FREE. */
 void t_check_nothing_held(cfn_bus_t *bus);
 

@@ -19,14 +19,8 @@ static void start(void) {
   a = t_open("a", &wish);
   b = t_attach("b");
 }
-static uint64_t used(void) {
-  cfn_heap_info_t info;
-  CHECK_INT(cfn_bus_collect(a) >= 0, 1);
-  CHECK_INT(cfn_bus_heap_info(a, &info), 0);
-  return info.used_bytes;
-}
 static void end(void) {
-  CHECK_INT(used(), 0);
+  CHECK_INT(t_heap_used(a), 0);
   t_check_region(a, true);
   t_check_nothing_held(a);
   t_close(b);
@@ -64,7 +58,7 @@ static void there_and_back(void) {
     cfn_receipt_t receipt;
     CHECK_INT(cfn_bus_send_one(a, to.index, to.mid, CFN_LANE_NORMAL, 0, body_of[round], LARGE, "t", 1, 0, 0, &receipt), 0);
     CHECK_INT(cfn_bus_receipt(a, &receipt, 0), CFN_RECEIPT_STORED);
-    CHECK(used() >= LARGE);
+    CHECK(t_heap_used(a) >= LARGE);
     cfn_bus_collect(a); /* what a message has is held */
     CHECK_INT(take(b, &token, round % 2 ? CFN_RECV_VIEW : 0), round);
     cfn_bus_collect(a);
@@ -101,7 +95,7 @@ static void too_much(void) {
   t_case("no room in the lane");
   for (int i = 0; i < 8; i++) CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, "x", 1, 0, NULL), 0);
   CHECK_INT(post(a, "b", 1, LARGE), CFN_FULL);
-  CHECK_INT(used(), 0); /* a body that was not sent is not kept */
+  CHECK_INT(t_heap_used(a), 0); /* a body that was not sent is not kept */
   for (int i = 0; i < 8; i++) {
     CHECK_INT(t_recv(b, 0, &w, text), 1);
     CHECK_INT(t_ack(b, w.token), 0);
@@ -123,9 +117,9 @@ static void broadcasts(void) {
     int result[6];
     cfn_receipt_t receipt[6];
     CHECK_INT(cfn_bus_broadcast(a, to, 6, CFN_LANE_NORMAL, &m, result, receipt), 6);
-    CHECK(used() < bytes + CFN_PAGE);
+    CHECK(t_heap_used(a) < bytes + CFN_PAGE);
     for (int i = 0; i < 6; i++) {
-      CHECK(used() >= bytes); /* as long as one has it */
+      CHECK(t_heap_used(a) >= bytes); /* as long as one has it */
       name[1] = (char)('0' + i);
       cfn_bus_t *c = t_attach(name);
       static _Alignas(8) uint8_t wire[sizeof(cfn_wire_t) + LARGE + 512];
@@ -137,7 +131,7 @@ static void broadcasts(void) {
       CHECK_INT(t_ack(c, token), 0);
       t_close(c);
     }
-    CHECK_INT(used(), 0);
+    CHECK_INT(t_heap_used(a), 0);
   }
   end();
 }
@@ -240,7 +234,7 @@ static void deaths(void) {
       CHECK_INT(take(b, &token, 0), 9);
       CHECK_INT(t_ack(b, token), 0);
     }
-    CHECK_INT(used(), 0);
+    CHECK_INT(t_heap_used(a), 0);
   }
   uint64_t dropped;
   CHECK_INT(cfn_bus_unregister(a, "sender", CFN_FORCE, &dropped), 0);

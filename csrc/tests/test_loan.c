@@ -18,19 +18,13 @@ static void start(void) {
   a = t_open("a", &wish);
   b = t_attach("b");
 }
-static uint64_t used(void) {
-  cfn_heap_info_t info;
-  CHECK_INT(cfn_bus_collect(a) >= 0, 1);
-  CHECK_INT(cfn_bus_heap_info(a, &info), 0);
-  return info.used_bytes;
-}
 static uint32_t pages(void) {
   cfn_heap_room_t room;
   cfn_heap_room(a->region, &room);
   return room.pages;
 }
 static void end(void) {
-  CHECK_INT(used(), 0);
+  CHECK_INT(t_heap_used(a), 0);
   CHECK_INT(pages(), 0);
   t_check_region(a, true);
   t_check_nothing_held(a);
@@ -173,7 +167,7 @@ static void abandoned(int how, bool killed) {
   if (killed) t_kill(child, false);
   else t_join(child);
   CHECK_INT(cfn_bus_reap(a) >= 0, 1);
-  CHECK_INT(used(), 0);
+  CHECK_INT(t_heap_used(a), 0);
   char text[4096];
   cfn_wire_t w;
   while (t_recv(b, 0, &w, text) > 0) CHECK_INT(t_ack(b, w.token), 0);

@@ -128,6 +128,60 @@ static void test_frames(void) {
   end();
 }
 
+/* Takes up to n together, which must be numbered from `first`, the first `marked` of them handed out before. */
+static int64_t take_batch(uint32_t n, int first, int marked, char *batch, size_t room, uint32_t *offsets) {
+  size_t used;
+  int64_t got = cfn_bus_recv_many(b, NULL, 0, CFN_ALL_LANES, n, 0, batch, room, offsets, &used);
+  for (int64_t i = 0; i < got; i++) {
+    int number;
+    memcpy(&w, batch + offsets[i], sizeof w);
+    memcpy(&number, batch + offsets[i] + w.total_bytes - w.body_bytes, sizeof number);
+    CHECK_INT(number, first + i);
+    CHECK_INT((w.wire_flags & CFN_WIRE_REDELIVERED) != 0, i < marked);
+  }
+  return got;
+}
+
+/* A frame acked in two batches, with the border between them everywhere, also inside and at the ends of a part word. */
+static void test_batches(void) {
+  enum { N = 60 };
+  static _Alignas(8) char batch[1 << 16];
+  static uint32_t offsets[CFN_FRAME_MESSAGES];
+  cfn_outgoing_t m[N];
+  int numbers[N];
+  for (int i = 0; i < N; i++) {
+    numbers[i] = i;
+    m[i] = (cfn_outgoing_t){.body = &numbers[i], .body_bytes = sizeof numbers[i]};
+  }
+  start();
+  cfn_address_t to;
+  cfn_receipt_t receipt;
+  CHECK_INT(cfn_bus_find(a, "b", &to), 0);
+  for (int k = 1; k <= N; k++) {
+    t_case("a frame of %d, acked at %d", N, k);
+    CHECK_INT(cfn_bus_send(a, &to, CFN_LANE_NORMAL, m, N, 0, &receipt), 0);
+    CHECK_INT(take_batch((uint32_t)k, 0, 0, batch, sizeof batch, offsets), k);
+    uint64_t one;
+    memcpy(&one, batch + offsets[k / 2], sizeof one);
+    CHECK_INT(t_ack(b, one), 0); /* by hand; the batch passes over it */
+    CHECK_INT(cfn_bus_ack_batch(b, batch, offsets, (uint32_t)k), 0);
+    CHECK_INT(cfn_bus_receipt(a, &receipt, (uint32_t)k - 1), CFN_RECEIPT_ACKED);
+    if (k < N) CHECK_INT(cfn_bus_receipt(a, &receipt, (uint32_t)k), CFN_RECEIPT_STORED);
+    CHECK_INT(cfn_lane_depth(cfn_bus_region(a), to.index, CFN_LANE_NORMAL), N - k);
+    CHECK_INT(cfn_bus_release_inbox(b), 0);
+    if (k < N) {
+      int some = (N - k + 1) / 2; /* handed out and not acked: these come again, marked, and the others are not */
+      CHECK_INT(take_batch((uint32_t)some, k, 0, batch, sizeof batch, offsets), some);
+      CHECK_INT(cfn_bus_release_inbox(b), 0);
+      CHECK_INT(take_batch(N, k, some, batch, sizeof batch, offsets), N - k);
+      CHECK_INT(cfn_bus_ack_batch(b, batch, offsets, (uint32_t)(N - k)), 0);
+    }
+    CHECK_INT(take_batch(N, 0, 0, batch, sizeof batch, offsets), CFN_EMPTY);
+    t_check_nothing_held(a);
+  }
+  end();
+}
+
 static void test_two_readers_and_steal(void) {
   t_case("busy, steal, fenced");
   start();
@@ -295,6 +349,7 @@ int main(void) {
   test_lanes();
   test_full_and_wrap();
   test_frames();
+  test_batches();
   test_two_readers_and_steal();
   test_request();
   test_put_back();

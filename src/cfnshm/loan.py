@@ -34,7 +34,7 @@ class Loan:
         receipt: of the message, once it is sent.
     """
 
-    __slots__ = ("_bus", "_memory", "_number", "_options", "_room", "_turn", "buffer", "receipt", "size", "to")
+    __slots__ = ("_bus", "_number", "_options", "_room", "_turn", "buffer", "receipt", "size", "to")
 
     def __init__(
         self, bus: Outbox, to: str, size: int, type: bytes, lane: int, timeout: float | None
