@@ -46,7 +46,7 @@ static int wait_a_moment(making_t *m, uint64_t bytes) {
   static cfn_a32 nobody_rings;
   uint64_t now = cfn_os_monotonic_ns();
   if (m->since_ns == 0) m->since_ns = now;
-  if (now - m->since_ns > (m->way.works ? UINT64_C(3000000000) + bytes * 100 : UINT64_C(20000000))) return CFN_NO_SPACE;
+  if (now - m->since_ns > (m->way.works ? UINT64_C(3000000000) + bytes * 100 : UINT64_C(250000000))) return CFN_NO_SPACE;
   cfn_os_futex_wait(&nobody_rings, 0, 1000000);
   return CFN_OK;
 }

@@ -9,7 +9,13 @@
 #include "base/sha256.h"
 #include "mem/index.h"
 
-enum { FIXED = 255 /* cannot be evicted */, AT_WORK = 254 /* somebody does it just now */, IDLE = 4 /* at most */ };
+enum {
+  FIXED = 255,    /* cannot be evicted */
+  AT_WORK = 254,  /* somebody does it just now */
+  NAMELESS = 253, /* a value of bus.state, one that is being put, or garbage: who holds it tells */
+  ABSENT = 252,   /* had no pages; if it has some by now, somebody got there first */
+  IDLE = 4,       /* at most */
+};
 
 /* ---- which ---- */
 
@@ -37,16 +43,26 @@ static void weigh(const cfn_region_t *r, choice_t *c, bool idle) {
   uint64_t now = cfn_os_coarse_ns() / 1000000000u;
   for (uint32_t b = 0; b < c->objects; b++) {
     unsigned state = cfn_own_state(cfn_load_seq(&cfn_blob_record(r, b)->st));
-    bool whole = state == CFN_BLOB_LIVE || state == CFN_BLOB_CHECK || state == CFN_BLOB_SPILLING;
-    c->of_blob[b] = !whole || !cfn_index_names(r, b) ? FIXED : state == CFN_BLOB_SPILLING ? AT_WORK : cost(r, b, now);
+    bool whole = state == CFN_BLOB_LIVE || state == CFN_BLOB_CHECK;
+    c->of_blob[b] = whole ? (cfn_index_names(r, b) ? cost(r, b, now) : NAMELESS)
+                    : state == CFN_BLOB_SPILLING ? AT_WORK /* also when its name was taken away meanwhile */
+                    : state == CFN_BLOB_FILL ? FIXED : ABSENT;
     bool lent = cfn_load_relaxed(&cfn_blob_record(r, b)->bytes) == CFN_BLOB_LENT;
     if (state == CFN_BLOB_FILL) *(lent ? &c->way->held : &c->way->works) = true;
-    if (idle && c->of_blob[b] > IDLE) c->of_blob[b] = FIXED;
+    if (idle && c->of_blob[b] > IDLE && c->of_blob[b] != ABSENT) c->of_blob[b] = FIXED;
   }
   cfn_heap_holders(r, fixed, c);
+  for (uint32_t b = 0; b < c->objects; b++) {
+    if (c->of_blob[b] != NAMELESS) continue;
+    c->of_blob[b] = FIXED;
+    c->way->works = true; /* nobody's, since the last collection: the next one frees it */
+  }
   for (uint32_t p = 0; p < r->geo.config.object_pages; p++) {
     uint32_t blob = cfn_heap_page_of(r, p);
     c->of_page[p] = blob == 0 ? 0 : c->of_blob[blob - 1];
+    if (c->of_page[p] != ABSENT) continue;
+    c->of_page[p] = FIXED;
+    c->way->works = true;
   }
 }
 
