@@ -107,13 +107,22 @@ class Inbox(Handle):
         check(lib.cfn_bus_copy_body(self._handle, token, ffi.cast(_CHARS, ffi.from_buffer(body)), size))
         return Message._with_body(self, wire, body)
 
-    def recv_many(self, n: int = 256, timeout: float | None = None) -> Batch:
+    def recv_many(self, n: int = 256, timeout: float | None = None, *, hold: bool = False) -> Batch:
         """Up to `n` messages that are there, waiting only for the first. Asking again acks them all.
+
+        Args:
+            hold: they stay leased until each is acked by hand, in any order, whatever else is received meanwhile. A
+                lane is full when its oldest message is as many places back as it holds: ack the old ones, too.
 
         Raises:
             as `recv`.
         """
-        return self._recv_many(this_thread(), n, timeout)
+        if not hold:
+            return self._recv_many(this_thread(), n, timeout)
+        account = next(accounts)  # of nobody who will ask again
+        batch = self._recv_many(account, n, timeout)
+        self._handed.pop(account, None)
+        return batch
 
     @twin
     def _recv_many(self, who: int, n: int, timeout: float | None) -> Batch:

@@ -1,0 +1,36 @@
+"""A swarm of agent processes: started, watched, paused, given tasks, and ended.
+
+    from cfnshm.swarm import Swarm
+
+    with Swarm(100) as swarm:
+        print(swarm.run(range(1000), lambda n: n * n).values)
+"""
+
+from .command import Command, CommandFailed, CommandResult
+from .operate import Operator
+from .place import Place, here
+from .plan import Plan, make_plan
+from .status import AgentStatus, Health
+from .supervisor import Restart
+from .swarm import Outcome, Results, Swarm, SwarmEnded
+from .task import TaskError, WorkerDied
+
+__all__ = [
+    "AgentStatus",
+    "Command",
+    "CommandFailed",
+    "CommandResult",
+    "Health",
+    "Operator",
+    "Outcome",
+    "Place",
+    "Plan",
+    "Restart",
+    "Results",
+    "Swarm",
+    "SwarmEnded",
+    "TaskError",
+    "WorkerDied",
+    "here",
+    "make_plan",
+]

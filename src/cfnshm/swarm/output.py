@@ -1,0 +1,268 @@
+"""What agents write: each agent's stdout and stderr in a log of its own, with time and name, and rotated.
+
+    2026-11-22T03:41:13.123 worker-17 err| Traceback (most recent call last):
+
+One process reads all the pipes. It outlives the supervisor by as long as it takes to write what was written last; and if the
+supervisor was killed, it ends what that left running.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import selectors
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import directory as state_dir
+from ..config import parse_size
+from . import tree
+
+MAX_BYTES, KEPT = 10 << 20, 3  # of one log, and how many older ones stay
+_CHUNK = 1 << 16
+_LINE = 1 << 16  # a longer line is cut in pieces
+_STREAMS = ("out", "err")
+_IN_MODIFY, _IN_MOVED_TO, _IN_CREATE = 0x2, 0x80, 0x100
+
+
+def log_dir(bus: str) -> Path:
+    """Where the logs of a bus's swarm are, unless `Swarm(logs=...)` said otherwise."""
+    return state_dir() / "logs" / bus
+
+
+class Log:
+    """One agent's log: `write` puts whole lines into it, each with time, name and stream in front."""
+
+    def __init__(self, folder: Path, agent: str, max_bytes: int = MAX_BYTES) -> None:
+        self.path = folder / f"{agent}.log"
+        self.agent, self.max_bytes = agent, max_bytes
+        self._rest = {"out": b"", "err": b""}  # the line that has not ended
+        self._file: Any = None
+        self._size = 0
+
+    def write(self, stream: str, data: bytes, end: bool = False) -> None:
+        """What came of a stream; `end`: nothing more will."""
+        data = self._rest[stream] + data
+        if not end and len(data) < _LINE:
+            data, newline, rest = data.rpartition(b"\n")
+            data += newline
+        else:
+            rest = b""
+        self._rest[stream] = rest
+        if not data:
+            return
+        head = f"{_stamp(time.time())} {self.agent} {stream}| ".encode()
+        lines = data.removesuffix(b"\n").replace(b"\n", b"\n" + head)
+        self._put(head + lines + b"\n")
+
+    def _put(self, block: bytes) -> None:
+        if self._file is None:
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
+            self._size = self._file.tell()
+        if self._size and self._size + len(block) > self.max_bytes:
+            self._file.close()
+            for i in range(KEPT, 0, -1):
+                older = self.path.with_suffix(f".log.{i - 1}") if i > 1 else self.path
+                with suppress(FileNotFoundError):
+                    older.replace(self.path.with_suffix(f".log.{i}"))
+            self._file, self._size = open(self.path, "ab", buffering=0), 0  # noqa: SIM115
+        self._file.write(block)
+        self._size += len(block)
+
+    def rest(self) -> None:
+        """Closes the file until something is written again: hundreds of them need not be open."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _stamp(at: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(at)) + f".{int(at % 1 * 1000):03d}"
+
+
+# ---- the process that writes them ----
+
+
+class Writer:
+    """Reads pipes that the supervisor hands over, until that has ended and all has been read."""
+
+    def __init__(self, control: socket.socket, supervisor: int, folder: Path, swarm_id: str, max_bytes: int) -> None:
+        self.control, self.folder, self.swarm_id, self.max_bytes = control, folder, swarm_id, max_bytes
+        self.supervisor = os.pidfd_open(supervisor)
+        self.logs: dict[str, Log] = {}
+        self.pipes: dict[int, tuple[Log, str]] = {}
+        self.groups: dict[str, int] = {}  # of agents that have not ended
+        self.selector = selectors.DefaultSelector()
+        self.closing = False
+
+    def run(self) -> None:
+        self.selector.register(self.control, selectors.EVENT_READ)
+        self.selector.register(self.supervisor, selectors.EVENT_READ)
+        while not (self.closing and not self.pipes):
+            for key, _ in self.selector.select(0.2 if self.closing else None):
+                if key.fileobj is self.control:
+                    self._told()
+                elif key.fileobj == self.supervisor:
+                    self._orphaned()
+                    return
+                else:
+                    self._read(key.fd)
+            if self.closing and not self.selector.select(0):
+                break  # a stray holds its pipe open; it is somebody else's by now
+
+    def _told(self) -> None:
+        data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 2)
+        if not data:
+            self.closing = True
+            self.selector.unregister(self.control)
+            return
+        said = json.loads(data)
+        agent = said["agent"]
+        log = self.logs.get(agent)
+        if log is None:
+            log = self.logs[agent] = Log(self.folder, agent, self.max_bytes)
+        if said["do"] == "add":
+            self.groups[agent] = said["pid"]
+            for stream, fd in zip(_STREAMS, fds, strict=True):
+                os.set_blocking(fd, False)
+                self.pipes[fd] = (log, stream)
+                self.selector.register(fd, selectors.EVENT_READ)
+        elif said["do"] == "ended":
+            self.groups.pop(agent, None)
+            for fd in [fd for fd, (of, _) in self.pipes.items() if of is log]:
+                while fd in self.pipes and self._read(fd):
+                    pass
+            log.rest()
+            self.control.send(json.dumps(tail(log.path, said["lines"])).encode())
+
+    def _read(self, fd: int) -> bool:
+        """A piece of a pipe, so that one who writes much keeps nobody waiting; False: nothing is there."""
+        log, stream = self.pipes[fd]
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return False
+        try:
+            log.write(stream, data, end=not data)
+        except OSError as error:  # a full disk must not stop those who write
+            print(f"the log {log.path} cannot be written: {error}", file=sys.stderr, flush=True)
+        if not data:
+            self.selector.unregister(fd)
+            os.close(fd)
+            del self.pipes[fd]
+            if not any(of is log for of, _ in self.pipes.values()):
+                log.rest()
+        return bool(data)
+
+    def _orphaned(self) -> None:
+        """The supervisor has ended. If it did not say so before, it was killed: what it started ends now."""
+        while not self.closing:
+            self._told()
+        for agent in list(self.groups):
+            tree.signal_group(self.groups[agent], signal.SIGKILL)
+        for pid in tree.of_swarm(self.swarm_id):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        for fd in list(self.pipes):
+            while fd in self.pipes and self._read(fd):
+                pass
+
+
+def main() -> None:
+    """`python -m cfnshm.swarm.output CONTROL_FD SUPERVISOR_PID FOLDER SWARM_ID MAX_BYTES`"""
+    control, supervisor, folder, swarm_id, max_bytes = sys.argv[1:]
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it ends when there is nothing to read any more
+    os.environ.pop("CFNSHM_SWARM_ID", None)
+    Writer(socket.socket(fileno=int(control)), int(supervisor), Path(folder), swarm_id, int(max_bytes)).run()
+
+
+# ---- for those who read them ----
+
+
+def tail(path: Path, lines: int = 20) -> list[str]:
+    """The last lines of a log, whole; empty if there is none."""
+    try:
+        with open(path, "rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 256 * (lines + 1) - 65536))
+            found = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    return [line[:2000] for line in found[-lines:]] if lines else []
+
+
+def follow(folder: Path, agents: list[str] | None = None, from_end: bool = True) -> Iterator[str]:
+    """Lines of these agents' logs (default: of all in the folder) as they are written, for ever. Waits for the kernel
+    to say that something was written."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.inotify_init1(os.O_CLOEXEC)
+    if fd < 0 or libc.inotify_add_watch(fd, os.fsencode(folder), _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO) < 0:
+        raise OSError(ctypes.get_errno(), f"cannot follow {folder}: {os.strerror(ctypes.get_errno())}")
+    open_: dict[str, _Followed] = {}
+    try:
+        for path in sorted(folder.glob("*.log")):
+            if agents is None or path.stem in agents:
+                open_[path.name] = _Followed(path, from_end)
+        for one in open_.values():
+            yield from one.lines()
+        while True:
+            select.select([fd], [], [])
+            data, at, names = os.read(fd, 1 << 16), 0, []
+            while at < len(data):
+                _, _, _, length = struct.unpack_from("iIII", data, at)
+                names.append(data[at + 16 : at + 16 + length].rstrip(b"\0").decode())
+                at += 16 + length
+            for name in dict.fromkeys(names):
+                if not name.endswith(".log") or (agents is not None and name.removesuffix(".log") not in agents):
+                    continue
+                if name not in open_:
+                    open_[name] = _Followed(folder / name, False)
+                yield from open_[name].lines()
+    finally:
+        os.close(fd)
+
+
+class _Followed:
+    """A log that is read as it grows, over its rotations."""
+
+    def __init__(self, path: Path, from_end: bool) -> None:
+        self.path = path
+        self._file = open(path, "rb")  # noqa: SIM115
+        if from_end:
+            self._file.seek(0, os.SEEK_END)
+        self._rest = b""
+
+    def lines(self) -> Iterator[str]:
+        yield from self._more()
+        try:
+            if os.stat(self.path).st_ino != os.fstat(self._file.fileno()).st_ino:
+                self._file.close()
+                self._file = open(self.path, "rb")  # noqa: SIM115
+                yield from self._more()
+        except FileNotFoundError:
+            return
+
+    def _more(self) -> Iterator[str]:
+        while data := self._file.read(1 << 20):
+            *whole, self._rest = (self._rest + data).split(b"\n")
+            for line in whole:
+                yield line.decode(errors="replace")
+
+
+def parse_limit(value: int | str) -> int:
+    """Bytes of a log's size limit."""
+    return max(4096, parse_size(value, "the size of a log"))
+
+
+if __name__ == "__main__":
+    main()

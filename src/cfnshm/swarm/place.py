@@ -1,0 +1,74 @@
+"""Where this process stands in its swarm: `here()` in the code that an agent runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..bus import Bus
+from ..control import Order
+from ..errors import Error
+from .task import PARTIAL, dumps, send_up
+
+
+@dataclass
+class Place:
+    """Attributes:
+    bus: this agent's handle.
+    agent, role, team, parent, peers, children, depth: see `plan.Node`. Each name can be sent to: up, down and across.
+    incarnation: how often this name was taken.
+    task: number of the task under way, or None.
+    instructions: what was injected and not looked at yet, oldest first.
+    """
+
+    bus: Bus
+    agent: str
+    role: str = "worker"
+    team: str = ""
+    parent: str = ""
+    peers: list[str] = field(default_factory=list)
+    children: list[str] = field(default_factory=list)
+    depth: int = 1
+    task: int | None = None
+    instructions: list[Any] = field(default_factory=list)
+    _dealer: str = ""
+    _stopping: bool = False
+
+    @property
+    def incarnation(self) -> int:
+        return self.bus.incarnation
+
+    def partial(self, value: Any) -> None:
+        """Sends something of the task under way to who waits for it (`on_partial`), before it is done."""
+        if self.task is None:
+            raise Error("no task is under way: partial() belongs into the function that a task calls")
+        send_up(self.bus, self._dealer, dumps(value), PARTIAL, self.task)
+
+    def poll(self, checkpoint: Any = None) -> Order | None:
+        """Obeys what is asked of this agent, between two steps of a long task: waits while it is paused (and saves what
+        `checkpoint()` returns before), returns instructions one by one. "stop" is returned, and ends the worker after
+        this task."""
+        order = self.bus.poll_control(checkpoint)
+        if order is not None and order.kind == "stop":
+            self._stopping = True
+        return order
+
+
+_here: Place | None = None
+
+
+def here() -> Place:
+    """The place of the agent that runs this.
+
+    Raises:
+        Error: this process is no agent of a swarm.
+    """
+    if _here is None:
+        raise Error("this process is no agent of a swarm: here() is for the functions that a swarm calls")
+    return _here
+
+
+def enter(place: Place) -> None:
+    """This process is that agent from now on."""
+    global _here
+    _here = place

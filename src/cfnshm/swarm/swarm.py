@@ -1,0 +1,669 @@
+"""`Swarm`: hundreds of processes that do tasks.
+
+    from cfnshm.swarm import Swarm
+
+    with Swarm(100) as swarm:
+        results = swarm.run(files, count_lines, timeout=60)
+        print(results.values, results.missing)
+
+It is an executor (`submit`, `map`, `shutdown`) as well. What starts, watches and ends the processes is a process of its
+own (`supervisor`); here is the client: it deals tasks to the top of the topology and gathers what comes back.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import pickle
+import queue
+import secrets
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, InvalidStateError
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cloudpickle
+
+from .. import errors
+from ..bus import Bus
+from ..config import parse_size
+from ..errors import Closed, Error, InvalidArgument, OverCapacity, Timeout
+from ..message import Message
+from . import limits, output
+from . import task as wire
+from .clock import Clock
+from .command import Command
+from .coordinator import MAX_DEATHS, Branch
+from .deal import Task
+from .plan import WORKER, Plan, make_plan
+from .operate import Operator
+from .supervisor import NAME as SUPERVISOR
+from .supervisor import Restart, Settings
+
+DRAIN, TERMINATE = 30.0, 5.0
+_TICK = 0.5  # seconds: how exactly time in which nobody ran is told from time that passed
+
+
+class SwarmEnded(Error):
+    """The swarm's supervisor has ended, and all its agents with it."""
+
+    code = "SWARM_ENDED"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one task.
+
+    Attributes:
+        index: its place among the tasks.
+        task: itself.
+        done: a result came. `value`: what the function returned.
+        error: the `TaskError` if it raised, was set aside, or nobody could do it; None if it is done, or missing.
+        agent: who did it; of a missing one, who has it ("" if nobody).
+        seconds: in the agent.
+    """
+
+    index: int
+    task: Any
+    done: bool = False
+    value: Any = None
+    error: wire.TaskError | None = None
+    agent: str = ""
+    seconds: float = 0.0
+
+    @property
+    def missing(self) -> bool:
+        """No answer came in time."""
+        return not self.done and self.error is None
+
+
+class Results(Sequence[Outcome]):
+    """The outcomes of a run, in the order of its tasks.
+
+    Attributes:
+        outcomes: all of them.
+        seconds: what the run took.
+    """
+
+    def __init__(self, outcomes: list[Outcome], seconds: float) -> None:
+        self.outcomes, self.seconds = outcomes, seconds
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.outcomes[index]
+
+    @property
+    def complete(self) -> bool:
+        """Every task has an answer, a result or an error."""
+        return not any(o.missing for o in self.outcomes)
+
+    @property
+    def missing(self) -> list[Outcome]:
+        """Those without an answer; `agent` says who has them."""
+        return [o for o in self.outcomes if o.missing]
+
+    @property
+    def errors(self) -> list[Outcome]:
+        return [o for o in self.outcomes if o.error is not None]
+
+    @property
+    def values(self) -> list[Any]:
+        """What the functions returned.
+
+        Raises:
+            TaskError: of the first task that failed. Timeout: some are missing; the text names who has them.
+        """
+        for o in self.outcomes:
+            if o.error is not None:
+                raise o.error
+        if self.missing:
+            raise Timeout(self.why_missing())
+        return [o.value for o in self.outcomes]
+
+    def why_missing(self) -> str:
+        """Who has what is missing, in words."""
+        by: dict[str, int] = {}
+        for o in self.missing:
+            by[o.agent or "nobody yet"] = by.get(o.agent or "nobody yet", 0) + 1
+        who = ", ".join(f"{name} has {n}" for name, n in list(by.items())[:10])
+        return f"{len(self.missing)} of {len(self)} tasks have no answer after {self.seconds:.1f} s: {who}{', ...' if len(by) > 10 else ''}"
+
+    def __repr__(self) -> str:
+        return f"<Results {sum(o.done for o in self.outcomes)} done, {len(self.errors)} failed, {len(self.missing)} missing>"
+
+
+class _Root(Branch):
+    """The client's dealer: who waits for an answer waits here."""
+
+    def __init__(self, bus: Bus, max_deaths: int) -> None:
+        super().__init__(bus, max_deaths)
+        self.waiting: dict[int, Callable[[wire.Answer], None]] = {}
+        self.partial: dict[int, Callable[[Any], None]] = {}
+        self.answers: list[tuple[Callable[[wire.Answer], None], wire.Answer]] = []
+
+    def pass_up(self, task: Task, body: bytes, message: Message | None) -> None:
+        waits = self.waiting.pop(task.id, None)
+        self.partial.pop(task.id, None)
+        if waits is not None:
+            self.answers.append((waits, wire.split_answer(body)))
+
+    def pass_partial(self, number: int, body: bytes) -> None:
+        tell = self.partial.get(number)
+        if tell is not None:
+            tell(pickle.loads(body))
+
+
+class Swarm(Operator, Executor):
+    """A swarm of worker processes.
+
+    Args:
+        size: workers; or (least, most): it grows while tasks wait for workers, and shrinks again.
+        worker: what a task is given to, if `run` and `submit_task` are not told: a function of the task, or a
+            `Command`.
+        topology: "auto", "flat", "mesh", "hybrid" or "tree": see `plan`; `coordinators`, `depth`: their numbers.
+        name: of its bus; by default one of its own that is gone afterwards. A bus of that name that exists is used.
+        room: tasks that a worker may have at a time: 1, or more if tasks take less than a millisecond.
+        restart: when a worker that died is started again: "never", "on-failure", "always", or a `Restart`.
+        failover: of a coordinator that died: "adopt", by the peer with the least to do, or "replace", by a new process
+            (also without a peer).
+        max_deaths: a task with which so many processes died is set aside, and its answer is `WorkerDied`.
+        memory: what one agent needs, in bytes or as "300M": more agents than the machine can carry are refused.
+        idle: seconds after which a worker of an elastic swarm that has nothing to do ends.
+        stall: seconds without progress after which an agent at a task is called stalled.
+        logs: where the agents' output goes: a directory; by default one in `$XDG_STATE_HOME/cfnshm/logs`, which
+            goes with a swarm that had no failures, if its bus is its own.
+        log_bytes: of each log, until it is rotated; three older ones are kept.
+        preload: modules that are imported once, before the workers are forked.
+        agents, lanes, bus_size, directory: of the bus, if it is made here.
+
+    Functions, arguments and results are pickled; lambdas and what stands in `__main__` by value.
+
+    Raises:
+        OverCapacity: the machine cannot carry so many. AgentBusy: the bus has a swarm already. InvalidArgument.
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, int] = 0,
+        worker: Callable[[Any], Any] | Command | None = None,
+        *,
+        topology: str = "auto",
+        coordinators: int | None = None,
+        depth: int | None = None,
+        name: str | None = None,
+        room: int = 1,
+        restart: str | Restart = "on-failure",
+        failover: str = "adopt",
+        max_deaths: int = MAX_DEATHS,
+        memory: int | str = limits.MEMORY,
+        idle: float = 30.0,
+        stall: float = 300.0,
+        logs: str | os.PathLike[str] | None = None,
+        log_bytes: int | str = output.MAX_BYTES,
+        preload: Iterable[str] = (),
+        agents: int | None = None,
+        lanes: dict[str, int] | None = None,
+        bus_size: int | str | None = None,
+        directory: str | None = None,
+    ) -> None:
+        least, most = (size, size) if isinstance(size, int) else _two(size)
+        self.plan: Plan = make_plan(least, "flat" if most > least else topology, coordinators=coordinators, depth=depth)
+        if failover not in ("adopt", "replace"):
+            raise InvalidArgument(f"failover is 'adopt' or 'replace', not {failover!r}")
+        if not isinstance(room, int) or room < 1:
+            raise InvalidArgument(f"room is a number of tasks from 1 up, not {room!r}")
+        policy = restart if isinstance(restart, Restart) else Restart(restart)
+        if policy.when not in ("never", "on-failure", "always"):
+            raise InvalidArgument(f"restart is 'never', 'on-failure' or 'always', not {policy.when!r}")
+        memory = parse_size(memory, "the memory of an agent")
+        limits.need(len(self.plan.nodes), memory)
+        self.worker = worker
+        self._own_bus = name is None
+        self._most, self._least = most, least
+        name = name or f"swarm-{os.getpid()}-{secrets.token_hex(4)}"
+        self.bus = self._open_bus(name, most, agents, lanes, bus_size, room, directory)
+        self.logs = Path(logs) if logs is not None else output.log_dir(name)
+        self._own_logs = logs is None and self._own_bus
+        self._failed = False
+        self._root = _Root(self.bus, max_deaths)
+        self._changed = threading.Condition(threading.Lock())
+        self._growing = 0  # workers that were asked for and have not come yet
+        self.late = 0  # answers that came after nobody waited for them any more
+        self._numbers = itertools.count(1)
+        self._functions: dict[int, tuple[Any, str]] = {}
+        self._ended: BaseException | None = None
+        self._closing = False
+        settings = Settings(
+            name, directory, self.bus.agent, os.getpid(), secrets.token_hex(16), self.plan, str(self.logs),
+            output.parse_limit(log_bytes), self._own_bus, room, most, policy, failover, max_deaths, memory,
+            idle if most > least else None, stall, list(preload), [p or os.getcwd() for p in sys.path],
+        )  # fmt: skip
+        try:
+            self._start(settings)
+        except BaseException:
+            self._leave_bus()
+            raise
+        for top in self.plan.top:
+            self._root.dealer.join(top, self._room_of(top, room))
+        self._thread = threading.Thread(target=self._receive, name=f"cfnshm-swarm-{name}", daemon=True)
+        self._thread.start()
+        threading.Thread(target=self._watch, name=f"cfnshm-swarm-watch-{name}", daemon=True).start()
+
+    # -- life --
+
+    def _open_bus(
+        self, name: str, most: int, agents: int | None, lanes: dict[str, int] | None, size: int | str | None, room: int,
+        directory: str | None,
+    ) -> Bus:  # fmt: skip
+        people = most - self._least + len(self.plan.nodes)
+        widest = max([n.leaves for n in self.plan.nodes.values()] + [len(self.plan.top)], default=1) * room
+        slots = 1024
+        while slots < 2 * widest:
+            slots *= 2
+        if lanes is None and self._own_bus:
+            lanes = {"normal": slots, "high": 1024}
+        if size is None and self._own_bus:
+            size = max(64 << 20, people * (12 * slots + (64 << 10)))
+        return Bus(
+            name, agent=f"client-{os.getpid()}-{secrets.token_hex(2)}", type="client", directory=directory, lanes=lanes,
+            agents=agents or (people + 64 if self._own_bus else None), size=size, temporary=self._own_bus,
+        )  # fmt: skip
+
+    def _room_of(self, top: str, room: int) -> int:
+        node = self.plan.nodes[top]
+        lane = self.bus.info()["lanes"]["normal"]
+        wanted = room * node.leaves + (0 if node.role == WORKER else max(1, node.leaves // 4))
+        return max(1, min(wanted, lane * 3 // 4))
+
+    def _start(self, settings: Settings) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cfnshm.swarm.supervisor"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=self._stderr, process_group=0,
+            )  # fmt: skip
+            assert self.process.stdin is not None and self.process.stdout is not None
+            with suppress(BrokenPipeError), self.process.stdin as pipe:
+                pipe.write(cloudpickle.dumps(settings))
+            with self.process.stdout as pipe:
+                line = pipe.readline()
+            said = json.loads(line) if line else {"error": f"the supervisor ended before it began: {self._last_words()}"}
+            if "error" in said:
+                self.process.wait()
+                kind = OverCapacity if said.get("code") == "OVER_CAPACITY" or "cannot be started" in said["error"] else Error
+                error = kind(said["error"])
+                error.have, error.want = said.get("have", 0), said.get("want", 0)
+                raise error
+        except BaseException:
+            with suppress(Exception):
+                self.process.kill()
+                self.process.wait()
+            self._stderr.close()
+            raise
+
+    def _last_words(self) -> str:
+        self.process.wait()
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace").strip()[-4000:] or f"exit {self.process.returncode}"
+
+    def _leave_bus(self) -> None:
+        if self._own_bus:
+            self.bus.close()
+            return
+        with suppress(Error):
+            self.bus.unregister(force=True)
+        self.bus.close()
+
+    def __enter__(self) -> Swarm:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.shutdown()
+        else:
+            self._fail_all(error or SwarmEnded("the swarm was ended"))
+            self.shutdown(wait=False, drain=0.0, terminate=1.0)
+
+    def shutdown(
+        self, wait: bool = True, *, cancel_futures: bool = False, drain: float = DRAIN, terminate: float = TERMINATE
+    ) -> None:
+        """Ends the swarm: waits for what was submitted (if `wait`), lets the workers finish what is in their inboxes for
+        `drain` seconds, then terminates (SIGTERM), and after `terminate` seconds kills what is left. Nothing stays behind.
+        """
+        if self._closing:
+            return
+        with self._changed:
+            if cancel_futures:
+                for number in [n for n, t in self._root.dealer.tasks.items() if not t.at]:
+                    self._root.set_aside(self._root.dealer.tasks[number], "was cancelled: the swarm is shut down")
+            answers = self._take_answers()
+        _tell(answers)
+        with self._changed:
+            while wait and self._ended is None and self._root.waiting:
+                self._changed.wait()
+        self._closing = True
+        with suppress(Error):
+            said = self.bus.request(SUPERVISOR, {"drain": float(drain if wait else 0), "terminate": float(terminate)},
+                                    type="swarm.shutdown").body  # fmt: skip
+            self._failed |= bool(said.get("killed"))
+        self.process.wait()
+        self._fail_all(self._ended or SwarmEnded("the swarm was shut down"))
+        self._ended = self._ended or Closed("the swarm was shut down")
+        self._wake("swarm.close")
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        self._stderr.close()
+        self._leave_bus()
+        if self._own_logs and not self._failed:
+            self._remove_logs()
+
+    def _remove_logs(self) -> None:
+        for path in self.logs.glob("*.log*"):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.logs.rmdir()
+
+    # -- what comes back --
+
+    def _wake(self, kind: str) -> None:
+        with suppress(Error):
+            self.bus.send(self.bus.agent, None, type=kind, priority="control", timeout=0)
+
+    def _watch(self) -> None:
+        """The supervisor's end."""
+        self.process.wait()
+        if self._closing:
+            return
+        self._failed = True
+        self._ended = SwarmEnded(f"the swarm's supervisor ended: {self._last_words()}; its agents have ended with it")
+        self._fail_all(self._ended)
+        self._wake("swarm.close")
+
+    def _fail_all(self, why: BaseException) -> None:
+        with self._changed:
+            for number in list(self._root.waiting):
+                task = self._root.dealer.tasks.get(number) or Task(number, b"")
+                self._root.dealer.done(number)
+                self._root.pass_up(task, wire.died(number, task.deaths, f"was not done: {why}"), None)
+            answers = self._take_answers()
+        _tell(answers)
+
+    def _take_answers(self) -> list[tuple[Callable[[wire.Answer], None], wire.Answer]]:
+        answers, self._root.answers = self._root.answers, []
+        if not self._root.waiting:
+            self._changed.notify_all()
+        return answers
+
+    def _receive(self) -> None:
+        root, closing = self._root, False
+        while not closing:
+            try:
+                batch: Iterable[Message] = self.bus.recv_many(256, root.wait)
+            except Timeout:
+                batch = ()
+            except Error as error:  # the bus is gone, or its inbox was taken away
+                self._ended = self._ended or SwarmEnded(f"the swarm's bus cannot be used any more: {error}")
+                self._fail_all(self._ended)
+                return
+            with self._changed:
+                for message in batch:
+                    closing |= message.type == "swarm.close"
+                    if message.type == wire.RESULT and message.correlation_id not in root.waiting:
+                        self.late += 1
+                    root.handle(message)
+                    if message.type == wire.JOINED:
+                        self._growing -= len(message.body)
+                root.deal()
+                root.retry()
+                self._grow()
+                answers = self._take_answers()
+            _tell(answers)
+
+    def _grow(self) -> None:
+        """Asks for more workers if tasks wait for them."""
+        dealer = self._root.dealer
+        room = self._most - len(dealer.members) - self._growing
+        wanted = min(room, len(dealer.pending) - self._growing)
+        if self._most > self._least and wanted > 0:
+            with suppress(Error):
+                self.bus.send(SUPERVISOR, {"n": wanted}, type="swarm.grow", timeout=0)
+                self._growing += wanted
+
+    # -- tasks --
+
+    def _reference(self, function: Any) -> str:
+        """The function, stored once for everybody."""
+        known = self._functions.get(id(function))
+        if known is None or known[0] is not function:
+            if not callable(function):
+                raise InvalidArgument(f"a task is given to a function or a Command, not to {function!r:.80}")
+            known = self._functions[id(function)] = (function, str(self.bus.context.put(wire.dumps(function))))
+        return known[1]
+
+    def _add(
+        self, bodies: list[bytes], waits: Callable[[int], Callable[[wire.Answer], None]],
+        partial: Callable[[int], Callable[[Any], None]] | None = None,
+    ) -> list[int]:  # fmt: skip
+        """New tasks; `waits(i)` is called with the answer of the i-th."""
+        with self._changed:
+            if self._closing or self._ended:
+                raise self._ended or Closed("the swarm was shut down")
+            root = self._root
+            if not root.dealer.members and self._most == self._least:
+                raise wire.WorkerDied("no worker is left in this swarm" if self._most else "this swarm has no workers: Swarm(size)")
+            numbers = [next(self._numbers) for _ in bodies]
+            for i, (number, body) in enumerate(zip(numbers, bodies, strict=True)):
+                root.waiting[number] = waits(i)
+                if partial is not None:
+                    root.partial[number] = partial(i)
+                root.dealer.add(number, body)
+            root.deal()
+            self._grow()
+            full = root.wait is not None
+        if full:
+            self._wake("swarm.full")  # who receives also tries again
+        return numbers
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """As of any executor: the future's `result()` raises what the function raised, with a `TaskError` that has the
+        traceback as its cause; or `WorkerDied`, or `SwarmEnded`.
+
+        Raises:
+            WorkerDied: no worker is left. Closed: the swarm was shut down.
+        """
+        future: Future[Any] = Future()
+
+        def answered(got: wire.Answer) -> None:
+            with suppress(InvalidStateError):
+                if not future.set_running_or_notify_cancel():
+                    return
+                try:
+                    value = pickle.loads(got.payload) if got.how == wire.DONE else None
+                    error = None if got.how == wire.DONE else wire.failure(got)
+                except Exception as why:  # it cannot be read here: a class that this process does not have
+                    value, error = None, wire.TaskError(f"the answer of {got.agent} cannot be read: {why!r}")
+                if error is None:
+                    future.set_result(value)
+                elif error.__cause__ is not None:
+                    cause, error.__cause__ = error.__cause__, None
+                    cause.__cause__ = error
+                    future.set_exception(cause)
+                else:
+                    future.set_exception(error)
+
+        (number,) = self._add([wire.call(self._reference(function), args, kwargs)], lambda _: answered)
+        future.add_done_callback(lambda f: self._forget([number]) if f.cancelled() else None)
+        return future
+
+    def _forget(self, numbers: Iterable[int]) -> None:
+        """Nobody waits for these any more: what nobody has yet is not done."""
+        with self._changed:
+            root = self._root
+            for number in numbers:
+                root.waiting.pop(number, None)
+                root.partial.pop(number, None)
+                task = root.dealer.tasks.get(number)
+                if task is not None and not task.at:
+                    root.dealer.done(number)
+            if not root.waiting:
+                self._changed.notify_all()
+
+    def run(
+        self,
+        tasks: Iterable[Any],
+        function: Callable[[Any], Any] | None = None,
+        *,
+        timeout: float | None = None,
+        on_progress: Callable[[int, int, Outcome], None] | None = None,
+        on_partial: Callable[[Any, Any], None] | None = None,
+    ) -> Results:
+        """Has every task done, and waits for all answers.
+
+        Args:
+            tasks: what the function is called with, one at a time.
+            function: default: the swarm's `worker`.
+            timeout: seconds. What has not come by then is missing in the results, which say who has it; a late answer
+                is dropped and counted (`swarm.late`). Time in which this process was stopped does not count.
+            on_progress: called with (answered, all, outcome) as answers come.
+            on_partial: called with (task, value) when the function calls `here().partial(value)`; in another thread.
+
+        Raises:
+            WorkerDied: no worker is left. SwarmEnded. InvalidArgument: there is no function.
+        """
+        function = function if function is not None else self.worker
+        if function is None:
+            raise InvalidArgument("say what is to be done: run(tasks, function), or Swarm(size, worker=function)")
+        given = list(tasks)
+        began, clock = time.monotonic(), Clock()
+        reference = self._reference(function)
+        came: queue.SimpleQueue[tuple[int, wire.Answer]] = queue.SimpleQueue()
+        outcomes = [Outcome(i, task) for i, task in enumerate(given)]
+        bodies = [wire.call(reference, (task,), {}) for task in given]
+        partial = (lambda i: lambda value: on_partial(given[i], value)) if on_partial is not None else None
+        numbers = self._add(bodies, lambda i: lambda got: came.put((i, got)), partial) if bodies else []
+        answered = 0
+        try:
+            while answered < len(given):
+                left = None if timeout is None else timeout - clock.now
+                if left is not None and left <= 0:
+                    break
+                step = None if left is None else min(left, _TICK)
+                try:
+                    i, got = came.get(timeout=step)
+                except queue.Empty:
+                    clock.tick(step)
+                    continue
+                clock.tick(step)
+                answered += 1
+                outcomes[i] = _outcome(outcomes[i], got)
+                if on_progress is not None:
+                    on_progress(answered, len(given), outcomes[i])
+        finally:
+            if answered < len(given):
+                missing = [numbers[o.index] for o in outcomes if o.missing]
+                where = self._where(missing)
+                outcomes = [replace(o, agent=where.get(numbers[o.index], "")) if o.missing else o for o in outcomes]
+                self._forget(missing)
+        self._failed |= any(o.error is not None for o in outcomes)
+        if self._ended is not None and any(o.error is not None for o in outcomes):
+            raise self._ended
+        return Results(outcomes, time.monotonic() - began)
+
+    def _where(self, numbers: list[int]) -> dict[int, str]:
+        """Which worker has these tasks; the coordinator, if that one does not say."""
+        with self._changed:
+            tasks = self._root.dealer.tasks
+            at = {n: tasks[n].at for n in numbers if n in tasks}
+        asked: set[str] = set()
+        while todo := {a for a in at.values() if a in self.plan.nodes and self.plan.nodes[a].role != WORKER} - asked:
+            for coordinator in todo:
+                asked.add(coordinator)
+                with suppress(Error):
+                    below = self.bus.request(coordinator, None, type=wire.WHERE, timeout=1.0).body
+                    at.update({n: below[str(n)] or a for n, a in at.items() if a == coordinator and str(n) in below})
+        return at
+
+    # -- more --
+
+    def ready(self, timeout: float | None = None) -> int:
+        """Waits until all agents have opened the bus; returns how many. Tasks need not wait for it.
+
+        Raises:
+            Timeout.
+        """
+        return int(self.bus.request(SUPERVISOR, {}, type="swarm.ready", timeout=timeout).body["agents"])
+
+    def spawn(
+        self, program: Callable[..., Any] | Command | Sequence[str], *args: Any, agent: str, team: str = "",
+        restart: str | Restart = "never",
+    ) -> str:  # fmt: skip
+        """Starts an agent that runs a program of its own: a function (with `args`; `here()` has its bus), or a command.
+        It finds `CFNSHM_BUS` and `CFNSHM_AGENT` in its environment. It gets no tasks, and is watched, paused, logged and
+        ended as all agents. Returns its name.
+
+        Raises:
+            AgentBusy: the name is taken. OverCapacity, BadName, InvalidArgument.
+        """
+        policy = restart if isinstance(restart, Restart) else Restart(restart)
+        if isinstance(program, Command):
+            body: Any = program
+        elif callable(program):
+            body = wire.dumps((program, args))
+        else:
+            body = Command([*program, *args])
+        answer = self.bus.request(SUPERVISOR, wire.dumps((agent, team, policy, body)), type="swarm.spawn")
+        if answer.failed:
+            raise errors.BY_CODE.get(answer.body["code"], Error)(answer.body["error"])
+        return agent
+
+    def logs_of(self, *agents: str, follow: bool = True) -> Iterator[str]:
+        """Lines of the output of these agents, or of all, from the beginning; `follow`: and as they are written, for
+        ever."""
+        if follow:
+            yield from output.follow(self.logs, list(agents) or None, from_end=False)
+            return
+        for path in sorted(self.logs.glob("*.log")):
+            if not agents or path.stem in agents:
+                yield from path.read_text(errors="replace").splitlines()
+
+    def __repr__(self) -> str:
+        return f"<Swarm {self.bus.name!r} of {self._least} workers, {self.plan.topology}>"
+
+
+def _two(size: Any) -> tuple[int, int]:
+    try:
+        least, most = size
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"a size is a number or (least, most), not {size!r}") from None
+    if not (isinstance(least, int) and isinstance(most, int) and 0 <= least <= most and most > 0):
+        raise InvalidArgument(f"(least, most) are numbers, the smaller first, not {size!r}")
+    return least, most
+
+
+def _tell(answers: list[tuple[Callable[[wire.Answer], None], wire.Answer]]) -> None:
+    for waits, got in answers:
+        waits(got)
+
+
+def _outcome(before: Outcome, got: wire.Answer) -> Outcome:
+    if got.how != wire.DONE:
+        return replace(before, error=wire.failure(got), agent=got.agent, seconds=got.seconds)
+    try:
+        value = pickle.loads(got.payload)
+    except Exception as why:
+        error = wire.TaskError(f"the answer of {got.agent} cannot be read: {why!r}")
+        return replace(before, error=error, agent=got.agent, seconds=got.seconds)
+    return replace(before, done=True, value=value, agent=got.agent, seconds=got.seconds)

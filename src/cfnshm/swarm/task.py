@@ -1,0 +1,157 @@
+"""Tasks and results as messages.
+
+A task is a message of type "swarm.task" whose `correlation_id` is the task's number in its swarm. Its body is raw:
+64 bytes of hex that name the pickled function (an object of `bus.context`, stored once for everybody), and the pickled
+arguments. Coordinators pass bodies on without looking into them.
+
+A result is a message of type "swarm.result" with the same number, on the lane `high`: it goes up while tasks come down
+on `normal`, so neither can block the other. Its body is
+
+    u8 how  u8 bytes of the agent's name  6 x 0  u64 duration_ns  name  pickled value
+
+`how`: DONE, or RAISED with an exception for the value, or a word of the swarm: DIED (too many processes died with it).
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+
+from ..bus import Bus
+from ..errors import AgentDead, Error
+
+TASK = "swarm.task"  # down
+RESULT = "swarm.result"  # up
+PARTIAL = "swarm.partial"  # up: something of a task that is not done
+RETURNED = "swarm.returned"  # up: a task that was not done, and the number of the message that brought it
+LOST = "swarm.lost"  # supervisor -> dealer: a member is gone for good
+JOINED = "swarm.joined"  # supervisor -> dealer: a member came
+REST = "swarm.rest"  # supervisor -> dealer: members that are paused, or not any more
+WHERE = "swarm.where"  # request to a coordinator: who has which task?
+ADOPT = "swarm.adopt"  # supervisor -> coordinator: be that one, too
+DRAIN = "swarm.drain"  # to a worker, behind all else: end when you come to this
+LIFE = "cfnshm/swarm/life/"  # + agent: a value that changes when a successor of it is there
+
+DONE, RAISED, DIED = 0, 1, 2
+_HEAD = struct.Struct("<BB6xQ")
+_REF = 64
+
+
+class TaskError(Error):
+    """A task failed in its agent. The exception that it raised there is `__cause__` where it could be carried over.
+
+    Attributes:
+        agent: that ran it.
+        remote: the traceback there, as text.
+    """
+
+    code = "TASK_FAILED"
+    agent = ""
+    remote = ""
+
+
+class WorkerDied(TaskError):
+    """So many processes died while they held this task that it was set aside, or nobody is left to do it. `deaths`: what is
+    known of each: agent, why, output."""
+
+    code = "WORKER_DIED"
+
+    def __init__(self, *arguments: object, deaths: list[dict[str, Any]] | None = None) -> None:
+        super().__init__(*arguments)
+        self.deaths = deaths or []
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back of a task. Attributes: how (DONE, ...), agent, seconds (in the agent), payload (pickled)."""
+
+    how: int
+    agent: str
+    seconds: float
+    payload: bytes
+
+
+def dumps(value: Any) -> bytes:
+    """Pickled; what lives in `__main__`, and lambdas, by value."""
+    try:
+        data = pickle.dumps(value, 5)
+    except Exception:
+        return bytes(cloudpickle.dumps(value))
+    # By reference it would be looked for in the other process's main program.
+    return bytes(cloudpickle.dumps(value)) if b"__main__" in data or b"__mp_main__" in data else data
+
+
+def call(function_ref: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bytes:
+    """The body of a task. `function_ref`: "sha256:..." of the pickled function."""
+    return function_ref.removeprefix("sha256:").encode() + dumps((arguments, keywords))
+
+
+def split_call(body: bytes) -> tuple[str, bytes]:
+    """Function's reference and pickled arguments of a task's body."""
+    return "sha256:" + body[:_REF].decode(), body[_REF:]
+
+
+def answer(how: int, agent: str, duration_ns: int, payload: bytes) -> bytes:
+    """The body of a result."""
+    name = agent.encode()
+    return _HEAD.pack(how, len(name), duration_ns) + name + payload
+
+
+def send_up(bus: Bus, to: str, body: Any, type: str, number: int) -> None:
+    """Sends a result up. A dealer that died has a successor soon, who makes room in its inbox.
+
+    Raises:
+        UnknownAgent: nobody deals under that name any more.
+    """
+    while True:
+        seen = bus.state.lookup(LIFE + to).version
+        try:
+            bus.send(to, body, type=type, correlation_id=number, priority="high")
+            return
+        except AgentDead:
+            bus.state.wait(LIFE + to, seen)
+
+
+def split_answer(body: bytes) -> Answer:
+    how, n, duration_ns = _HEAD.unpack_from(body)
+    at = _HEAD.size + n
+    return Answer(how, body[_HEAD.size : at].decode(), duration_ns / 1e9, body[at:])
+
+
+def raised(agent: str, duration_ns: int, error: BaseException) -> bytes:
+    """The body of the result of a task that raised."""
+    text = "".join(traceback.format_exception(error))
+    try:
+        payload = dumps((error, text))
+        pickle.loads(payload)
+    except BaseException:  # whatever its own methods do: the text always goes
+        payload = dumps((None, text))
+    return answer(RAISED, agent, duration_ns, payload)
+
+
+def died(task_id: int, deaths: list[dict[str, Any]], why: str) -> bytes:
+    """The body of the result of a task that nobody does any more."""
+    return answer(DIED, deaths[-1]["agent"] if deaths else "", 0, dumps((task_id, deaths, why)))
+
+
+def failure(got: Answer) -> TaskError:
+    """The error of an answer that is not DONE."""
+    if got.how == DIED:
+        task_id, deaths, why = pickle.loads(got.payload)
+        lines = [f"task {task_id} {why}"]
+        for death in deaths:
+            lines.append(f"  {death['agent']}: {death['why']}")
+            lines += [f"    | {line}" for line in death.get("tail", "").splitlines()]
+        lost = WorkerDied("\n".join(lines), deaths=deaths)
+        lost.agent = got.agent
+        return lost
+    cause, text = pickle.loads(got.payload)
+    last = text.strip().rpartition("\n")[2] or "an exception without a text"
+    error = TaskError(f"{last}\n\nin agent {got.agent!r}:\n{text}")
+    error.agent, error.remote, error.__cause__ = got.agent, text, cause
+    return error
