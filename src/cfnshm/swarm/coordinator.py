@@ -129,12 +129,15 @@ class Branch:
             self.dealer.join(name, room)
 
     def _lost(self, message: Message) -> None:
-        said = message.body
-        self.dealer.leave(said["agent"])
-        if self.dealer.members:
-            return
+        self.dealer.leave(message.body["agent"])
+        if not self.dealer.members:
+            self.nobody_left(message.body["death"])
+
+    def nobody_left(self, death: dict[str, Any]) -> None:
+        """The last member is gone, who died so."""
         for task in list(self.dealer.tasks.values()):
-            task.deaths.append(said["death"])
+            if death not in task.deaths[-1:]:
+                task.deaths.append(death)
             self.set_aside(task, "cannot be done: no worker is left")
 
     def _rest(self, message: Message) -> None:
@@ -170,6 +173,7 @@ class Coordinator(Branch):
         self._leases: dict[int, Message] = {}  # by position, oldest first
         self._settled: dict[int, tuple[Task, Message | None]] = {}  # above already, but their copies are on their way
         self._span = bus.info()["lanes"]["normal"] // 2
+        self._death: dict[str, Any] | None = None  # of the last member, when none is left and the parent is to be told
 
     # -- up --
 
@@ -196,12 +200,32 @@ class Coordinator(Branch):
         with suppress(Full):  # its result will come: partial ones may be left out
             self.bus.send(self.parent, body, type=wire.PARTIAL, correlation_id=number, priority="high", timeout=0)
 
+    def nobody_left(self, death: dict[str, Any]) -> None:
+        """What is here goes to others: the parent takes back all that it gave to one who is lost."""
+        self._death = death
+        self._give_up()
+
+    def _give_up(self) -> None:
+        if self._death is None or self._up:
+            return
+        try:
+            self.bus.send(self.parent, {"agent": self.bus.agent, "death": self._death}, type=wire.LOST, priority="high",
+                          timeout=0)  # fmt: skip
+        except Full:
+            return
+        self._death = None
+        # dies here: who comes after it finds the tasks and no member, and says it again
+        for task in list(self.dealer.tasks.values()):
+            self.dealer.done(task.id)
+            self._release(task)
+
     @property
     def wait(self) -> float | None:
-        return _ROOM_TICK if self._up else super().wait
+        return _ROOM_TICK if self._up or self._death else super().wait
 
     def retry(self) -> None:
         self._flush()
+        self._give_up()
         super().retry()
 
     # -- leases --
@@ -244,6 +268,9 @@ class Coordinator(Branch):
             if number not in self.dealer.tasks:
                 message.ack()
                 return
+        if not self.dealer.members:  # sent before the parent knew
+            message.ack()
+            return
         self._take(message)
         self._move_oldest(message.position)
 
@@ -301,6 +328,8 @@ class Coordinator(Branch):
                 message.ack()
             else:
                 self.handle(message)
+        if not self.dealer.members:
+            self.nobody_left({"agent": agent, "why": "had no workers left when it began", "tail": ""})
         self.deal()
 
 

@@ -97,35 +97,45 @@ class Writer:
 
     def __init__(self, control: socket.socket, supervisor: int, folder: Path, swarm_id: str, max_bytes: int) -> None:
         self.control, self.folder, self.swarm_id, self.max_bytes = control, folder, swarm_id, max_bytes
-        self.supervisor = os.pidfd_open(supervisor)
+        self.supervisor = supervisor  # a pidfd
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # it ends when there is nothing to read any more
         self.logs: dict[str, Log] = {}
         self.pipes: dict[int, tuple[Log, str]] = {}
         self.groups: dict[str, int] = {}  # of agents that have not ended
         self.selector = selectors.DefaultSelector()
-        self.closing = False
+        self.closing = self.orphaned = False
 
     def run(self) -> None:
         self.selector.register(self.control, selectors.EVENT_READ)
         self.selector.register(self.supervisor, selectors.EVENT_READ)
-        while not (self.closing and not self.pipes):
-            for key, _ in self.selector.select(0.2 if self.closing else None):
+        while not self.closing:
+            for key, _ in self.selector.select():
                 if key.fileobj is self.control:
                     self._told()
                 elif key.fileobj == self.supervisor:
-                    self._orphaned()
-                    return
-                else:
+                    while not self.closing:  # what it said before
+                        self._told()
+                elif key.fd in self.pipes:  # not closed since the kernel was asked
                     self._read(key.fd)
-            if self.closing and not self.selector.select(0):
-                break  # a stray holds its pipe open; it is somebody else's by now
+        if self.orphaned:
+            self._end_the_rest()
+        for fd in list(self.pipes):
+            while fd in self.pipes and self._read(fd):
+                pass
 
     def _told(self) -> None:
-        data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 2)
-        if not data:
-            self.closing = True
-            self.selector.unregister(self.control)
+        try:
+            data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 2)
+        except ConnectionResetError:
+            data = b""
+        if not data:  # it has ended, and did not say that all is done
+            self.closing = self.orphaned = True
             return
         said = json.loads(data)
+        if said["do"] == "close":
+            self.closing = True
+            return
         agent = said["agent"]
         log = self.logs.get(agent)
         if log is None:
@@ -142,7 +152,8 @@ class Writer:
                 while fd in self.pipes and self._read(fd):
                     pass
             log.rest()
-            self.control.send(json.dumps(tail(log.path, said["lines"])).encode())
+            if said["lines"]:
+                self.control.send(json.dumps(tail(log.path, said["lines"])).encode())
 
     def _read(self, fd: int) -> bool:
         """A piece of a pipe, so that one who writes much keeps nobody waiting; False: nothing is there."""
@@ -163,27 +174,13 @@ class Writer:
                 log.rest()
         return bool(data)
 
-    def _orphaned(self) -> None:
-        """The supervisor has ended. If it did not say so before, it was killed: what it started ends now."""
-        while not self.closing:
-            self._told()
-        for agent in list(self.groups):
-            tree.signal_group(self.groups[agent], signal.SIGKILL)
+    def _end_the_rest(self) -> None:
+        """The supervisor was killed: what it started ends now."""
+        for group in self.groups.values():
+            tree.signal_group(group, signal.SIGKILL)
         for pid in tree.of_swarm(self.swarm_id):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        for fd in list(self.pipes):
-            while fd in self.pipes and self._read(fd):
-                pass
-
-
-def main() -> None:
-    """`python -m cfnshm.swarm.output CONTROL_FD SUPERVISOR_PID FOLDER SWARM_ID MAX_BYTES`"""
-    control, supervisor, folder, swarm_id, max_bytes = sys.argv[1:]
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it ends when there is nothing to read any more
-    os.environ.pop("CFNSHM_SWARM_ID", None)
-    Writer(socket.socket(fileno=int(control)), int(supervisor), Path(folder), swarm_id, int(max_bytes)).run()
 
 
 # ---- for those who read them ----
@@ -230,6 +227,8 @@ def follow(folder: Path, agents: list[str] | None = None, from_end: bool = True)
                 yield from open_[name].lines()
     finally:
         os.close(fd)
+        for one in open_.values():
+            one.close()
 
 
 class _Followed:
@@ -241,6 +240,9 @@ class _Followed:
         if from_end:
             self._file.seek(0, os.SEEK_END)
         self._rest = b""
+
+    def close(self) -> None:
+        self._file.close()
 
     def lines(self) -> Iterator[str]:
         yield from self._more()
@@ -262,7 +264,3 @@ class _Followed:
 def parse_limit(value: int | str) -> int:
     """Bytes of a log's size limit."""
     return max(4096, parse_size(value, "the size of a log"))
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,6 @@ import pickle
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import deque
@@ -103,6 +102,7 @@ class Agent:
     since: float = 0.0
     pid: int = 0
     pidfd: int = -1
+    pipes: list[int] = field(default_factory=list)  # the reading ends of its output
     here: bool = False
     paused: float = 0.0
     stopping: bool = False
@@ -156,14 +156,7 @@ class Supervisor:
         if s.directory:
             os.environ["CFNSHM_DIR"] = s.directory
         self.bus = Bus(s.bus, agent=NAME, type="supervisor", create=False, exclusive=True, directory=s.directory)
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self.writer = subprocess.Popen(
-                [sys.executable, "-m", "cfnshm.swarm.output", str(theirs.fileno()), str(os.getpid()), s.logs, s.swarm_id,
-                 str(s.log_bytes)],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=0,
-                env={k: v for k, v in os.environ.items() if k != "CFNSHM_SWARM_ID"},
-            )  # fmt: skip
+        self._start_writer()
         self.log = output.Log(Path(s.logs), NAME, s.log_bytes)
         for module in s.preload:
             __import__(module)
@@ -185,6 +178,45 @@ class Supervisor:
         self.selector.register(read, selectors.EVENT_READ, self._signalled)
         gc.collect()
         gc.freeze()
+
+    def _start_writer(self) -> None:
+        """The process that writes the logs; again, if it was killed: the pipes are here, too, and wait for it."""
+        s = self.settings
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        myself = os.pidfd_open(os.getpid())  # made here: it is to see also an end before it has begun
+        self.writer = os.fork()
+        if self.writer == 0:
+            status = 1
+            try:
+                os.setpgid(0, 0)
+                self._begin_anew([theirs.fileno(), myself])
+                output.Writer(theirs, myself, Path(s.logs), s.swarm_id, s.log_bytes).run()
+                status = 0
+            except BaseException:
+                report("the writer of logs")
+            finally:
+                os._exit(status)
+        theirs.close()
+        os.close(myself)
+        self.writer_fd = os.pidfd_open(self.writer)
+        self.selector.register(self.writer_fd, selectors.EVENT_READ, self._writer_ended)
+        for agent in self.agents.values():
+            if agent.pipes:
+                self._hand_over(agent)
+
+    def _writer_ended(self, fd: int) -> None:
+        self.selector.unregister(fd)
+        os.close(fd)
+        self.control.close()
+        os.waitpid(self.writer, 0)
+        self._start_writer()
+        self.note("who writes the logs had died, and was started again", kind="died")
+
+    def _hand_over(self, agent: Agent) -> None:
+        """An agent's pipes to who writes the logs."""
+        said = json.dumps({"do": "add", "agent": agent.name, "pid": agent.pid}).encode()
+        with suppress(BrokenPipeError, ConnectionResetError):  # its successor gets them
+            socket.send_fds(self.control, [said], agent.pipes)
 
     def note(self, text: str, agent: str = "", kind: str = "") -> None:
         """Into the supervisor's own log, and the list of events."""
@@ -231,20 +263,23 @@ class Supervisor:
         return any(agent.pid for agent in self.agents.values())
 
     def _close(self) -> None:
-        self.ended_by["killed"] += [str(pid) for pid in tree.end_orphans({self.writer.pid})]
+        self.ended_by["killed"] += [str(pid) for pid in tree.end_orphans({self.writer})]
         for pid in tree.of_swarm(self.settings.swarm_id):  # what had left every group and every parent
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
                 self.ended_by["killed"].append(str(pid))
-        tree.end_orphans({self.writer.pid})
+        tree.end_orphans({self.writer})
         for agent in self.agents.values():
             with suppress(Error):
                 if not self.bus.peek(agent.name, limit=1):
                     self.bus.unregister(agent.name)
         self.note("swarm ended", kind="ended")
         self.log.rest()
+        self.selector.unregister(self.writer_fd)
+        with suppress(OSError):
+            self.control.send(json.dumps({"do": "close"}).encode())
         self.control.close()
-        self.writer.wait()
+        os.waitpid(self.writer, 0)
         if self.asked_end is not None:
             self.bus.reply(self.asked_end, self.ended_by)
         elif self.settings.temporary:
@@ -293,28 +328,23 @@ class Supervisor:
         self._set(agent, "starting", "")
         self.by_fd[agent.pidfd] = agent
         self.selector.register(agent.pidfd, selectors.EVENT_READ)
-        said = json.dumps({"do": "add", "agent": agent.name, "pid": pid}).encode()
-        socket.send_fds(self.control, [said], [read for read, _ in pipes])
-        for pair in pipes:
-            for fd in pair:
-                os.close(fd)
+        for _, write in pipes:
+            os.close(write)
+        agent.pipes = [read for read, _ in pipes]
+        self._hand_over(agent)
 
     def _child(self, agent: Agent, parent: int, pipes: list[int]) -> None:
         """The forked process; never returns."""
         status = 1
         try:
-            signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-                signal.signal(number, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
             os.setpgid(0, 0)
             tree.die_with_parent(parent)
-            null = os.open(os.devnull, os.O_RDONLY)
-            for fd, number in ((null, 0), (pipes[0], 1), (pipes[1], 2)):
-                os.dup2(fd, number)
-            os.closerange(3, 1 << 20)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+                signal.signal(number, signal.SIG_DFL)
+            os.dup2(pipes[0], 1)
+            os.dup2(pipes[1], 2)
+            self._begin_anew([])
             os.environ["CFNSHM_AGENT"] = agent.name
-            sys.stdin = open(0)  # noqa: SIM115
             status = self._live(agent)
         except SystemExit as error:
             status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
@@ -327,6 +357,19 @@ class Supervisor:
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(status)
+
+    @staticmethod
+    def _begin_anew(keep: list[int]) -> None:
+        """In a forked process: nothing of the supervisor's but what it is to keep, and nothing to read on stdin."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        first = 3
+        for fd in sorted(keep):
+            os.closerange(first, fd)
+            first = fd + 1
+        os.closerange(first, 1 << 20)
 
     def _live(self, agent: Agent) -> int:
         s = self.settings
@@ -397,9 +440,14 @@ class Supervisor:
         _, raw = os.waitpid(pid, 0)
         status = os.waitstatus_to_exitcode(raw)
         tree.signal_group(pid, signal.SIGKILL)
-        strays = tree.end_orphans({a.pid for a in self.agents.values() if a.pid} | {self.writer.pid})
-        tail = self._tail(agent)
+        strays: list[int] = []
+        if not self.ending:  # then it is done once, at the end
+            strays = tree.end_orphans({a.pid for a in self.agents.values() if a.pid} | {self.writer})
         meant = agent.stopping or bool(self.ending) or self._said_it_ended(agent, status)
+        tail = self._tail(agent, 0 if meant else _TAIL)
+        for pipe in agent.pipes:
+            os.close(pipe)
+        agent.pipes = []
         why = describe(status) + (f"; {len(strays)} processes that it left were killed" if strays else "")
         if self.ending:
             way = "killed" if status == -signal.SIGKILL else "terminated" if self.ending != "drain" else "drained"
@@ -428,11 +476,11 @@ class Supervisor:
             return status == 0 and self.bus.agent_info(agent.name).status == ENDED
         return False
 
-    def _tail(self, agent: Agent) -> list[str]:
+    def _tail(self, agent: Agent, lines: int) -> list[str]:
         """The last lines of its log, after all that it wrote has been read."""
         try:
-            self.control.send(json.dumps({"do": "ended", "agent": agent.name, "lines": _TAIL}).encode())
-            said: list[str] = json.loads(self.control.recv(1 << 20) or b"[]")
+            self.control.send(json.dumps({"do": "ended", "agent": agent.name, "lines": lines}).encode())
+            said: list[str] = json.loads(self.control.recv(1 << 20) or b"[]") if lines else []
             return said
         except OSError:  # who writes the logs was killed: agents go on
             return []

@@ -44,8 +44,8 @@ from .clock import Clock
 from .command import Command
 from .coordinator import MAX_DEATHS, Branch
 from .deal import Task
-from .plan import WORKER, Plan, make_plan
 from .operate import Operator
+from .plan import WORKER, Plan, make_plan
 from .supervisor import NAME as SUPERVISOR
 from .supervisor import Restart, Settings
 
@@ -446,6 +446,8 @@ class Swarm(Operator, Executor):
 
     def _reference(self, function: Any) -> str:
         """The function, stored once for everybody."""
+        if self._ended:
+            raise self._ended
         known = self._functions.get(id(function))
         if known is None or known[0] is not function:
             if not callable(function):

@@ -1,0 +1,647 @@
+"""A swarm of real processes: tasks, deaths, pauses, topologies, ends. What a task does to its worker it does for real."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from cfnshm import Bus, Timeout
+from cfnshm.swarm import Command, Restart, Swarm, SwarmEnded, TaskError, WorkerDied, here, tree
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(autouse=True)
+def clean(tmp_path, monkeypatch):
+    """Logs go to the test's folder, and no process of a swarm is left."""
+    monkeypatch.setenv("CFNSHM_STATE_DIR", str(tmp_path / "state"))
+    yield
+    left = [pid for pid in tree.descendants(os.getpid()) if (s := tree.stat(pid)) and s.state != "Z"]
+    assert not left, [Path(f"/proc/{p}/cmdline").read_bytes() for p in left]
+
+
+def until(condition, seconds=30.0):
+    """Waits for what has no event to wait for: that the kernel shows a process's state."""
+    ends = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < ends, "it did not come to be"
+        threading.Event().wait(0.005)
+    return found
+
+
+def square(n):
+    return n * n
+
+
+class Marks:
+    """Lines that processes append to one file: who did what, also those that died."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def add(self, text):
+        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(fd, f"{text}\n".encode())
+        os.close(fd)
+
+    def all(self):
+        return Path(self.path).read_text().splitlines() if os.path.exists(self.path) else []
+
+    def wait(self, text, seconds=30.0):
+        until(lambda: text in self.all(), seconds)
+
+
+class Gate:
+    """Processes wait here until the test opens it: a file that the test holds locked."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        self.file = open(path, "w")  # noqa: SIM115
+        fcntl.flock(self.file, fcntl.LOCK_EX)
+
+    def open(self):
+        self.file.close()
+
+    def wait(self):
+        with open(self.path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+
+    def __reduce__(self):  # what goes to a worker is its path
+        return _gate, (self.path,)
+
+
+def _gate(path):
+    gate = Gate.__new__(Gate)
+    gate.path, gate.file = path, None
+    return gate
+
+
+# ---- tasks ----
+
+
+@pytest.mark.parametrize(
+    ("size", "arguments"),
+    [(3, {"topology": "flat"}), (6, {"topology": "mesh", "coordinators": 2}),
+     (6, {"topology": "hybrid", "coordinators": 3}), (8, {"topology": "tree", "coordinators": 2, "depth": 4})],
+)  # fmt: skip
+def test_every_task_is_done_once_in_every_topology(size, arguments, tmp_path):
+    marks = Marks(tmp_path / "marks")
+
+    def work(n):
+        marks.add(n)
+        return n * n
+
+    with Swarm(size, **arguments) as swarm:
+        results = swarm.run(range(200), work, timeout=60)
+        assert results.values == [n * n for n in range(200)]
+        assert results.complete
+        assert not results.missing
+        assert sorted(map(int, marks.all())) == list(range(200))
+        assert {o.agent for o in results} <= {f"worker-{i + 1}" for i in range(size)}
+        assert swarm.late == 0
+
+
+def test_as_an_executor():
+    with Swarm(2) as swarm:
+        assert swarm.submit(pow, 2, 10).result(30) == 1024
+        assert list(swarm.map(pow, [1, 2, 3], [2, 2, 2], timeout=30)) == [1, 4, 9]
+        with pytest.raises(ZeroDivisionError) as caught:
+            swarm.submit(lambda: 1 / 0).result(30)
+        assert isinstance(caught.value.__cause__, TaskError)
+        assert "in agent 'worker-" in str(caught.value.__cause__)
+        assert "ZeroDivisionError" in caught.value.__cause__.remote
+
+
+def test_what_a_task_raises_is_its_answer():
+    class Odd(Exception):
+        def __init__(self, a, b):  # cannot be unpickled
+            super().__init__("odd")
+
+    def work(n):
+        if n == 1:
+            raise ValueError("no ones")
+        if n == 2:
+            raise Odd(1, 2)
+        if n == 3:
+            raise SystemExit("away")
+        if n == 4:
+            return threading.Lock()  # cannot be pickled
+        return n
+
+    with Swarm(1) as swarm:
+        results = swarm.run(range(6), work, timeout=30)
+        assert [o.done for o in results] == [True, False, False, False, False, True]
+        texts = [str(o.error) for o in results.errors]
+        assert "no ones" in texts[0]
+        assert isinstance(results[1].error.__cause__, ValueError)
+        assert "Odd" in texts[1]
+        assert "away" in texts[2]
+        assert "pickle" in texts[3]
+        assert swarm.status("worker-1")[0].restarts == 0
+        with pytest.raises(TaskError, match="no ones"):
+            _ = results.values
+
+
+def test_a_late_answer_is_not_counted(tmp_path):
+    gate = Gate(tmp_path / "gate")
+
+    def work(n):
+        if n == 0:
+            gate.wait()
+        return n
+
+    with Swarm(2) as swarm:
+        results = swarm.run([0, 1, 2], work, timeout=1.0)
+        assert [o.done for o in results] == [False, True, True]
+        assert results.missing[0].agent.startswith("worker-")
+        with pytest.raises(Timeout, match="worker-. has 1"):
+            _ = results.values
+        gate.open()
+        until(lambda: swarm.late == 1)
+        assert swarm.run([5], work, timeout=30).values == [5]
+
+
+def test_missing_tasks_are_named_below_coordinators(tmp_path):
+    gate = Gate(tmp_path / "gate")
+    with Swarm(4, topology="hybrid", coordinators=2) as swarm:
+        results = swarm.run([0], lambda n: gate.wait(), timeout=0.5)
+        assert results.missing[0].agent.startswith("worker-")
+        gate.open()
+
+
+def test_partial_results_and_progress():
+    def work(n):
+        here().partial(n + 0.5)
+        return n
+
+    seen, steps = [], []
+    with Swarm(4, topology="hybrid", coordinators=2) as swarm:
+        results = swarm.run(
+            range(5), work, timeout=30, on_partial=lambda task, value: seen.append((task, value)),
+            on_progress=lambda done, of, outcome: steps.append((done, of)),
+        )  # fmt: skip
+        assert results.complete
+    assert sorted(seen) == [(n, n + 0.5) for n in range(5)]
+    assert steps == [(n, 5) for n in range(1, 6)]
+
+
+def test_agents_know_their_place_and_reach_each_other():
+    def work(to):
+        place = here()
+        place.bus.send(to, [place.agent, place.team, place.parent, place.peers])
+        return place.agent
+
+    with Swarm(4, topology="hybrid", coordinators=2) as swarm, Bus(swarm.bus.name, agent="listener") as listener:
+        by = swarm.run(["listener"], work, timeout=30).values[0]
+        agent, team, parent, peers = listener.recv(timeout=30).body
+        assert agent == by
+        assert parent == f"coordinator-{team[-1]}"
+        assert len(peers) == 1
+        teams = {info.team for info in listener.agents(type="worker")}
+        assert teams == {"team-1", "team-2"}
+
+
+def test_an_elastic_swarm_grows_and_shrinks():
+    barrier = threading.Event()
+    with Swarm((1, 4), idle=0.2) as swarm:
+        together = lambda n: here().bus.barrier("all", parties=4).wait(30) is not None  # noqa: E731
+        assert swarm.run(range(4), together, timeout=60).complete  # only four workers at once can do that
+        until(lambda: [a.state for a in swarm.status() if a.state != "done"] == ["idle"])
+        assert swarm.run(range(3), square, timeout=30).values == [0, 1, 4]
+    barrier.set()
+
+
+# ---- deaths of workers ----
+
+
+def test_a_worker_killed_during_a_task_is_replaced_and_the_task_done(tmp_path):
+    marks = Marks(tmp_path / "marks")
+
+    def work(n):
+        marks.add(n)
+        if n == 3 and marks.all().count("3") == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return n
+
+    with Swarm(2) as swarm:
+        assert swarm.run(range(10), work, timeout=60).values == list(range(10))
+        assert sum(a.restarts for a in swarm.status()) == 1
+        assert sorted(marks.all()) == sorted([*map(str, range(10)), "3"])
+        assert any(e["kind"] == "died" and "SIGKILL" in e["text"] for e in swarm.events())
+
+
+def test_a_worker_killed_after_its_task_does_not_do_it_again(tmp_path):
+    """Between the sending of the result and the ack."""
+    marks = Marks(tmp_path / "marks")
+
+    def work(n):
+        marks.add(n)
+        place = here()
+        send = type(place.bus).send
+
+        def and_die(self, *a, **k):
+            send(self, *a, **k)
+            if k.get("type") == "swarm.result":
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        if n == 1:
+            type(place.bus).send = and_die
+        return n
+
+    with Swarm(1) as swarm:
+        assert swarm.run(range(4), work, timeout=60).values == list(range(4))
+        assert sorted(marks.all()) == ["0", "1", "2", "3"]
+        assert swarm.status("worker-1")[0].restarts == 1
+        assert swarm.late == 0
+
+
+def test_a_worker_killed_before_its_task_has_it_done_by_the_next(tmp_path):
+    marks = Marks(tmp_path / "marks")
+    with Swarm(1) as swarm:
+        swarm.ready(30)
+        pid = swarm.status("worker-1")[0].pid
+        os.kill(pid, signal.SIGSTOP)
+        future = swarm.submit(marks.add, "done")
+        os.kill(pid, signal.SIGKILL)
+        assert future.result(30) is None
+        assert marks.all() == ["done"]
+
+
+def test_a_task_that_kills_its_workers_is_set_aside_with_its_history():
+    def work(n):
+        if n == 0:
+            print("this is the one that kills", flush=True)
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return n
+
+    with Swarm(2, max_deaths=3) as swarm:
+        results = swarm.run(range(20), work, timeout=60)
+        (bad,) = results.errors
+        assert isinstance(bad.error, WorkerDied)
+        assert len(bad.error.deaths) == 3
+        assert "was set aside: 3 processes died with it" in str(bad.error)
+        assert "killed by SIGSEGV" in str(bad.error)
+        assert "this is the one that kills" in str(bad.error)
+        assert sum(o.done for o in results) == 19
+
+
+@pytest.mark.parametrize("topology", ["flat", "hybrid"])
+def test_without_a_worker_left_tasks_fail_and_nobody_waits(topology):
+    with Swarm(2, topology=topology, restart="never", max_deaths=100) as swarm:
+        results = swarm.run(range(5), lambda n: os.kill(os.getpid(), signal.SIGKILL), timeout=60)
+        assert len(results.errors) == 5
+        assert all(isinstance(o.error, WorkerDied) for o in results)
+        assert swarm.health().state == "unhealthy"
+
+
+def test_a_lost_worker_s_tasks_go_to_the_others(tmp_path):
+    marks = Marks(tmp_path / "marks")
+
+    def work(n):
+        if here().agent == "worker-1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        marks.add(n)
+        return n
+
+    with Swarm(2, restart="never", room=5) as swarm:
+        assert swarm.run(range(10), work, timeout=60).values == list(range(10))
+        assert sorted(map(int, marks.all())) == list(range(10))
+        one = swarm.status("worker-1")[0]
+        assert one.state == "failed"
+        assert "SIGKILL" in one.why
+
+
+def test_restarts_are_limited():
+    with Swarm(1, restart=Restart("on-failure", limit=2, delay=0.01), max_deaths=100) as swarm:
+        results = swarm.run([0], lambda n: os._exit(7), timeout=60)
+        assert isinstance(results[0].error, WorkerDied)
+        assert [d["why"] for d in results[0].error.deaths] == ["exited with 7"] * 3
+        assert "is not started again" in swarm.status("worker-1")[0].why
+
+
+# ---- deaths above ----
+
+
+@pytest.mark.parametrize("failover", ["adopt", "replace"])
+@pytest.mark.parametrize("who", ["coordinator-1", "master"])
+def test_a_coordinator_killed_in_mid_run_loses_nothing_and_repeats_nothing(tmp_path, failover, who):
+    marks = Marks(tmp_path / "marks")
+
+    def work(n):
+        marks.add(n)
+        return n
+
+    with Swarm(6, topology="hybrid", coordinators=2, failover=failover) as swarm:
+        swarm.ready(30)
+        killed = []
+
+        def progress(done, of, outcome):
+            if done in (50, 150, 250):
+                killed.append(one := swarm.status(who)[0])
+                if one.pid:
+                    os.kill(one.pid, signal.SIGKILL)
+
+        results = swarm.run(range(400), work, timeout=90, on_progress=progress)
+        assert results.values == list(range(400))
+        assert sorted(map(int, marks.all())) == list(range(400))
+        assert killed
+        if failover == "adopt" and who != "master":
+            assert swarm.status(who)[0].state == "adopted"
+        else:
+            assert swarm.status(who)[0].restarts >= 1
+
+
+def test_all_coordinators_killed_at_once(tmp_path):
+    marks = Marks(tmp_path / "marks")
+
+    def work(n):
+        marks.add(n)
+        return n
+
+    with Swarm(6, topology="hybrid", coordinators=2) as swarm:
+        swarm.ready(30)
+
+        def progress(done, of, outcome):
+            if done % 100 == 0:
+                for one in swarm.status():
+                    if one.role == "coordinator" and one.pid:
+                        os.kill(one.pid, signal.SIGKILL)
+
+        assert swarm.run(range(400), work, timeout=90, on_progress=progress).values == list(range(400))
+        assert sorted(map(int, marks.all())) == list(range(400))
+
+
+def test_a_coordinator_that_is_stopped_delays_and_loses_nothing():
+    with Swarm(4, topology="mesh", coordinators=2) as swarm:
+        swarm.ready(30)
+        pid = swarm.status("coordinator-1")[0].pid
+        os.kill(pid, signal.SIGSTOP)
+        results = swarm.run(range(40), square, timeout=0.5)
+        assert results.missing
+        assert {o.agent for o in results.missing} <= {"coordinator-1"}
+        os.kill(pid, signal.SIGCONT)
+        assert swarm.run(range(40), square, timeout=30).complete
+
+
+def test_a_supervisor_killed_ends_everything(tmp_path):
+    gate = Gate(tmp_path / "gate")
+    swarm = Swarm(3, name=f"test-{os.getpid()}-sup")
+    try:
+        swarm.spawn(["sh", "-c", "setsid sleep 1000 & sleep 1000"], agent="daemon")
+        future = swarm.submit(gate.wait)
+        until(lambda: len([a for a in swarm.status() if a.pid]) == 4)
+        until(lambda: len(tree.descendants(swarm.process.pid)) >= 7)
+        pids = tree.descendants(swarm.process.pid)
+        os.kill(swarm.process.pid, signal.SIGKILL)
+        with pytest.raises(WorkerDied, match="supervisor ended"):
+            future.result(30)
+        with pytest.raises(SwarmEnded):
+            swarm.submit(square, 1)
+        until(lambda: not [p for p in pids if (s := tree.stat(p)) and s.state != "Z"])
+    finally:
+        gate.open()
+        swarm.shutdown()
+        with Bus(f"test-{os.getpid()}-sup", create=False) as bus:
+            assert [f for f in bus.check() if f[0] == "error"] == []
+            bus.destroy()
+
+
+def test_a_client_killed_ends_everything(spawn, bus_name):
+    read, write = os.pipe()
+
+    def client():
+        swarm = Swarm(3)
+        swarm.ready(30)
+        os.write(write, f"{swarm.process.pid} {swarm.bus.name}".encode())
+        threading.Event().wait()
+
+    child = spawn(client)
+    supervisor, name = os.read(read, 200).split()
+    pids = [int(supervisor), *tree.descendants(int(supervisor))]
+    assert len(pids) == 5  # the supervisor, three workers, who writes the logs
+    os.kill(child.pid, signal.SIGKILL)
+    until(lambda: not [p for p in pids if (s := tree.stat(p)) and s.state != "Z"])
+    until(lambda: not list(Path("/dev/shm").glob(f"*{name.decode()}*")))
+
+
+# ---- pausing, stopping ----
+
+
+def test_pause_and_resume_lose_nothing():
+    with Swarm(6, topology="hybrid", coordinators=2) as swarm:
+        swarm.ready(30)
+        future = swarm.submit(square, 3)
+        assert future.result(30) == 9
+        assert len(swarm.pause()) == 9
+        assert {a.state for a in swarm.status()} == {"paused"}
+        late = [swarm.submit(square, n) for n in range(50)]
+        assert len(swarm.resume()) == 9
+        assert [f.result(30) for f in late] == [n * n for n in range(50)]
+        assert not any(a.state in ("stalled", "failed", "paused") for a in swarm.status())
+
+
+def test_a_paused_worker_is_given_nothing():
+    with Swarm(2) as swarm:
+        swarm.ready(30)
+        swarm.pause("worker-1")
+        results = swarm.run(range(10), square, timeout=30)
+        assert {o.agent for o in results} == {"worker-2"}
+        swarm.resume("worker-1")
+        assert swarm.run(range(2), lambda n: here().bus.barrier("two", parties=2).wait(30), timeout=60).complete
+
+
+def test_a_team_is_paused_as_one_and_gets_an_instruction():
+    with Swarm(4, topology="mesh", coordinators=2) as swarm:
+        swarm.ready(30)
+        assert set(swarm.pause("team-2")) == {"coordinator-2", "worker-3", "worker-4"}
+        states = {a.agent: a.state for a in swarm.status()}
+        assert [n for n, s in states.items() if s == "paused"] == ["coordinator-2", "worker-3", "worker-4"]
+        swarm.resume("worker-3", "worker-4", "coordinator-2", instruction="skip the slow ones")
+
+        def told(n):
+            place = here()
+            place.bus.barrier("four", parties=4).wait(30)
+            return place.agent, list(place.instructions)
+
+        said = dict(swarm.run(range(4), told, timeout=60).values)
+        assert said["worker-3"] == ["skip the slow ones"]
+        assert said["worker-1"] == []
+
+
+def test_stop_ends_one_and_its_tasks_go_to_others(tmp_path):
+    gate = Gate(tmp_path / "gate")
+
+    def work(n):
+        if n < 2:
+            gate.wait()
+        return n, here().agent
+
+    with Swarm(2, room=4) as swarm:
+        futures = [swarm.submit(work, n) for n in range(8)]
+        until(lambda: all(a.state == "working" for a in swarm.status()))
+        assert swarm.stop("worker-1") == ["worker-1"]
+        gate.open()
+        answers = [f.result(30) for f in futures]
+        assert [n for n, _ in answers] == list(range(8))
+        assert len([a for _, a in answers if a == "worker-1"]) == 1
+        until(lambda: swarm.status("worker-1")[0].state == "done")
+
+
+def test_time_in_which_nobody_ran_counts_against_nobody():
+    from cfnshm.swarm.clock import Clock
+
+    clock = Clock()
+    pid = os.fork()
+    if pid == 0:  # stops and wakes the test's process
+        os.kill(os.getppid(), signal.SIGSTOP)
+        threading.Event().wait(3)
+        os.kill(os.getppid(), signal.SIGCONT)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert clock.tick(0.5) < 2.0
+    assert clock.lost > 1.0
+
+
+# ---- programs and commands ----
+
+
+def test_commands_as_tasks():
+    with Swarm(2, worker=Command(["sh", "-c", "echo got $1 in $CFNSHM_AGENT; test $1 != 3", "-", "{}"])) as swarm:
+        results = swarm.run(range(5), timeout=30)
+        assert results[0].value.text.startswith("got 0 in worker-")
+        assert results[0].value.exit == 0
+        assert "exit 1" in str(results[3].error)
+        (echo,) = swarm.run(["text\n$ \" ' é"], Command(["cat"]), timeout=30).values
+        assert echo.text == "text\n$ \" ' é"
+
+
+def test_a_command_that_forks_daemons_and_one_that_closes_stdout_and_lives_on(tmp_path):
+    mark = tmp_path / "pid"
+    daemon = Command(["sh", "-c", f"setsid sh -c 'echo $$ > {mark}; exec sleep 1000' >/dev/null 2>&1 & "
+                                  f"until [ -s {mark} ]; do :; done; echo done"])  # fmt: skip
+    closed = Command(["sh", "-c", "exec 1>&- 2>&-; sleep 0.3; exit 5"], check=False)
+    with Swarm(1) as swarm:
+        assert swarm.run([""], daemon, timeout=30).values[0].text == "done\n"
+        pid = int(mark.read_text())
+        until(lambda: tree.stat(pid) is None)
+        assert swarm.run([""], closed, timeout=30).values[0].exit == 5
+
+
+def test_a_command_that_prints_100_megabytes():
+    loud = Command(["sh", "-c", "head -c 104857600 /dev/zero | tr '\\0' x; echo; echo end"], output=1000)
+    with Swarm(1) as swarm:
+        (said,) = swarm.run([""], loud, timeout=100).values
+        assert said.stdout.endswith(b"x\nend\n")
+        assert len(said.stdout) == 1000
+        assert said.cut > 100_000_000
+
+
+def test_a_command_with_a_timeout_is_killed_with_all_it_started(tmp_path):
+    mark = tmp_path / "pid"
+    slow = Command(["sh", "-c", f"trap '' TERM; sleep 1000 & echo $! > {mark}; wait"], timeout=0.5)
+    with Swarm(1) as swarm:
+        (outcome,) = swarm.run([""], slow, timeout=30)
+        assert "was killed after 0.5 s" in str(outcome.error)
+        until(lambda: tree.stat(int(mark.read_text())) is None)
+
+
+def test_programs_are_agents_of_their_own(tmp_path):
+    def talk(to):
+        place = here()
+        place.bus.send(to, f"I am {place.agent}")
+        place.bus.recv(timeout=30)
+
+    with Swarm(0) as swarm, Bus(swarm.bus.name, agent="listener") as listener:
+        swarm.spawn(talk, "listener", agent="python-1", team="talkers")
+        swarm.spawn(["sh", "-c", "cfnshm send listener \"I am $CFNSHM_AGENT\""], agent="shell-1")
+        said = sorted(listener.recv(timeout=30).body for _ in range(2))
+        assert said == ["I am python-1", "I am shell-1"]
+        until(lambda: swarm.status("shell-1")[0].state == "done")
+        listener.send("python-1", "end")
+        until(lambda: swarm.status("python-1")[0].state == "done")
+
+
+def test_output_goes_to_logs_and_into_errors(tmp_path):
+    logs = tmp_path / "logs"
+
+    def work(n):
+        print(f"line {n}")
+        if n == 1:
+            os.write(2, b"about to go\n")
+            os._exit(3)
+        return n
+
+    with Swarm(1, logs=logs, max_deaths=1) as swarm:
+        (outcome,) = swarm.run([1], work, timeout=30)
+        assert "exited with 3" in str(outcome.error)
+        assert "about to go" in str(outcome.error)
+        swarm.spawn(["sh", "-c", "i=0; while [ $i -lt 3000 ]; do echo row $i; i=$((i+1)); done"], agent="loud")
+        lines = swarm.logs_of("loud")
+        seen = [next(lines) for _ in range(3000)]
+        lines.close()
+        assert seen[0].split(" loud out| ")[1] == "row 0"
+        assert seen[-1].endswith(" loud out| row 2999")
+    assert (logs / "worker-1.log").exists()
+
+
+def test_logs_are_rotated(tmp_path):
+    from cfnshm.swarm.output import KEPT, Log, tail
+
+    log = Log(tmp_path, "a", 4096)
+    for i in range(1000):
+        log.write("out", f"line {i}\npart of ".encode())
+    log.write("out", b"the last", end=True)
+    log.rest()
+    files = sorted(tmp_path.iterdir())
+    assert [f.name for f in files] == ["a.log", *(f"a.log.{i}" for i in range(1, KEPT + 1))]
+    assert all(f.stat().st_size <= 4096 + 100 for f in files)
+    assert tail(tmp_path / "a.log", 1)[0].endswith("a out| part of the last")
+
+
+# ---- ends ----
+
+
+def test_one_that_ignores_sigterm_is_killed(tmp_path):
+    marks = Marks(tmp_path / "marks")
+    swarm = Swarm(0)
+    swarm.spawn(["sh", "-c", f"trap '' TERM; echo on >> {marks.path}; while :; do sleep 1000; done"], agent="stubborn")
+    marks.wait("on")
+    pid = swarm.status("stubborn")[0].pid
+    swarm.shutdown(drain=0, terminate=0.3)
+    assert tree.stat(pid) is None
+
+
+def test_shutdown_waits_for_what_was_submitted(tmp_path):
+    marks = Marks(tmp_path / "marks")
+    with Swarm(2) as swarm:
+        for n in range(20):
+            swarm.submit(marks.add, n)
+    assert sorted(map(int, marks.all())) == list(range(20))
+    with pytest.raises(Exception, match="shut down"):
+        swarm.submit(square, 1)
+    assert not swarm.logs.exists()
+
+
+def test_more_than_the_machine_carries_is_refused():
+    from cfnshm import OverCapacity
+
+    with pytest.raises(OverCapacity, match="at most") as caught:
+        Swarm(100, memory="100G")
+    assert caught.value.have < 100
+    assert caught.value.want == 100
+
+
+def test_one_swarm_on_a_bus():
+    from cfnshm import AgentBusy, Error
+
+    name = f"test-{os.getpid()}-one"
+    with Bus(name, agents=64, temporary=True), Swarm(1, name=name) as swarm:
+        with pytest.raises((AgentBusy, Error), match="supervisor"):
+            Swarm(1, name=name)
+        assert swarm.run([2], square, timeout=30).values == [4]
