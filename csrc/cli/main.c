@@ -19,7 +19,7 @@
 #endif
 
 /* What Python does: known here, so that a mistyped verb is answered with all of them. */
-static const char *const cold[] = {"demo", "bench",  "doctor", "buses",   "version",    "pause",   "resume",
+static const char *const cold[] = {"demo", "bench",  "doctor", "buses",   "version",    "pause",   "resume", "swarm",
                                    "inject", "stop", "signal", "control", "checkpoint", "restore", NULL};
 
 static bool is_cold(const char *verb) {

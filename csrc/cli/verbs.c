@@ -99,6 +99,7 @@ static const char general_help[] =
     "  barrier NAME N       wait until N are there\n"
     "  pause, resume, inject, stop AGENT   direct an agent; control: what is asked of me\n"
     "  signal NAME          tell all agents, before all else that waits\n"
+    "  swarm run|status|logs|pause|resume|stop   commands as a swarm of agents; swarm --help\n"
     "  checkpoint, restore  save and print an agent's state; --swarm, --cut: of all\n"
     "  wait NAME...         wait until these agents are registered\n"
     "  inbox [NAME]         show what waits, without taking it\n"

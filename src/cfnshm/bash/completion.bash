@@ -53,7 +53,7 @@ _cfnshm_names() {
 _cfnshm() {
   local verbs='register unregister send recv ack request reply broadcast inbox list status whoami
     destroy wait put get delete state lock elect semaphore barrier
-    pause resume inject stop signal control checkpoint restore buses bench demo doctor version help'
+    pause resume inject stop signal control checkpoint restore swarm buses bench demo doctor version help'
   local common='--bus --as --dir --json --timeout --help'
   # Bash breaks words at ':' and '@', which names may contain, so the words are taken from the line.
   # Quotes are not looked at: no word that matters here has a blank in it.
@@ -82,7 +82,8 @@ _cfnshm() {
         --as=*) as=${word#*=} ;;
         --dir=*) dir=${word#*=} ;;
         --bus | --as | --dir | --timeout | --priority | --type | --team | --capabilities | --tags | \
-          --status | --agents | --size | --count | --version | --reason | --note | --keep | --swarm | --cut)
+          --topology | --restart | --coordinators | --depth | --tasks | --task-timeout | --memory | --logs | \
+          --lines | --instruction | --status | --agents | --size | --count | --version | --reason | --note | --keep | --swarm | --cut)
           option=$word ;;
         --*) ;;
         *) positional+=1 ;;
@@ -101,6 +102,8 @@ _cfnshm() {
       --as) choices=$(_cfnshm_agents "${on[@]}") ;;
       --bus) choices=$(_cfnshm_buses "${dir:-${CFNSHM_DIR:-/dev/shm}}") ;;
       --priority) choices='control high normal low' ;;
+      --topology) choices='auto flat mesh hybrid tree' ;;
+      --restart) choices='never on-failure always' ;;
       --timeout) choices='0 1 10 60 forever' ;;
       --dir)
         while IFS= read -r word; do COMPREPLY+=("$word"); done < <(compgen -d -- "$cur")
@@ -136,6 +139,8 @@ _cfnshm() {
       control) ;;
       checkpoint) choices+=' --note --keep --sync --list --swarm' ;;
       restore) choices+=' --cut' ;;
+      swarm) choices+=' --agents --tasks --topology --coordinators --depth --task-timeout --restart --memory --logs --quiet
+        --follow --lines --instruction --kill' ;;
       *) choices='' ;;
     esac
   else
@@ -146,6 +151,8 @@ _cfnshm() {
       help/0) choices=$verbs ;;
       lock/0 | elect/0) choices=$(_cfnshm_names "$verb" "${on[@]}") ;;
       barrier/1) choices='reset abort delete' ;;
+      swarm/0) choices='run status health logs events pause resume stop' ;;
+      swarm/*) choices=$(_cfnshm_agents "${on[@]}") ;;
       state/0) choices='list get set delete incr wait' ;;
       state/1) choices=$(_cfnshm_keys "${on[@]}") ;;
       put/0)

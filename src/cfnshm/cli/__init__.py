@@ -67,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
     from .control import add_verbs
 
     add_verbs(verbs)
+    swarm = verbs.add_parser("swarm", help="run commands as a swarm of agents, and direct one that runs")
+    from .swarm import add_verbs as add_swarm_verbs
+
+    add_swarm_verbs(swarm)
     verbs.add_parser("bench", help="measure it beside other ways to carry messages; bench --help", add_help=False)
     version = verbs.add_parser("version", help="versions of the package, the layout, Python, system")
     version.add_argument("--json", action="store_true")
@@ -96,6 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run(arguments)
         if arguments.verb == "version":
             from .version import run
+
+            return run(arguments)
+        if arguments.verb == "swarm":
+            from .swarm import run
 
             return run(arguments)
         from .control import run

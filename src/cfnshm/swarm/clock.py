@@ -1,7 +1,7 @@
 """Time in which this process ran.
 
-A supervisor that was stopped, or whose machine slept, finds on waking that minutes have passed in which nobody could have
-told it anything. That time counts against nobody: this clock goes on only by as much as it had meant to wait.
+A supervisor that was stopped, or whose machine slept, finds on waking that minutes have passed in which nobody could
+have told it anything. That time counts against nobody: this clock goes on only by as much as it had meant to wait.
 """
 
 from __future__ import annotations

@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import os
+import selectors
 import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,10 +127,8 @@ def _describe(args: Sequence[str], result: CommandResult) -> str:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     for pid in [*tree.descendants(process.pid), process.pid]:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     process.wait()
 
 
@@ -141,10 +141,9 @@ class _Tails:
         self.cut = 0
 
     def read(self, timeout: float | None, began: float) -> tuple[bytes, bytes, int]:
-        import selectors
-
         process = self.process
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         kept = {process.stdout: bytearray(), process.stderr: bytearray()}
         ended = os.pidfd_open(process.pid)
         try:
@@ -174,12 +173,10 @@ class _Tails:
             process.wait()
         finally:
             os.close(ended)
-            for stream in (process.stdin, process.stdout, process.stderr):
-                if stream is not None:
-                    try:
-                        stream.close()
-                    except BrokenPipeError:
-                        pass
+            for end in (process.stdin, process.stdout, process.stderr):
+                if end is not None:
+                    with suppress(BrokenPipeError):
+                        end.close()
         out, err = (bytes(b[-self.keep :]) if self.keep else b"" for b in kept.values())
         return out, err, self.cut + sum(max(0, len(b) - self.keep) for b in kept.values())
 

@@ -1,16 +1,17 @@
 """A coordinator: tasks come from its parent, go to its children, and results go back up.
 
 Everything that it must not forget stands in inboxes. It keeps each task leased in its own until the result is in its
-parent's inbox, and then acks first the task and then the result; a worker sends its result before it acks the task. So who
-takes over the name of a dead coordinator (`recover`)
+parent's inbox, and then acks first the task and then the result; a worker sends its result before it acks the task.
+So who takes over the name of a dead coordinator (`recover`)
 
  1. looks into the children's inboxes: a task that is there is under way;
  2. then takes all that is in its own: tasks without a result, and results. A task that was gone from (1) has its result
     here, or was never dealt, and waits.
 
-What the dead one had sent up and not acked goes up again, and its parent, for whom that task is done, drops it. Nothing is
-forgotten, and no task is given out that a child has or had. Nobody else is asked, so that a coordinator and its parent may
-die together. One process can serve several names: a peer that adopts a dead coordinator's team serves that inbox, too.
+What the dead one had sent up and not acked goes up again, and its parent, for whom that task is done, drops it.
+Nothing is forgotten, and no task is given out that a child has or had. Nobody else is asked, so that a coordinator
+and its parent may die together. One process can serve several names: a peer that adopts a dead coordinator's team
+serves that inbox, too.
 """
 
 from __future__ import annotations
@@ -315,16 +316,16 @@ class Coordinator(Branch):
                 found.extend(self.bus.recv_many(_BATCH, timeout=0, hold=True))
             except Timeout:
                 break
-        later = []
+        later: list[Message] = []
         for message in found:  # results stand on a lane before that of their tasks
             (self._take if message.type == wire.TASK else later.append)(message)
         for task in [t for t in self.dealer.tasks.values() if t.lease is None]:
             self.dealer.done(task.id)  # its result went up already, and the child has not acked it yet
         for message in later:
             number = message.correlation_id
-            task = self.dealer.tasks.get(number)
-            if message.type == wire.RETURNED and task is not None and not task.at:
-                self.count_death(task, message.body["death"])
+            there = self.dealer.tasks.get(number)
+            if message.type == wire.RETURNED and there is not None and not there.at:
+                self.count_death(there, message.body["death"])
                 message.ack()
             else:
                 self.handle(message)

@@ -1,9 +1,9 @@
 """Dealing tasks to members that have room, and knowing where each task is. Pure bookkeeping: no bus, no process.
 
-The client deals to the top of the topology, a coordinator to its children; the same rules hold on every level. A task is
-here from `add` to `done`; meanwhile it waits (`pending`), or is held by exactly one member, under the sequence number of
-the message that took it there. What comes back (`returned`) counts only if it is that very message: a message that was
-delivered twice returns twice, and the second time the task is somewhere else already.
+The client deals to the top of the topology, a coordinator to its children; the same rules hold on every level. A task
+is here from `add` to `done`; meanwhile it waits (`pending`), or is held by exactly one member, under the sequence
+number of the message that took it there. What comes back (`returned`) counts only if it is that very message: a
+message that was delivered twice returns twice, and the second time the task is somewhere else already.
 """
 
 from __future__ import annotations

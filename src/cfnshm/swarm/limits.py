@@ -62,9 +62,12 @@ def capacity(memory: int) -> Capacity:
     """How many more agents of `memory` bytes each fit on this machine now."""
     free = available_memory()
     bounds = [
-        (int(free * (1 - _RESERVE)) // max(1, memory), f"{free >> 20} MiB of memory are available, at {memory / (1 << 20):.0f} MiB an agent"),
+        (
+            int(free * (1 - _RESERVE)) // max(1, memory),
+            f"{free >> 20} MiB of memory are available, at {memory / (1 << 20):.0f} MiB an agent",
+        ),
         (int(Path("/proc/sys/kernel/pid_max").read_text()) - _processes() - 100, "the kernel's pid_max"),
-    ]  # fmt: skip
+    ]
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
     if soft != resource.RLIM_INFINITY and os.geteuid() != 0:
         bounds.append((soft - _processes(), "this user's process limit (ulimit -u)"))

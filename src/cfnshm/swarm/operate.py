@@ -1,4 +1,5 @@
-"""What anybody on the bus can ask of a swarm's supervisor: how its agents are, to pause and resume them, to end them."""
+"""What anybody on the bus can ask of a swarm's supervisor: how its agents are, to pause and resume them, to end
+them."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ class Operator:
         raise errors.BY_CODE.get(answer.body.get("code", ""), errors.Error)(answer.body["error"])
 
     def overview(self, *targets: str) -> dict[str, Any]:
-        """`agents` (a list of `AgentStatus`), `topology`, `reason` (why that), `ending` ("" unless it ends), `since`."""
+        """`agents` (a list of `AgentStatus`), `topology`, `reason` (why that), `ending` ("" unless it ends),
+        `since`."""
         said = self._ask("status", agents=list(targets))
         return {**said, "agents": [AgentStatus(**one) for one in said["agents"]]}
 
@@ -50,8 +52,9 @@ class Operator:
         return list(self._ask("events")["events"])
 
     def pause(self, *targets: str) -> list[str]:
-        """Stops the process groups of these agents (SIGSTOP): at once, wherever they are. What they hold they keep. They
-        are given no new tasks. Returns their names. (`bus.pause` asks an agent to pause by itself, between two steps.)"""
+        """Stops the process groups of these agents (SIGSTOP): at once, wherever they are. What they hold they keep.
+        They are given no new tasks. Returns their names. (`bus.pause` asks an agent to pause by itself, between two
+        steps.)"""
         return list(self._ask("pause", targets=list(targets))["paused"])
 
     def resume(self, *targets: str, instruction: Any = None) -> list[str]:

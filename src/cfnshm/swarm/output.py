@@ -2,8 +2,8 @@
 
     2026-11-22T03:41:13.123 worker-17 err| Traceback (most recent call last):
 
-One process reads all the pipes. It outlives the supervisor by as long as it takes to write what was written last; and if the
-supervisor was killed, it ends what that left running.
+One process reads all the pipes. It outlives the supervisor by as long as it takes to write what was written last; and
+if the supervisor was killed, it ends what that left running.
 """
 
 from __future__ import annotations
@@ -198,9 +198,11 @@ def tail(path: Path, lines: int = 20) -> list[str]:
     return [line[:2000] for line in found[-lines:]] if lines else []
 
 
-def follow(folder: Path, agents: list[str] | None = None, from_end: bool = True) -> Iterator[str]:
-    """Lines of these agents' logs (default: of all in the folder) as they are written, for ever. Waits for the kernel
-    to say that something was written."""
+def follow(
+    folder: Path, agents: list[str] | None = None, from_end: bool = True, until: int | None = None
+) -> Iterator[str]:
+    """Lines of these agents' logs (default: of all in the folder) as they are written, for ever, or until the descriptor
+    `until` can be read: then what has been written by then. Waits for the kernel to say that something was written."""
     libc = ctypes.CDLL(None, use_errno=True)
     fd = libc.inotify_init1(os.O_CLOEXEC)
     if fd < 0 or libc.inotify_add_watch(fd, os.fsencode(folder), _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO) < 0:
@@ -213,7 +215,9 @@ def follow(folder: Path, agents: list[str] | None = None, from_end: bool = True)
         for one in open_.values():
             yield from one.lines()
         while True:
-            select.select([fd], [], [])
+            ready = select.select([fd] if until is None else [fd, until], [], [])[0]
+            if fd not in ready:
+                return
             data, at, names = os.read(fd, 1 << 16), 0, []
             while at < len(data):
                 _, _, _, length = struct.unpack_from("iIII", data, at)

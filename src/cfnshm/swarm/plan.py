@@ -80,7 +80,7 @@ def choose(size: int) -> tuple[str, str]:
     """Topology and reason for so many workers."""
     if size <= FLAT_UP_TO:
         return "flat", f"{size} workers: one dealer serves up to {FLAT_UP_TO}, and a level more would cost a hop"
-    return "mesh", f"{size} workers are more than the {FLAT_UP_TO} that one dealer serves: coordinators share the dealing"
+    return "mesh", f"{size} workers are more than the {FLAT_UP_TO} that one dealer serves: coordinators share it"
 
 
 def make_plan(
@@ -119,7 +119,8 @@ def make_plan(
     if topology == "tree":
         _tree(plan, size, _number(depth or 3, "the depth of a tree", 2), coordinators, prefix)
         return plan
-    teams = min(size, _number(coordinators, "the number of coordinators") if coordinators else max(2, math.ceil(size / TEAM)))
+    wanted = max(2, math.ceil(size / TEAM)) if coordinators is None else _number(coordinators, "coordinators")
+    teams = min(size, wanted)
     parent, level = CLIENT, 1
     if topology == "hybrid":
         parent, level = prefix + "master", 2
@@ -144,7 +145,7 @@ def _shares(n: int, parts: int) -> list[int]:
 
 def _coordinators(plan: Plan, parent: str, size: int, teams: int, depth: int, prefix: str, first: int) -> list[str]:
     """Coordinators with a team each."""
-    number = sum(node.role == COORDINATOR and node.agent.startswith(f"{prefix}coordinator-") for node in plan.nodes.values())
+    number = sum(name.startswith(f"{prefix}coordinator-") for name in plan.nodes)
     names = [f"{prefix}coordinator-{number + i + 1}" for i in range(teams)]
     shares = _shares(size, teams)
     for i, name in enumerate(names):

@@ -55,7 +55,8 @@ class AgentStatus:
 @dataclass(frozen=True)
 class Health:
     """Attributes:
-    state: "healthy"; "degraded": somebody failed, is stalled or is being started again; "unhealthy": no worker is left, or
+    state: "healthy"; "degraded": somebody failed, is stalled or is being started again; "unhealthy": no worker is
+        left, or
         half of all failed.
     counts: agents by state.
     findings: what is not as it should be, in words.

@@ -1,11 +1,12 @@
 """The process that starts a swarm's agents, sees them end, starts them again, pauses them, and ends them all.
 
-It has one thread and does one thing at a time: it waits for messages on its inbox, for the ends of its children (a pidfd
-each), for the end of its client, for signals, and for its own next appointment. Agents are forked from it, so that what they
-import is imported once and shared.
+It has one thread and does one thing at a time: it waits for messages on its inbox, for the ends of its children (a
+pidfd each), for the end of its client, for signals, and for its own next appointment. Agents are forked from it, so
+that what they import is imported once and shared.
 
-Every agent leads a process group, is killed by the kernel when the supervisor ends, and what it leaves behind becomes the
-supervisor's child and ends. If the supervisor itself is killed, the process that writes the logs (`output`) ends the rest.
+Every agent leads a process group, is killed by the kernel when the supervisor ends, and what it leaves behind becomes
+the supervisor's child and ends. If the supervisor itself is killed, the process that writes the logs (`output`) ends
+the rest.
 """
 
 from __future__ import annotations
@@ -136,6 +137,7 @@ class Supervisor:
         self._order = itertools.count()
         self.events: deque[dict[str, Any]] = deque(maxlen=1000)
         self.asked_ready: list[Message] = []
+        self.asked_ends: list[tuple[Message, set[str]]] = []
         self.ending = ""  # "", "drain", "terminate", "kill"
         self.asked_end: Message | None = None
         self.ended_by: dict[str, list[str]] = {"drained": [], "terminated": [], "killed": []}
@@ -230,7 +232,7 @@ class Supervisor:
         self.note(f"swarm of {len(self.agents)} agents, {self.plan.topology} ({self.plan.reason})", kind="began")
         while not (self.ending and not self._living()):
             self._start_some()
-            if not self.queue and self._began:
+            if not self.queue:
                 self._tell_began("")
             patience = self._patience()
             ready = self.selector.select(patience)
@@ -244,7 +246,7 @@ class Supervisor:
 
     def _tell_began(self, why: str) -> None:
         began, self._began = self._began, None
-        if began:
+        if began is not None:
             began(why)
 
     def _patience(self) -> float | None:
@@ -303,7 +305,7 @@ class Supervisor:
         running = sum(bool(a.pid) for a in self.agents.values())
         why = f"cannot be started: {error}; {running} agents run. {limits.capacity(self.settings.memory).reason}"
         self._set(agent, "failed", why)
-        if self._began:
+        if self._began is not None:
             self._tell_began(f"agent {agent.name!r} {why}")
             self._end("kill", 0, 0)
         else:
@@ -431,6 +433,8 @@ class Supervisor:
 
     def _set(self, agent: Agent, state: str, why: str) -> None:
         agent.state, agent.why, agent.since = state, why, time.time()
+        if state in ("failed", "done"):
+            self._answer_ends()
 
     def _ended(self, fd: int) -> None:
         agent = self.by_fd.pop(fd)
@@ -444,7 +448,7 @@ class Supervisor:
         if not self.ending:  # then it is done once, at the end
             strays = tree.end_orphans({a.pid for a in self.agents.values() if a.pid} | {self.writer})
         meant = agent.stopping or bool(self.ending) or self._said_it_ended(agent, status)
-        tail = self._tail(agent, 0 if meant else _TAIL)
+        tail = self._tail(agent, 0 if meant or self.ending else _TAIL)
         for pipe in agent.pipes:
             os.close(pipe)
         agent.pipes = []
@@ -495,8 +499,9 @@ class Supervisor:
         while agent.began and self.clock.now - agent.began[0] > policy.window:
             agent.began.popleft()
         if len(agent.began) > policy.limit:
-            self._set(agent, "failed", f"{why}; it ended {len(agent.began)} times in {policy.window:g} s, and is not started again")
-            self.note(f"{agent.name} is not started again: {len(agent.began)} ends in {policy.window:g} s", agent.name, "failed")
+            often = f"it ended {len(agent.began)} times in {policy.window:g} s, and is not started again"
+            self._set(agent, "failed", f"{why}; {often}")
+            self.note(f"{agent.name} failed: {often}", agent.name, "failed")
             return False
         agent.restarts += 1
         ends = len(agent.began) - 1
@@ -612,12 +617,24 @@ class Supervisor:
                 self.bus.reply(asked, {"agents": sum(a.here for a in self.agents.values())})
             self.asked_ready = []
 
+    def _answer_ends(self) -> None:
+        for asked in list(self.asked_ends):
+            message, names = asked
+            if all(self.agents[name].state in ("failed", "done") for name in names):
+                self.asked_ends.remove(asked)
+                self.bus.reply(message, {})
+
     def _do(self, message: Message) -> dict[str, Any] | None:
         said = message.body if isinstance(message.body, dict) else {}
         match message.type:
             case "swarm.ready":
                 self.asked_ready.append(message)
                 self._answer_ready()
+                return None
+            case "swarm.ended":
+                self._targets(said["agents"])
+                self.asked_ends.append((message, set(said["agents"])))
+                self._answer_ends()
                 return None
             case "swarm.status":
                 return {"agents": collect(self, said.get("agents")), "topology": self.plan.topology,
@@ -795,7 +812,8 @@ def main() -> None:
     sys.path[:] = settings.path or sys.path
 
     def began(why: str) -> None:
-        said.write(json.dumps({"error": why} if why else {}) + "\n")
+        error = {"error": why, "code": "OVER_CAPACITY", "have": 0, "want": len(settings.plan.nodes)}
+        said.write(json.dumps(error if why else {}) + "\n")
         said.close()
 
     try:

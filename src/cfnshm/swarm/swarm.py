@@ -36,7 +36,7 @@ import cloudpickle
 from .. import errors
 from ..bus import Bus
 from ..config import parse_size
-from ..errors import Closed, Error, InvalidArgument, OverCapacity, Timeout
+from ..errors import Closed, Error, InvalidArgument, NoBus, Timeout
 from ..message import Message
 from . import limits, output
 from . import task as wire
@@ -46,6 +46,7 @@ from .coordinator import MAX_DEATHS, Branch
 from .deal import Task
 from .operate import Operator
 from .plan import WORKER, Plan, make_plan
+from .status import AgentStatus
 from .supervisor import NAME as SUPERVISOR
 from .supervisor import Restart, Settings
 
@@ -137,10 +138,12 @@ class Results(Sequence[Outcome]):
         for o in self.missing:
             by[o.agent or "nobody yet"] = by.get(o.agent or "nobody yet", 0) + 1
         who = ", ".join(f"{name} has {n}" for name, n in list(by.items())[:10])
-        return f"{len(self.missing)} of {len(self)} tasks have no answer after {self.seconds:.1f} s: {who}{', ...' if len(by) > 10 else ''}"
+        more = ", ..." if len(by) > 10 else ""
+        return f"{len(self.missing)} of {len(self)} tasks have no answer after {self.seconds:.1f} s: {who}{more}"
 
     def __repr__(self) -> str:
-        return f"<Results {sum(o.done for o in self.outcomes)} done, {len(self.errors)} failed, {len(self.missing)} missing>"
+        done = sum(o.done for o in self.outcomes)
+        return f"<Results {done} done, {len(self.errors)} failed, {len(self.missing)} missing>"
 
 
 class _Root(Branch):
@@ -172,7 +175,8 @@ class Swarm(Operator, Executor):
         worker: what a task is given to, if `run` and `submit_task` are not told: a function of the task, or a
             `Command`.
         topology: "auto", "flat", "mesh", "hybrid" or "tree": see `plan`; `coordinators`, `depth`: their numbers.
-        name: of its bus; by default one of its own that is gone afterwards. A bus of that name that exists is used.
+        name: of its bus; by default one that nobody else uses. A bus of that name that exists is used, and stays;
+            else it is made, and goes with the swarm.
         room: tasks that a worker may have at a time: 1, or more if tasks take less than a millisecond.
         restart: when a worker that died is started again: "never", "on-failure", "always", or a `Restart`.
         failover: of a coordinator that died: "adopt", by the peer with the least to do, or "replace", by a new process
@@ -229,9 +233,9 @@ class Swarm(Operator, Executor):
         memory = parse_size(memory, "the memory of an agent")
         limits.need(len(self.plan.nodes), memory)
         self.worker = worker
-        self._own_bus = name is None
-        self._most, self._least = most, least
         name = name or f"swarm-{os.getpid()}-{secrets.token_hex(4)}"
+        self._own_bus = not _exists(name, directory)
+        self._most, self._least = most, least
         self.bus = self._open_bus(name, most, agents, lanes, bus_size, room, directory)
         self.logs = Path(logs) if logs is not None else output.log_dir(name)
         self._own_logs = logs is None and self._own_bus
@@ -282,7 +286,7 @@ class Swarm(Operator, Executor):
 
     def _room_of(self, top: str, room: int) -> int:
         node = self.plan.nodes[top]
-        lane = self.bus.info()["lanes"]["normal"]
+        lane: int = self.bus.info()["lanes"]["normal"]
         wanted = room * node.leaves + (0 if node.role == WORKER else max(1, node.leaves // 4))
         return max(1, min(wanted, lane * 3 // 4))
 
@@ -293,17 +297,19 @@ class Swarm(Operator, Executor):
                 [sys.executable, "-m", "cfnshm.swarm.supervisor"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=self._stderr, process_group=0,
             )  # fmt: skip
-            assert self.process.stdin is not None and self.process.stdout is not None
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
             with suppress(BrokenPipeError), self.process.stdin as pipe:
                 pipe.write(cloudpickle.dumps(settings))
             with self.process.stdout as pipe:
                 line = pipe.readline()
-            said = json.loads(line) if line else {"error": f"the supervisor ended before it began: {self._last_words()}"}
+            if not line:
+                raise SwarmEnded(f"the supervisor ended before it began: {self._last_words()}")
+            said: dict[str, Any] = json.loads(line)
             if "error" in said:
                 self.process.wait()
-                kind = OverCapacity if said.get("code") == "OVER_CAPACITY" or "cannot be started" in said["error"] else Error
-                error = kind(said["error"])
-                error.have, error.want = said.get("have", 0), said.get("want", 0)
+                error = errors.BY_CODE.get(said["code"], Error)(said["error"])
+                error.have, error.want = said["have"], said["want"]
                 raise error
         except BaseException:
             with suppress(Exception):
@@ -340,8 +346,9 @@ class Swarm(Operator, Executor):
     def shutdown(
         self, wait: bool = True, *, cancel_futures: bool = False, drain: float = DRAIN, terminate: float = TERMINATE
     ) -> None:
-        """Ends the swarm: waits for what was submitted (if `wait`), lets the workers finish what is in their inboxes for
-        `drain` seconds, then terminates (SIGTERM), and after `terminate` seconds kills what is left. Nothing stays behind.
+        """Ends the swarm: waits for what was submitted (if `wait`), lets the workers finish what is in their inboxes
+        for `drain` seconds, then terminates (SIGTERM), and after `terminate` seconds kills what is left. Nothing
+        stays behind.
         """
         if self._closing:
             return
@@ -465,7 +472,9 @@ class Swarm(Operator, Executor):
                 raise self._ended or Closed("the swarm was shut down")
             root = self._root
             if not root.dealer.members and self._most == self._least:
-                raise wire.WorkerDied("no worker is left in this swarm" if self._most else "this swarm has no workers: Swarm(size)")
+                raise wire.WorkerDied(
+                    "no worker is left in this swarm" if self._most else "this swarm has no workers: Swarm(size)"
+                )
             numbers = [next(self._numbers) for _ in bodies]
             for i, (number, body) in enumerate(zip(numbers, bodies, strict=True)):
                 root.waiting[number] = waits(i)
@@ -613,8 +622,8 @@ class Swarm(Operator, Executor):
         restart: str | Restart = "never",
     ) -> str:  # fmt: skip
         """Starts an agent that runs a program of its own: a function (with `args`; `here()` has its bus), or a command.
-        It finds `CFNSHM_BUS` and `CFNSHM_AGENT` in its environment. It gets no tasks, and is watched, paused, logged and
-        ended as all agents. Returns its name.
+        It finds `CFNSHM_BUS` and `CFNSHM_AGENT` in its environment. It gets no tasks, and is watched, paused, logged
+        and ended as all agents. Returns its name.
 
         Raises:
             AgentBusy: the name is taken. OverCapacity, BadName, InvalidArgument.
@@ -631,6 +640,13 @@ class Swarm(Operator, Executor):
             raise errors.BY_CODE.get(answer.body["code"], Error)(answer.body["error"])
         return agent
 
+    def wait_for_ends(self, *agents: str, timeout: float | None = None) -> list[AgentStatus]:
+        """Waits until these agents have ended and are not started again; how they are then, or after `timeout` seconds.
+        """
+        with suppress(Timeout):
+            self.bus.request(SUPERVISOR, {"agents": agents}, type="swarm.ended", timeout=timeout)
+        return self.status(*agents)
+
     def logs_of(self, *agents: str, follow: bool = True) -> Iterator[str]:
         """Lines of the output of these agents, or of all, from the beginning; `follow`: and as they are written, for
         ever."""
@@ -643,6 +659,14 @@ class Swarm(Operator, Executor):
 
     def __repr__(self) -> str:
         return f"<Swarm {self.bus.name!r} of {self._least} workers, {self.plan.topology}>"
+
+
+def _exists(name: str, directory: str | None) -> bool:
+    try:
+        Bus(name, agent="", directory=directory, create=False).close()
+    except NoBus:
+        return False
+    return True
 
 
 def _two(size: Any) -> tuple[int, int]:

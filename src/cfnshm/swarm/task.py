@@ -56,7 +56,8 @@ class TaskError(Error):
 
 
 class WorkerDied(TaskError):
-    """So many processes died while they held this task that it was set aside, or nobody is left to do it. `deaths`: what is
+    """So many processes died while they held this task that it was set aside, or nobody is left to do it. `deaths`:
+    what is
     known of each: agent, why, output."""
 
     code = "WORKER_DIED"

@@ -1,7 +1,7 @@
 """A process and everything that it starts: its group, its children, how it is stopped and ended.
 
-An agent leads a process group of its own. What leaves that group (a daemon with a session of its own) is still found: by
-its parent, by becoming the supervisor's child when its parent ends (PR_SET_CHILD_SUBREAPER), and by the word
+An agent leads a process group of its own. What leaves that group (a daemon with a session of its own) is still found:
+by its parent, by becoming the supervisor's child when its parent ends (PR_SET_CHILD_SUBREAPER), and by the word
 `CFNSHM_SWARM_ID=...` in the environment that it was started with.
 """
 

@@ -1,7 +1,7 @@
 """What a worker does: takes a task from its inbox, calls the function, sends the result to who dealt it.
 
-The result is sent before the task is acked. Who dies between the two leaves a task whose result is known: so a task that
-comes a second time is not done, but sent back, and the dealer gives it out again only if its result is missing.
+The result is sent before the task is acked. Who dies between the two leaves a task whose result is known: so a task
+that comes a second time is not done, but sent back, and the dealer gives it out again only if its result is missing.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Worker:
             elif message.type in _ORDERS:
                 self._obey()
             elif message.type not in ("signal",):
-                print(f"{self.place.agent}: a message of type {message.type!r} from {message.sender!r} is no task, and was "
-                      "dropped", file=sys.stderr, flush=True)  # fmt: skip
+                what = f"a message of type {message.type!r} from {message.sender!r}"
+                print(f"{self.place.agent}: {what} is no task, and was dropped", file=sys.stderr, flush=True)
         self.place.bus.release()  # what is unread stays for who comes
 
     def _obey(self) -> None:
@@ -64,7 +64,7 @@ class Worker:
         try:
             send_up(self.place.bus, to, body, type, task)
         except UnknownAgent:
-            print(f"{self.place.agent}: nobody is {to!r} any more, whom the result of task {task} was for", file=sys.stderr)
+            print(f"{self.place.agent}: nobody is {to!r} any more, who gave out task {task}", file=sys.stderr)
 
     def _task(self, message: Message) -> None:
         place, dealer, number = self.place, message.sender, message.correlation_id
