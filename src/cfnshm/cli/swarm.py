@@ -135,14 +135,13 @@ def _logs(swarm: Operator, arguments: argparse.Namespace) -> int:
     for name in names:
         if name != NAME:
             swarm.status(name)  # an unknown name is an error, not an empty log
+    if arguments.follow:
+        for line in follow(folder, names or None, last=arguments.lines):
+            print(line, flush=True)
     paths = [folder / f"{name}.log" for name in names] if names else sorted(folder.glob("*.log"))
     for path in paths:
         for line in tail(path, arguments.lines):
             print(line)
-    if arguments.follow:
-        sys.stdout.flush()
-        for line in follow(folder, names or None):
-            print(line, flush=True)
     return 0
 
 

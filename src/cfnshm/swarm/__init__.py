@@ -6,6 +6,7 @@
         print(swarm.run(range(1000), lambda n: n * n).values)
 """
 
+from .aio import AsyncSwarm
 from .command import Command, CommandFailed, CommandResult
 from .operate import Operator
 from .place import Place, here
@@ -17,6 +18,7 @@ from .task import TaskError, WorkerDied
 
 __all__ = [
     "AgentStatus",
+    "AsyncSwarm",
     "Command",
     "CommandFailed",
     "CommandResult",

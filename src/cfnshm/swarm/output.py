@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..checkpoint import directory as state_dir
 from ..config import parse_size
@@ -190,19 +190,33 @@ def tail(path: Path, lines: int = 20) -> list[str]:
     """The last lines of a log, whole; empty if there is none."""
     try:
         with open(path, "rb") as file:
-            end = file.seek(0, os.SEEK_END)
-            file.seek(max(0, end - 256 * (lines + 1) - 65536))
-            found = file.read().decode(errors="replace").splitlines()
+            file.seek(_start_of_last(file, lines))
+            found = file.read().decode(errors="replace").split("\n")
     except FileNotFoundError:
         return []
-    return [line[:2000] for line in found[-lines:]] if lines else []
+    return [line[:2000] for line in found if line]
+
+
+def _start_of_last(file: BinaryIO, lines: int) -> int:
+    """Where the last lines of a file begin; of very long ones, fewer."""
+    end = file.seek(0, os.SEEK_END)
+    first = max(0, end - 256 * lines - 65536)
+    file.seek(first)
+    data = file.read(end - first)
+    at = len(data)
+    for _ in range(lines + 1):
+        at = data.rfind(b"\n", 0, at)
+        if at < 0:
+            return first
+    return first + at + 1
 
 
 def follow(
-    folder: Path, agents: list[str] | None = None, from_end: bool = True, until: int | None = None
+    folder: Path, agents: list[str] | None = None, last: int | None = 0, until: int | None = None
 ) -> Iterator[str]:
-    """Lines of these agents' logs (default: of all in the folder) as they are written, for ever, or until the descriptor
-    `until` can be read: then what has been written by then. Waits for the kernel to say that something was written."""
+    """Lines of these agents' logs (default: of all in the folder) as they are written, for ever, or until descriptor
+    `until` can be read: then what has been written by then. Before that the last lines that are there, so many of each
+    log, or all (None). Waits for the kernel to say that something was written."""
     libc = ctypes.CDLL(None, use_errno=True)
     fd = libc.inotify_init1(os.O_CLOEXEC)
     if fd < 0 or libc.inotify_add_watch(fd, os.fsencode(folder), _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO) < 0:
@@ -211,7 +225,7 @@ def follow(
     try:
         for path in sorted(folder.glob("*.log")):
             if agents is None or path.stem in agents:
-                open_[path.name] = _Followed(path, from_end)
+                open_[path.name] = _Followed(path, last)
         for one in open_.values():
             yield from one.lines()
         while True:
@@ -227,7 +241,7 @@ def follow(
                 if not name.endswith(".log") or (agents is not None and name.removesuffix(".log") not in agents):
                     continue
                 if name not in open_:
-                    open_[name] = _Followed(folder / name, False)
+                    open_[name] = _Followed(folder / name, None)
                 yield from open_[name].lines()
     finally:
         os.close(fd)
@@ -238,11 +252,11 @@ def follow(
 class _Followed:
     """A log that is read as it grows, over its rotations."""
 
-    def __init__(self, path: Path, from_end: bool) -> None:
+    def __init__(self, path: Path, last: int | None) -> None:
         self.path = path
         self._file = open(path, "rb")  # noqa: SIM115
-        if from_end:
-            self._file.seek(0, os.SEEK_END)
+        if last is not None:
+            self._file.seek(_start_of_last(self._file, last))
         self._rest = b""
 
     def close(self) -> None:

@@ -609,6 +609,22 @@ class Swarm(Operator, Executor):
 
     # -- more --
 
+    def pause(self, *targets: str) -> list[str]:
+        """See `Operator.pause`."""
+        return self._rested(super().pause(*targets), True)
+
+    def resume(self, *targets: str, instruction: Any = None) -> list[str]:
+        """See `Operator.resume`."""
+        return self._rested(super().resume(*targets, instruction=instruction), False)
+
+    def _rested(self, names: list[str], resting: bool) -> list[str]:
+        """What the supervisor tells every dealer, known here at once."""
+        with self._changed:
+            for name in names:
+                self._root.dealer.rest(name, resting)
+            self._root.deal()
+        return names
+
     def ready(self, timeout: float | None = None) -> int:
         """Waits until all agents have opened the bus; returns how many. Tasks need not wait for it.
 
@@ -651,7 +667,7 @@ class Swarm(Operator, Executor):
         """Lines of the output of these agents, or of all, from the beginning; `follow`: and as they are written, for
         ever."""
         if follow:
-            yield from output.follow(self.logs, list(agents) or None, from_end=False)
+            yield from output.follow(self.logs, list(agents) or None, last=None)
             return
         for path in sorted(self.logs.glob("*.log")):
             if not agents or path.stem in agents:
