@@ -101,6 +101,7 @@ _CHECKS = {
     "processes and signals": "test_processes.py",
     "doctor and damage": "test_doctor.py",
     "command and bash": ("test_shell.py", "test_shell_context.py", "test_shell_sync.py"),
+    "swarm": ("test_swarm.py", "test_shell_swarm.py"),
     "README and examples": "test_readme.py",
     "benchmarks": "test_bench.py",
     "demo": "test_demo.py",

@@ -85,7 +85,8 @@ def _one(supervisor: Supervisor, agent: Agent, info: Any) -> dict[str, Any]:
 
 
 def _running(supervisor: Supervisor, agent: Agent, info: Any, stat: tree.Stat) -> tuple[str, float, str]:
-    if stat.state in "Tt":
+    at_once = agent.paused and time.time() - agent.paused < 1  # on its way: the kernel stops it when it would run
+    if stat.state in "Tt" or at_once:
         return "paused", agent.paused or agent.since, "stopped by a signal" if not agent.paused else "by the swarm"
     if info is None or not info.alive:
         if agent.role == "program":  # it need not be on the bus at all
