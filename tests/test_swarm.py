@@ -661,3 +661,234 @@ def test_one_swarm_on_a_bus():
         with pytest.raises((AgentBusy, Error), match="supervisor"):
             Swarm(1, name=name)
         assert swarm.run([2], square, timeout=30).values == [4]
+
+
+# ---- rare orders of things ----
+
+
+def test_a_peer_goes_on_with_its_own_team_while_the_adopted_one_is_idle(tmp_path):
+    gate = Gate(tmp_path / "gate")
+    with Swarm(2, topology="mesh", coordinators=2) as swarm:
+        swarm.ready(30)
+        swarm.pause("coordinator-1")
+        future = swarm.submit(gate.wait)  # of the team of coordinator-2
+        swarm.resume()
+        os.kill(swarm.status("coordinator-1")[0].pid, signal.SIGKILL)
+        until(lambda: swarm.status("coordinator-1")[0].state == "adopted")
+        gate.open()
+        assert future.result(30) is None
+
+
+def test_a_coordinator_that_is_told_to_end_before_it_has_begun_ends():
+    swarm = Swarm(4, topology="mesh", coordinators=2)
+    swarm.shutdown()
+    assert len(swarm.ended["drained"]) == 6
+    assert swarm.ended["terminated"] == swarm.ended["killed"] == []
+
+
+def test_long_tasks_do_not_fill_an_inbox_and_are_known_to_the_next_master(tmp_path):
+    """A coordinator's lane is as long as from its oldest message to its newest: old ones move to its end."""
+    gate, marks = Gate(tmp_path / "gate"), Marks(tmp_path / "marks")
+
+    def work(n):
+        marks.add(n)
+        if n < 2:
+            gate.wait()
+        return n
+
+    with Swarm(4, topology="hybrid", coordinators=2, lanes={"normal": 16, "high": 16}, agents=32) as swarm:
+        swarm.ready(30)
+        slow = [swarm.submit(work, n) for n in range(2)]
+        assert swarm.run(range(2, 100), work, timeout=60).complete
+        os.kill(swarm.status("master")[0].pid, signal.SIGKILL)
+        assert swarm.run(range(100, 200), work, timeout=60).complete
+        os.kill(swarm.status("coordinator-1")[0].pid, signal.SIGKILL)
+        assert swarm.run(range(200, 300), work, timeout=60).complete
+        gate.open()
+        assert [f.result(30) for f in slow] == [0, 1]
+        assert sorted(map(int, marks.all())) == list(range(300))
+
+
+def test_a_team_without_workers_gives_its_tasks_back_also_to_the_next_master():
+    with Swarm(4, topology="hybrid", coordinators=2, restart="never") as swarm:
+        swarm.ready(30)
+        swarm.stop("worker-1", "worker-2", kill=True)
+        until(lambda: {a.state for a in swarm.status("worker-1", "worker-2")} == {"done"})
+        assert swarm.run(range(20), square, timeout=30).complete
+        os.kill(swarm.status("master")[0].pid, signal.SIGKILL)
+        assert swarm.run(range(20), square, timeout=30).complete
+
+
+def test_an_adopter_that_is_stopped_hands_on_what_it_adopted():
+    with Swarm(6, topology="mesh", coordinators=3) as swarm:
+        swarm.ready(30)
+        swarm.spawn(["true"], agent="program")  # later than the coordinators
+        until(lambda: swarm.status("program")[0].state == "done")
+        os.kill(swarm.status("coordinator-1")[0].pid, signal.SIGKILL)
+        until(lambda: swarm.status("coordinator-1")[0].state == "adopted")
+        assert swarm.run(range(60), square, timeout=30).complete
+        swarm.stop("coordinator-2", "coordinator-3")
+        assert swarm.run(range(60), square, timeout=30).complete
+
+
+def test_the_next_swarm_on_a_bus_knows_nothing_of_the_one_before(spawn):
+    name = f"test-{os.getpid()}-twice"
+    with Bus(name, agents=64, temporary=True) as bus:
+
+        def client():
+            swarm = Swarm(2, topology="mesh", coordinators=2, name=name)
+            for n in range(20):
+                swarm.submit(lambda n: (os.kill(os.getpid(), signal.SIGSTOP), ("old", n))[1], n)
+            bus_ = Bus(name, agent="told")
+            bus_.send("teller", None)
+            threading.Event().wait()
+
+        bus.register("teller")
+        child = spawn(client)
+        with Bus(name, agent="teller") as teller:
+            teller.recv(timeout=60)
+        supervisor = tree.children(child.pid)[0]
+        pids = [supervisor, *tree.descendants(supervisor)]
+        os.kill(child.pid, signal.SIGKILL)
+        until(lambda: not [p for p in pids if (s := tree.stat(p)) and s.state != "Z"])
+        bus.register("supervisor")
+        bus.send("supervisor", {"drain": 0, "terminate": 0}, type="swarm.shutdown")
+        with Swarm(2, topology="mesh", coordinators=2, name=name) as swarm:
+            assert swarm.run(range(20), lambda n: ("new", n), timeout=60).values == [("new", n) for n in range(20)]
+
+
+def test_an_elastic_swarm_that_idles_out_loses_nothing():
+    with Swarm((0, 2), idle=0.01) as swarm:
+        for n in range(30):
+            assert swarm.submit(square, n).result(30) == n * n
+            threading.Event().wait(0.005 * (n % 4))
+
+
+def test_a_worker_that_dies_paused_is_given_tasks_again():
+    with Swarm(1) as swarm:
+        swarm.ready(30)
+        swarm.pause("worker-1")
+        os.kill(swarm.status("worker-1")[0].pid, signal.SIGKILL)
+        assert swarm.submit(square, 3).result(30) == 9
+
+
+def test_who_is_paused_is_known_to_the_next_coordinator():
+    with Swarm(2, topology="mesh", coordinators=1) as swarm:
+        swarm.ready(30)
+        swarm.pause("worker-1")
+        os.kill(swarm.status("coordinator-1")[0].pid, signal.SIGKILL)
+        assert {o.agent for o in swarm.run(range(10), square, timeout=30)} == {"worker-2"}
+
+
+def test_a_supervisor_that_was_told_to_end_is_no_reason_to_wait():
+    with Bus(f"test-{os.getpid()}-term", agents=64, temporary=True) as bus:
+        swarm = Swarm(1, name=bus.name)
+        os.kill(swarm.process.pid, signal.SIGTERM)
+        swarm.process.wait(30)
+        swarm.shutdown()
+
+
+def test_a_task_that_is_too_large_is_told_and_costs_nothing_else():
+    with Swarm(2, bus_size="24M", agents=32) as swarm:
+        for _ in range(3):
+            with pytest.raises(WorkerDied, match="cannot be sent"):
+                swarm.submit(len, bytes(64 << 20)).result(30)
+        big = swarm.run([0], lambda n: bytes(64 << 20), timeout=30)[0]
+        assert "TooLarge" in str(big.error) or "larger" in str(big.error)
+        assert swarm.run(range(10), square, timeout=30).complete
+
+
+def test_what_a_callback_does_harms_only_itself(capsys):
+    def tell(task, value):
+        swarm.submit(square, 2)  # from the thread that receives
+        raise ValueError("a bug in the callback")
+
+    with Swarm(1) as swarm:
+        assert swarm.run(range(3), lambda n: here().partial(n), timeout=30, on_partial=tell).complete
+    assert "a bug in the callback" in capsys.readouterr().err
+
+
+def test_ready_does_not_wait_for_commands_and_the_dead():
+    with Swarm(1) as swarm:
+        swarm.spawn(["sleep", "1000"], agent="sleeper")
+        swarm.spawn(["false"], agent="gone")
+        assert swarm.ready(30) == 1
+
+
+def test_death_by_a_signal_without_a_name():
+    with Swarm(1, max_deaths=1) as swarm:
+        (one,) = swarm.run([0], lambda n: os.kill(os.getpid(), 40), timeout=30)
+        assert "killed by signal 40" in str(one.error)
+
+
+def test_names_that_are_refused_are_not_taken():
+    from cfnshm import AgentBusy, BadName, UnknownAgent
+
+    with Swarm(1) as swarm:
+        with pytest.raises(BadName):
+            swarm.spawn(["true"], agent="a/b")
+        with pytest.raises(UnknownAgent):
+            swarm.status("a/b")
+        for taken in ("worker-1", "supervisor"):
+            with pytest.raises(AgentBusy):
+                swarm.spawn(["true"], agent=taken)
+
+
+def test_a_program_can_be_stopped_before_it_has_begun():
+    with Swarm(0) as swarm:
+        for i in range(8):
+            swarm.spawn(["sleep", "1000"], agent=f"p{i}")
+            assert swarm.stop(f"p{i}", kill=True) == [f"p{i}"]
+        until(lambda: {a.state for a in swarm.status()} == {"done"})
+
+
+def test_the_writer_of_logs_can_be_killed(tmp_path):
+    with Swarm(1, logs=tmp_path / "logs") as swarm:
+        swarm.ready(30)
+        writer = next(p for p in tree.children(swarm.process.pid) if p != swarm.status("worker-1")[0].pid)
+        os.kill(writer, signal.SIGKILL)
+        until(lambda: any("who writes the logs" in e["text"] for e in swarm.events()))
+        swarm.run([0], lambda n: print("after that", flush=True), timeout=30)
+        until(lambda: any("after that" in line for line in swarm.tail("worker-1")))
+
+
+def test_a_client_killed_while_it_starts_leaves_nothing(spawn):
+    from cfnshm.swarm import swarm as module
+
+    for delay in (0.0, 0.05, 0.1, 0.15, 0.2):
+        read, write = os.pipe()
+
+        def client(write=write):
+            start = module.Swarm._start
+
+            def told(self, settings):
+                os.write(write, self.bus.name.encode())
+                start(self, settings)
+
+            module.Swarm._start = told
+            Swarm(3)
+            threading.Event().wait()
+
+        child = spawn(client)
+        name = os.read(read, 100).decode()
+        threading.Event().wait(delay)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        os.close(read)
+        os.close(write)
+        until(lambda name=name: not list(Path("/dev/shm").glob(f"*{name}*")) or not _uses(name))
+        if list(Path("/dev/shm").glob(f"*{name}*")):  # killed before there was a supervisor: as any temporary bus
+            with Bus(name, create=False) as bus:
+                bus.destroy()
+
+
+def _uses(name):
+    """Processes that have a bus of this name mapped."""
+    return [p for p in os.listdir("/proc") if p.isdigit() and name.encode() in _maps(p)]
+
+
+def _maps(pid):
+    try:
+        return Path(f"/proc/{pid}/maps").read_bytes()
+    except OSError:
+        return b""

@@ -18,8 +18,8 @@ from ..errors import InvalidArgument
 from ..swarm import AgentStatus, Command, CommandFailed, CommandResult, Operator, Outcome, Restart, Swarm
 from ..swarm.output import follow, tail
 from ..swarm.plan import TOPOLOGIES
+from ..swarm.settings import NAME
 from ..swarm.status import health
-from ..swarm.supervisor import NAME
 
 _BAR = 30
 

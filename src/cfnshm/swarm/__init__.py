@@ -11,8 +11,8 @@ from .command import Command, CommandFailed, CommandResult
 from .operate import Operator
 from .place import Place, here
 from .plan import Plan, make_plan
+from .settings import Restart
 from .status import AgentStatus, Health
-from .supervisor import Restart
 from .swarm import Outcome, Results, Swarm, SwarmEnded
 from .task import TaskError, WorkerDied
 

@@ -22,6 +22,7 @@ import msgspec
 from ..errors import Error, InvalidArgument
 from . import tree
 from .place import here
+from .settings import describe
 
 
 class CommandFailed(Error):
@@ -120,7 +121,7 @@ class Command:
 
 
 def _describe(args: Sequence[str], result: CommandResult) -> str:
-    how = f"exit {result.exit}" if result.exit >= 0 else f"ended by {signal.Signals(-result.exit).name}"
+    how = f"exit {result.exit}" if result.exit >= 0 else describe(result.exit)
     last = (result.stderr or result.stdout).decode(errors="replace").strip().splitlines()[-10:]
     return "\n  | ".join([f"{shlex.join(args)}: {how} after {result.seconds:.2f} s", *last])
 

@@ -16,14 +16,17 @@ serves that inbox, too.
 
 from __future__ import annotations
 
+import os
 import selectors
+import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 from ..bus import Bus
-from ..errors import Full, Timeout, UnknownAgent
+from ..errors import Error, Full, NoSpace, Timeout, TooLarge, UnknownAgent
 from ..message import Message
 from . import task as wire
 from .deal import Dealer, Task
@@ -56,11 +59,15 @@ class Branch:
             member, task = pair
             try:
                 receipt = send(member.name, task.body, type=wire.TASK, correlation_id=task.id, timeout=0)
-            except Full:
-                dealer.not_sent(member, task)
             except UnknownAgent:
                 dealer.not_sent(member, task)
                 dealer.leave(member.name)
+            except Error as error:
+                dealer.not_sent(member, task)
+                # Full, or no space on the bus: there will be some, if something of ours is on it.
+                if isinstance(error, TooLarge) or (isinstance(error, NoSpace) and not dealer.busy):
+                    dealer.again()
+                    self.set_aside(task, f"cannot be sent: {error}")
             else:
                 dealer.sent(member, task, receipt.sequence)
 
@@ -126,7 +133,7 @@ class Branch:
             self.pass_up(done, wire.died(task.id, task.deaths, why), None)
 
     def _joined(self, message: Message) -> None:
-        for name, room in message.body.items():
+        for name, room in message.body["members"].items():
             self.dealer.join(name, room)
 
     def _lost(self, message: Message) -> None:
@@ -269,8 +276,9 @@ class Coordinator(Branch):
             if number not in self.dealer.tasks:
                 message.ack()
                 return
-        if not self.dealer.members:  # sent before the parent knew
+        if not self.dealer.members:  # sent before the parent knew, or by a successor of it that does not know
             message.ack()
+            self.nobody_left({"agent": self.bus.agent, "why": "has no workers left", "tail": ""})
             return
         self._take(message)
         self._move_oldest(message.position)
@@ -288,7 +296,19 @@ class Coordinator(Branch):
                 return
 
     def handle(self, message: Message) -> bool:
-        """As a branch's; acks what is done with."""
+        """As a branch's; acks what is done with. What makes no sense is told in the log, and dropped: it would end
+        every successor, too."""
+        try:
+            return self._handle(message)
+        except (Stopped, Error):
+            raise
+        except Exception:
+            print(f"{self.bus.agent}: a message of {message.sender!r} makes no sense", file=sys.stderr)
+            traceback.print_exc()
+            message.ack()
+            return True
+
+    def _handle(self, message: Message) -> bool:
         if message.type == wire.TASK:
             self._task(message)
             return True
@@ -300,16 +320,24 @@ class Coordinator(Branch):
                 self._result(message)
             return True
         done = super().handle(message)
-        message.ack()
+        if done:
+            message.ack()
         return done
 
-    def recover(self) -> None:
-        """Takes up what the one before had under way: see above."""
+    def recover(self) -> list[Message]:
+        """Takes up what the one before had under way: see above. Returns what is not for a dealer, in its order."""
         children, agent = list(self.dealer.members), self.bus.agent
         for child in children:
-            for message in self.bus.peek(child, limit=_PEEK):
-                if message.type == wire.TASK and message.sender == agent:
-                    self.dealer.found(message.correlation_id, message.raw, child, message.sequence)
+            try:
+                there = self.bus.peek(child, limit=_PEEK)
+            except UnknownAgent:  # gone since this process was forked
+                self.dealer.leave(child)
+                continue
+            for message in there:  # a child that is a coordinator may have moved it to the end of its inbox
+                if message.type == wire.TASK and message.sender in (agent, child):
+                    self.dealer.found(
+                        message.correlation_id, message.raw, child, message.sequence, message.timestamp
+                    )
         found: list[Message] = []
         while True:
             try:
@@ -321,64 +349,84 @@ class Coordinator(Branch):
             (self._take if message.type == wire.TASK else later.append)(message)
         for task in [t for t in self.dealer.tasks.values() if t.lease is None]:
             self.dealer.done(task.id)  # its result went up already, and the child has not acked it yet
+        others = []
         for message in later:
-            number = message.correlation_id
-            there = self.dealer.tasks.get(number)
-            if message.type == wire.RETURNED and there is not None and not there.at:
-                self.count_death(there, message.body["death"])
+            task_ = self.dealer.tasks.get(message.correlation_id)
+            if message.type == wire.RETURNED and task_ is not None and not task_.at:
+                self.count_death(task_, message.body["death"])
                 message.ack()
-            else:
-                self.handle(message)
+            elif not self.handle(message):
+                others.append(message)
         if not self.dealer.members:
             self.nobody_left({"agent": agent, "why": "had no workers left when it began", "tail": ""})
         self.deal()
+        return others
 
 
-def serve(first: Coordinator, adopt: Callable[[dict[str, Any]], Coordinator]) -> None:
-    """Serves a coordinator's inbox, and those of the teams that it adopts, until it is told to end."""
-    branches = [first]
-    with selectors.DefaultSelector() as selector:
-        selector.register(first.bus, selectors.EVENT_READ, first)
+Adopt = Callable[[dict[str, Any]], tuple[Coordinator, list[Message]]]
+
+
+def serve(first: Coordinator, unread: list[Message], adopt: Adopt) -> None:
+    """Serves a coordinator's inbox, and those of the teams that it adopts, until it is told to end. `unread`: what came
+    for it before."""
+    with _Served(adopt) as served, suppress(Stopped):
+        served.add(first, unread)
         while True:
-            several = len(branches) > 1
-            ready: Iterable[Coordinator] = branches
-            if several:
-                ready = [key.data for key, _ in selector.select(_shortest(b.wait for b in branches))]
-            for branch in ready:
-                try:
-                    wishes = _serve_once(branch, 0 if several else branch.wait)
-                except Stopped:
-                    return
-                for wish in wishes:
-                    other = adopt(wish)
-                    branches.append(other)
-                    selector.register(other.bus, selectors.EVENT_READ, other)
-            for branch in branches:
-                branch.retry()
+            served.once()
 
 
-def _shortest(waits: Iterable[float | None]) -> float | None:
-    return min((w for w in waits if w is not None), default=None)
+class _Served:
+    """The names that one process serves."""
 
+    def __init__(self, adopt: Adopt) -> None:
+        self.adopt = adopt
+        self.branches: list[Coordinator] = []
+        self.selector = selectors.DefaultSelector()
 
-def _serve_once(branch: Coordinator, timeout: float | None) -> list[dict[str, Any]]:
-    """Does what has come; returns what it shall adopt."""
-    wishes: list[dict[str, Any]] = []
-    try:
-        batch = branch.bus.recv_many(_BATCH, timeout, hold=True)
-    except Timeout:
-        return wishes
-    for message in batch:
-        kind = message.type
-        if kind == wire.ADOPT:
-            wishes.append(message.body)
+    def __enter__(self) -> _Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.selector.close()
+
+    def add(self, branch: Coordinator, unread: list[Message]) -> None:
+        self.branches.append(branch)
+        self.selector.register(branch.bus, selectors.EVENT_READ, branch)
+        self._do(branch, unread)
+
+    def once(self) -> None:
+        """Waits for messages, and does what they say."""
+        if len(self.branches) == 1:
+            self._receive(self.branches[0], self.branches[0].wait)
+        else:
+            waits = [b.wait for b in self.branches if b.wait is not None]
+            for key, _ in self.selector.select(min(waits, default=None)):
+                self._receive(key.data, 0)
+        for branch in self.branches:
+            branch.retry()
+
+    def _receive(self, branch: Coordinator, timeout: float | None) -> None:
+        with suppress(Timeout):
+            self._do(branch, branch.bus.recv_many(_BATCH, timeout, hold=True))
+
+    def _do(self, branch: Coordinator, messages: Iterable[Message]) -> None:
+        wishes = []
+        for message in messages:
+            if branch.handle(message):
+                continue
+            kind = message.type
+            if kind == wire.ADOPT:
+                wishes.append(message)
+                continue
             message.ack()
-        elif kind == wire.DRAIN:
-            message.ack()
-            raise Stopped
-        elif not branch.handle(message) and kind in ("pause", "resume", "instruction", "stop"):
-            order = branch.bus.poll_control()
-            if order is not None and order.kind == "stop":
+            if kind == wire.DRAIN:
                 raise Stopped
-    branch.deal()
-    return wishes
+            if kind in ("pause", "resume", "instruction", "stop"):
+                order = branch.bus.poll_control()
+                if order is not None and order.kind == "stop":
+                    raise Stopped
+        branch.deal()
+        for message in wishes:
+            if message.body["pid"] == os.getpid():  # what one before us was to adopt went to somebody else when it died
+                self.add(*self.adopt(message.body))
+            message.ack()

@@ -21,6 +21,7 @@ class Task:
     deaths: what is known of each process that died holding it.
     at: the member that has it, or "".
     sequence: of the message that brought it there.
+    given: when that was, if it was found there.
     lease: the message that brought it here, if it is kept until the result has gone up.
     moving: a copy of that message is on its way to the end of the same inbox.
     """
@@ -30,6 +31,7 @@ class Task:
     deaths: list[dict[str, Any]] = field(default_factory=list)
     at: str = ""
     sequence: int = 0
+    given: float = 0.0
     lease: Any = None
     moving: bool = False
 
@@ -133,15 +135,24 @@ class Dealer:
             self._list(member)
 
     @property
+    def busy(self) -> bool:
+        """Some member has a task."""
+        return any(member.held for member in self.members.values())
+
+    @property
     def waits_for_room(self) -> bool:
         """Some task waits because an inbox is full."""
         return bool(self._full) and bool(self.pending)
 
-    def found(self, id: int, body: Any, member: str, sequence: int) -> None:
-        """A task that was seen where a dealer before this one had sent it."""
+    def found(self, id: int, body: Any, member: str, sequence: int, at: float) -> None:
+        """A task that was seen where a dealer before this one had sent it, at that time. Of two places it is at the
+        later: from the other it has come back, and that is not yet acked there."""
         task = self.tasks.setdefault(id, Task(id, body))
-        if member in self.members:
-            self.sent(self.members[member], task, sequence)
+        if member not in self.members or (task.at and task.given > at):
+            return
+        self._let_go(task)
+        task.given = at
+        self.sent(self.members[member], task, sequence)
 
     def done(self, id: int) -> Task | None:
         """A result came; None if nobody waits for it."""

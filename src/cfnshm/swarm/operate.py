@@ -9,8 +9,8 @@ from typing import Any
 from .. import errors
 from ..bus import Bus
 from . import output
+from .settings import NAME
 from .status import AgentStatus, Health, health
-from .supervisor import NAME
 
 
 class Operator:

@@ -11,7 +11,8 @@ from . import tree
 from .task import TASK
 
 if TYPE_CHECKING:
-    from .supervisor import Agent, Supervisor
+    from .settings import Agent
+    from .supervisor import Supervisor
 
 STATES = ("starting", "idle", "working", "waiting", "paused", "stalled", "restarting", "adopted", "failed", "done")
 

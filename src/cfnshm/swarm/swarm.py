@@ -18,11 +18,13 @@ import os
 import pickle
 import queue
 import secrets
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, InvalidStateError
 from contextlib import suppress
@@ -46,9 +48,9 @@ from .coordinator import MAX_DEATHS, Branch
 from .deal import Task
 from .operate import Operator
 from .plan import WORKER, Plan, make_plan
+from .settings import NAME as SUPERVISOR
+from .settings import Restart, Settings
 from .status import AgentStatus
-from .supervisor import NAME as SUPERVISOR
-from .supervisor import Restart, Settings
 
 DRAIN, TERMINATE = 30.0, 5.0
 _TICK = 0.5  # seconds: how exactly time in which nobody ran is told from time that passed
@@ -147,24 +149,33 @@ class Results(Sequence[Outcome]):
 
 
 class _Root(Branch):
-    """The client's dealer: who waits for an answer waits here."""
+    """The client's dealer: who waits for an answer waits here. `grows`: there may be more workers."""
 
-    def __init__(self, bus: Bus, max_deaths: int) -> None:
+    def __init__(self, bus: Bus, max_deaths: int, grows: bool) -> None:
         super().__init__(bus, max_deaths)
+        self.grows = grows
         self.waiting: dict[int, Callable[[wire.Answer], None]] = {}
         self.partial: dict[int, Callable[[Any], None]] = {}
-        self.answers: list[tuple[Callable[[wire.Answer], None], wire.Answer]] = []
+        self.calls: list[Callable[[], None]] = []  # to be made without the lock, in this order
 
     def pass_up(self, task: Task, body: bytes, message: Message | None) -> None:
         waits = self.waiting.pop(task.id, None)
         self.partial.pop(task.id, None)
         if waits is not None:
-            self.answers.append((waits, wire.split_answer(body)))
+            self.calls.append(lambda: waits(wire.split_answer(body)))
 
     def pass_partial(self, number: int, body: bytes) -> None:
         tell = self.partial.get(number)
         if tell is not None:
-            tell(pickle.loads(body))
+            self.calls.append(lambda: tell(pickle.loads(body)))
+
+    def nobody_left(self, death: dict[str, Any]) -> None:
+        if not self.grows:
+            super().nobody_left(death)
+
+    @property
+    def wait(self) -> float | None:
+        return super().wait or (_TICK if self.grows and self.dealer.pending else None)
 
 
 class Swarm(Operator, Executor):
@@ -240,11 +251,13 @@ class Swarm(Operator, Executor):
         self.logs = Path(logs) if logs is not None else output.log_dir(name)
         self._own_logs = logs is None and self._own_bus
         self._failed = False
-        self._root = _Root(self.bus, max_deaths)
+        self._root = _Root(self.bus, max_deaths, most > least)
         self._changed = threading.Condition(threading.Lock())
         self._growing = 0  # workers that were asked for and have not come yet
+        self.ended: dict[str, list[str]] = {}  # at the end: who was "drained", "terminated", "killed"
         self.late = 0  # answers that came after nobody waited for them any more
-        self._numbers = itertools.count(1)
+        # On a bus that had a swarm before, an answer to that one's task must not be taken for one of ours.
+        self._numbers = itertools.count(1 if self._own_bus else secrets.randbits(52))
         self._functions: dict[int, tuple[Any, str]] = {}
         self._ended: BaseException | None = None
         self._closing = False
@@ -295,7 +308,7 @@ class Swarm(Operator, Executor):
         try:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cfnshm.swarm.supervisor"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=self._stderr, process_group=0,
+                stderr=self._stderr, process_group=0, env={**os.environ, "CFNSHM_SWARM_ID": settings.swarm_id},
             )  # fmt: skip
             assert self.process.stdin is not None
             assert self.process.stdout is not None
@@ -356,16 +369,17 @@ class Swarm(Operator, Executor):
             if cancel_futures:
                 for number in [n for n, t in self._root.dealer.tasks.items() if not t.at]:
                     self._root.set_aside(self._root.dealer.tasks[number], "was cancelled: the swarm is shut down")
-            answers = self._take_answers()
-        _tell(answers)
+            calls = self._take_calls()
+        _make(calls)
         with self._changed:
             while wait and self._ended is None and self._root.waiting:
                 self._changed.wait()
         self._closing = True
-        with suppress(Error):
-            said = self.bus.request(SUPERVISOR, {"drain": float(drain if wait else 0), "terminate": float(terminate)},
-                                    type="swarm.shutdown").body  # fmt: skip
-            self._failed |= bool(said.get("killed"))
+        if self.process.poll() is None:
+            wish = {"drain": float(drain if wait else 0), "terminate": float(terminate)}
+            with suppress(Error):
+                self.ended = self.bus.request(SUPERVISOR, wish, type="swarm.shutdown").body
+                self._failed |= bool(self.ended["killed"])
         self.process.wait()
         self._fail_all(self._ended or SwarmEnded("the swarm was shut down"))
         self._ended = self._ended or Closed("the swarm was shut down")
@@ -387,7 +401,7 @@ class Swarm(Operator, Executor):
 
     def _wake(self, kind: str) -> None:
         with suppress(Error):
-            self.bus.send(self.bus.agent, None, type=kind, priority="control", timeout=0)
+            self.bus.send(self.bus.agent, None, type=kind, priority="control", timeout=1.0)
 
     def _watch(self) -> None:
         """The supervisor's end."""
@@ -405,14 +419,14 @@ class Swarm(Operator, Executor):
                 task = self._root.dealer.tasks.get(number) or Task(number, b"")
                 self._root.dealer.done(number)
                 self._root.pass_up(task, wire.died(number, task.deaths, f"was not done: {why}"), None)
-            answers = self._take_answers()
-        _tell(answers)
+            calls = self._take_calls()
+        _make(calls)
 
-    def _take_answers(self) -> list[tuple[Callable[[wire.Answer], None], wire.Answer]]:
-        answers, self._root.answers = self._root.answers, []
+    def _take_calls(self) -> list[Callable[[], None]]:
+        calls, self._root.calls = self._root.calls, []
         if not self._root.waiting:
             self._changed.notify_all()
-        return answers
+        return calls
 
     def _receive(self) -> None:
         root, closing = self._root, False
@@ -430,14 +444,17 @@ class Swarm(Operator, Executor):
                     closing |= message.type == "swarm.close"
                     if message.type == wire.RESULT and message.correlation_id not in root.waiting:
                         self.late += 1
-                    root.handle(message)
-                    if message.type == wire.JOINED:
-                        self._growing -= len(message.body)
+                    try:
+                        root.handle(message)
+                        if message.type == wire.JOINED:
+                            self._growing -= message.body["asked"]
+                    except (KeyError, TypeError, ValueError, struct.error):  # of somebody who is not of this swarm
+                        traceback.print_exc()
                 root.deal()
                 root.retry()
                 self._grow()
-                answers = self._take_answers()
-            _tell(answers)
+                calls = self._take_calls()
+            _make(calls)
 
     def _grow(self) -> None:
         """Asks for more workers if tasks wait for them."""
@@ -484,6 +501,8 @@ class Swarm(Operator, Executor):
             root.deal()
             self._grow()
             full = root.wait is not None
+            calls = self._take_calls()
+        _make(calls)
         if full:
             self._wake("swarm.full")  # who receives also tries again
         return numbers
@@ -695,9 +714,13 @@ def _two(size: Any) -> tuple[int, int]:
     return least, most
 
 
-def _tell(answers: list[tuple[Callable[[wire.Answer], None], wire.Answer]]) -> None:
-    for waits, got in answers:
-        waits(got)
+def _make(calls: list[Callable[[], None]]) -> None:
+    """Calls what somebody gave to be called: what it raises is told, and no reason to stop receiving."""
+    for call in calls:
+        try:
+            call()
+        except Exception:
+            traceback.print_exc()
 
 
 def _outcome(before: Outcome, got: wire.Answer) -> Outcome:

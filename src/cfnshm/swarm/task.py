@@ -17,13 +17,14 @@ from __future__ import annotations
 import pickle
 import struct
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import cloudpickle
 
 from ..bus import Bus
-from ..errors import AgentDead, Error
+from ..errors import AgentDead, Error, Timeout
 
 TASK = "swarm.task"  # down
 RESULT = "swarm.result"  # up
@@ -115,7 +116,8 @@ def send_up(bus: Bus, to: str, body: Any, type: str, number: int) -> None:
             bus.send(to, body, type=type, correlation_id=number, priority="high")
             return
         except AgentDead:
-            bus.state.wait(LIFE + to, seen)
+            with suppress(Timeout):  # it may be unregistered meanwhile, which changes no value
+                bus.state.wait(LIFE + to, seen, 5.0)
 
 
 def split_answer(body: bytes) -> Answer:
@@ -151,7 +153,10 @@ def failure(got: Answer) -> TaskError:
         lost = WorkerDied("\n".join(lines), deaths=deaths)
         lost.agent = got.agent
         return lost
-    cause, text = pickle.loads(got.payload)
+    try:
+        cause, text = pickle.loads(got.payload)
+    except Exception as why:  # an exception of a class that this process does not have
+        cause, text = None, f"{type(why).__name__}: what it raised cannot be read here: {why}"
     last = text.strip().rpartition("\n")[2] or "an exception without a text"
     error = TaskError(f"{last}\n\nin agent {got.agent!r}:\n{text}")
     error.agent, error.remote, error.__cause__ = got.agent, text, cause
