@@ -24,7 +24,7 @@ from typing import Any
 import cloudpickle
 
 from ..bus import Bus
-from ..errors import AgentDead, Error, Timeout
+from ..errors import AgentDead, Error, Full, Timeout
 
 TASK = "swarm.task"  # down
 RESULT = "swarm.result"  # up
@@ -110,6 +110,11 @@ def send_up(bus: Bus, to: str, body: Any, type: str, number: int) -> None:
     Raises:
         UnknownAgent: nobody deals under that name any more.
     """
+    try:
+        bus.send(to, body, type=type, correlation_id=number, priority="high", timeout=0)
+        return
+    except Full:
+        pass
     while True:
         seen = bus.state.lookup(LIFE + to).version
         try:

@@ -36,6 +36,7 @@ class Worker:
     def run(self) -> None:
         """Until it is told to end."""
         bus = self.place.bus
+        self._obey()  # what was asked before it began; later orders come by message, before any task
         while not self.place._stopping:
             try:
                 message = bus.recv(self.idle)
@@ -71,11 +72,6 @@ class Worker:
         if message.redelivered:
             death = self.before or {"agent": place.agent, "why": "its process died", "tail": ""}
             self._send(dealer, {"sequence": message.sequence, "death": death}, RETURNED, number)
-            return
-        self._obey()
-        if place._stopping:
-            self._send(dealer, {"sequence": message.sequence, "death": None}, RETURNED, number)
-            message.ack()
             return
         place.task, place._dealer = number, dealer
         began = time.monotonic_ns()
