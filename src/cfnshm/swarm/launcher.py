@@ -27,7 +27,7 @@ from .plan import CLIENT, COORDINATOR, WORKER
 from .settings import ENDED, HERE, NAME, PROGRAM, Agent, Settings
 from .worker import Worker, report
 
-_BATCH = 50  # processes started between two looks at what has come
+_BATCH = 50  # processes started between two looks at what has come: two pipes each, of 253 that one message takes
 _ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _PATIENCE = 10.0  # seconds for who writes the logs to say something: without it agents go on
 
@@ -81,9 +81,9 @@ class Launcher:
         self.control.settimeout(_PATIENCE)
         self.writer_fd = os.pidfd_open(self.writer)
         self.selector.register(self.writer_fd, selectors.EVENT_READ, self._writer_ended)
-        for agent in self.agents.values():
-            if agent.pipes:
-                self._hand_over(agent)
+        have = [agent for agent in self.agents.values() if agent.pipes]
+        for i in range(0, len(have), _BATCH):
+            self._hand_over(have[i : i + _BATCH])
 
     @staticmethod
     def _fork_quietly() -> int:
@@ -106,11 +106,11 @@ class Launcher:
         self._start_writer()
         self.note("who writes the logs had died, and was started again", kind="died")
 
-    def _hand_over(self, agent: Agent) -> None:
-        """An agent's pipes to who writes the logs."""
-        said = json.dumps({"do": "add", "agent": agent.name, "pid": agent.pid}).encode()
+    def _hand_over(self, agents: list[Agent]) -> None:
+        """Agents' pipes to who writes the logs: many at once, for each time it wakes up it is in the way."""
+        said = json.dumps({"do": "add", "agents": [[agent.name, agent.pid] for agent in agents]}).encode()
         with suppress(OSError):  # its successor gets them
-            socket.send_fds(self.control, [said], agent.pipes)
+            socket.send_fds(self.control, [said], [pipe for agent in agents for pipe in agent.pipes])
 
     def _tail(self, agent: Agent, lines: int) -> list[str]:
         """The last lines of its log, after all that it wrote has been read."""
@@ -124,14 +124,18 @@ class Launcher:
             return []
 
     def _start_some(self) -> None:
+        started = []
         for _ in range(min(_BATCH, len(self.queue))):
             agent = self.queue.popleft()
             if self.ending or agent.stopping:
                 continue
             try:
                 self._fork(agent)
+                started.append(agent)
             except OSError as error:
                 self._cannot(agent, error)
+        if started:
+            self._hand_over(started)
 
     def _cannot(self, agent: Agent, error: OSError) -> None:
         raise NotImplementedError
@@ -169,7 +173,6 @@ class Launcher:
         for _, write in pipes:
             os.close(write)
         agent.pipes = [read for read, _ in pipes]
-        self._hand_over(agent)
 
     def _child(self, agent: Agent, parent: int, pipes: list[int]) -> None:
         """The forked process; never returns."""

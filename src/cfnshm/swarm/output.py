@@ -126,7 +126,7 @@ class Writer:
 
     def _told(self) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 2)
+            data, fds, _, _ = socket.recv_fds(self.control, 1 << 16, 253)
         except ConnectionResetError:
             data = b""
         if not data:  # it has ended, and did not say that all is done
@@ -136,24 +136,27 @@ class Writer:
         if said["do"] == "close":
             self.closing = True
             return
-        agent = said["agent"]
-        log = self.logs.get(agent)
-        if log is None:
-            log = self.logs[agent] = Log(self.folder, agent, self.max_bytes)
         if said["do"] == "add":
-            self.groups[agent] = said["pid"]
-            for stream, fd in zip(_STREAMS, fds, strict=True):
-                os.set_blocking(fd, False)
-                self.pipes[fd] = (log, stream)
-                self.selector.register(fd, selectors.EVENT_READ)
+            for i, (agent, pid) in enumerate(said["agents"]):
+                self.groups[agent] = pid
+                for stream, fd in zip(_STREAMS, fds[2 * i : 2 * i + 2], strict=True):
+                    os.set_blocking(fd, False)
+                    self.pipes[fd] = (self._log(agent), stream)
+                    self.selector.register(fd, selectors.EVENT_READ)
         elif said["do"] == "ended":
-            self.groups.pop(agent, None)
+            log = self._log(said["agent"])
+            self.groups.pop(said["agent"], None)
             for fd in [fd for fd, (of, _) in self.pipes.items() if of is log]:
                 while fd in self.pipes and self._read(fd):
                     pass
             log.rest()
             if said["lines"]:
                 self.control.send(json.dumps(tail(log.path, said["lines"])).encode())
+
+    def _log(self, agent: str) -> Log:
+        if agent not in self.logs:
+            self.logs[agent] = Log(self.folder, agent, self.max_bytes)
+        return self.logs[agent]
 
     def _read(self, fd: int) -> bool:
         """A piece of a pipe, so that one who writes much keeps nobody waiting; False: nothing is there."""

@@ -271,8 +271,11 @@ class Swarm(Operator, Executor):
         except BaseException:
             self._leave_bus()
             raise
+        lane = self.bus.info()["lanes"]["normal"]
         for top in self.plan.top:
-            self._root.dealer.join(top, self._room_of(top, room))
+            node = self.plan.nodes[top]
+            wanted = room * node.leaves + (0 if node.role == WORKER else max(1, node.leaves // 4))
+            self._root.dealer.join(top, max(1, min(wanted, lane * 3 // 4)))
         self._thread = threading.Thread(target=self._receive, name=f"cfnshm-swarm-{name}", daemon=True)
         self._thread.start()
         threading.Thread(target=self._watch, name=f"cfnshm-swarm-watch-{name}", daemon=True).start()
@@ -296,12 +299,6 @@ class Swarm(Operator, Executor):
             name, agent=f"client-{os.getpid()}-{secrets.token_hex(2)}", type="client", directory=directory, lanes=lanes,
             agents=agents or (people + 64 if self._own_bus else None), size=size, temporary=self._own_bus,
         )  # fmt: skip
-
-    def _room_of(self, top: str, room: int) -> int:
-        node = self.plan.nodes[top]
-        lane: int = self.bus.info()["lanes"]["normal"]
-        wanted = room * node.leaves + (0 if node.role == WORKER else max(1, node.leaves // 4))
-        return max(1, min(wanted, lane * 3 // 4))
 
     def _start(self, settings: Settings) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
