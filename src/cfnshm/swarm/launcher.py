@@ -43,6 +43,7 @@ class Launcher:
         self.agents: dict[str, Agent] = {}
         self.by_fd: dict[int, Agent] = {}
         self.queue: deque[Agent] = deque()  # to be started
+        self.coming: set[str] = set()  # forked, and not on the bus yet
         self.events: deque[dict[str, Any]] = deque(maxlen=1000)
         self.ending = ""  # "", "drain", "terminate", "kill"
         self.bus: Bus
@@ -167,6 +168,8 @@ class Launcher:
             raise
         agent.pid, agent.pidfd, agent.here = pid, pidfd, False
         agent.began.append(self.clock.now)
+        if not isinstance(agent.program, Command):  # that need never come
+            self.coming.add(agent.name)
         self._set(agent, "starting", "")
         self.by_fd[pidfd] = agent
         self.selector.register(pidfd, selectors.EVENT_READ)
@@ -225,7 +228,7 @@ class Launcher:
         node = self.plan.nodes.get(agent.name)
         place = Place(bus, agent.name, agent.role, agent.team, agent.parent)
         if node is not None:
-            place.peers, place.children, place.depth = self.plan.peers(agent.name), list(node.children), node.depth
+            place.children, place.depth, place._plan = node.children, node.depth, self.plan
         enter(place)
         if agent.role == COORDINATOR:
             first = self._coordinator(bus, agent.name)

@@ -53,6 +53,7 @@ class Mender(Launcher):
         self.selector.unregister(fd)
         os.close(fd)
         pid, agent.pid, agent.pidfd = agent.pid, 0, -1
+        self.coming.discard(agent.name)
         tree.signal_group(pid, signal.SIGKILL)  # before it is reaped: until then the number is its own
         _, raw = os.waitpid(pid, 0)
         status = os.waitstatus_to_exitcode(raw)

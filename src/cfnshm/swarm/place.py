@@ -8,6 +8,7 @@ from typing import Any
 from ..bus import Bus
 from ..control import Order
 from ..errors import Error
+from .plan import Plan
 from .task import PARTIAL, dumps, send_up
 
 
@@ -15,7 +16,7 @@ from .task import PARTIAL, dumps, send_up
 class Place:
     """Attributes:
     bus: this agent's handle.
-    agent, role, team, parent, peers, children, depth: see `plan.Node`. Each name can be sent to: up, down and across.
+    agent, role, team, parent, children, depth: see `plan.Node`; these and `peers` can be sent to: up, down and across.
     incarnation: how often this name was taken.
     task: number of the task under way, or None.
     instructions: what was injected and not looked at yet, oldest first.
@@ -26,13 +27,18 @@ class Place:
     role: str = "worker"
     team: str = ""
     parent: str = ""
-    peers: list[str] = field(default_factory=list)
     children: list[str] = field(default_factory=list)
     depth: int = 1
     task: int | None = None
     instructions: list[Any] = field(default_factory=list)
+    _plan: Plan | None = None
     _dealer: str = ""
     _stopping: bool = False
+
+    @property
+    def peers(self) -> list[str]:
+        """Those with the same parent."""
+        return self._plan.peers(self.agent) if self._plan is not None and self.agent in self._plan.nodes else []
 
     @property
     def incarnation(self) -> int:

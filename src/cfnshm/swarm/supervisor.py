@@ -31,7 +31,6 @@ from ..errors import AgentBusy, BusDestroyed, Error, Timeout, UnknownAgent
 from ..message import Message
 from . import limits, output, tree
 from . import task as wire
-from .command import Command
 from .mender import Mender
 from .plan import CLIENT, COORDINATOR, WORKER, Node
 from .settings import HERE, NAME, PROGRAM, Agent, Settings
@@ -211,14 +210,13 @@ class Supervisor(Mender):
         if agent is None or not agent.pid:
             return
         agent.here = True
+        self.coming.discard(agent.name)
         if agent.state == "starting":
             self._set(agent, "running", "")
         self._answer_ready()
 
     def _answer_ready(self) -> None:
-        if self.asked_ready and not self.queue and all(
-            a.here or not a.pid or isinstance(a.program, Command) for a in self.agents.values()
-        ):
+        if self.asked_ready and not self.queue and not self.coming:
             for asked in self.asked_ready:
                 self.bus.reply(asked, {"agents": sum(a.here for a in self.agents.values())})
             self.asked_ready = []
