@@ -210,13 +210,13 @@ def _commands(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
     }
     tests = folder / "suite"
     tests.mkdir()
-    for i in range(20):
+    for i in range(6):
         (tests / f"test_{i}.py").write_text(
             "import pytest\n@pytest.mark.parametrize('n', range(50))\n"
             "def test(n):\n    assert sum(range(n)) == n * (n - 1) // 2\n"
         )
     suite = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "{}"]
-    work["20 small pytest suites"] = (suite, sorted(map(str, tests.glob("*.py"))))
+    work["6 small pytest suites"] = (suite, sorted(map(str, tests.glob("*.py"))))
     return work
 
 
@@ -231,7 +231,7 @@ def overhead(quick: bool, say: Callable[[str], None]) -> list[Row]:
             ours, theirs = [], []
             with Swarm(50, Command(command), memory="8M") as swarm:
                 swarm.ready(60)
-                for i in range(2 if quick else 10):
+                for i in range(2 if quick else 6):
                     quiet()
                     begin = time.perf_counter()
                     assert swarm.run(tasks, timeout=600).complete
