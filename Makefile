@@ -12,7 +12,7 @@ SOURCES := $(shell find csrc src -name '*.c' -o -name '*.h' -o -name '*.py' -o -
 help:
 	@echo "make demo       708 processes on real work, beside a file-per-message bus"
 	@echo "make test       all tests (Python, C, C under sanitizers, models at small bounds)"
-	@echo "make bench      benchmarks beside other ways to carry messages; shared context and coordination"
+	@echo "make bench      benchmarks beside other ways to carry messages; shared context, coordination, the swarm"
 	@echo "make verify     the whole sweeps: every instruction, larger models (hours)"
 	@echo "make test-c     the C tests alone;  make test-asan, make test-tsan: under sanitizers"
 	@echo "make models     the SPIN models at small bounds"
@@ -45,6 +45,7 @@ bench: $(STAMP)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks $(BENCH)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.core
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.context
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.swarm
 
 verify: $(STAMP)
 	$(MAKE) -s -C csrc all
