@@ -14,6 +14,7 @@ import pytest
 
 from cfnshm import Bus, Timeout
 from cfnshm.swarm import AsyncSwarm, Command, Restart, Swarm, SwarmEnded, TaskError, WorkerDied, here, tree
+from cfnshm.swarm.deal import Dealer
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -230,6 +231,69 @@ def test_asyncio():
             assert await swarm.call("ready", timeout=30) == 2
 
     asyncio.run(main())
+
+
+# ---- who has what ----
+
+
+def dealt(dealer, sequence):
+    member, task = dealer.next()
+    dealer.sent(member, task, sequence)
+    return member.name, task.id
+
+
+def test_a_dealer_gives_each_task_to_one_and_takes_turns():
+    dealer = Dealer()
+    dealer.join("a", 1)
+    dealer.join("b", 2)
+    assert [dealer.add(n, b"") for n in (1, 2, 3, 4, 1)] == [True, True, True, True, False]
+    assert [dealt(dealer, s) for s in (1, 2, 3)] == [("a", 1), ("b", 2), ("b", 3)]
+    assert dealer.next() is None
+    assert dealer.done(2).id == 2
+    assert dealt(dealer, 4) == ("b", 4)
+    assert dealer.done(2) is None
+    assert dealer.late == 1
+
+
+def test_a_message_that_is_returned_twice_counts_once():
+    dealer = Dealer()
+    dealer.join("a", 1)
+    dealer.add(1, b"")
+    dealt(dealer, 7)
+    assert dealer.returned(1, "b", 7) is None
+    assert dealer.returned(1, "a", 6) is None
+    assert dealer.returned(1, "a", 7).id == 1
+    assert dealt(dealer, 8) == ("a", 1)
+    assert dealer.returned(1, "a", 7) is None  # who brought it back died before he had acked it
+    assert dealer.next() is None
+
+
+def test_a_member_that_leaves_or_rests_is_given_nothing():
+    dealer = Dealer()
+    for name in ("a", "b"):
+        dealer.join(name, 1)
+    dealer.add(1, b"")
+    assert dealt(dealer, 1) == ("a", 1)
+    dealer.rest("b", True)
+    dealer.add(2, b"")
+    assert dealer.next() is None
+    assert [task.id for task in dealer.leave("a")] == [1]
+    assert dealer.next() is None
+    dealer.rest("b", False)
+    assert dealt(dealer, 2) == ("b", 1)
+
+
+def test_of_two_places_where_a_task_was_found_the_later_counts():
+    dealer = Dealer()
+    for name in ("a", "b"):
+        dealer.join(name, 1)
+    dealer.found(1, b"", "b", 5, at=20.0)
+    dealer.found(1, b"", "a", 4, at=10.0)
+    assert dealer.tasks[1].at == "b"
+    assert dealer.returned(1, "a", 4) is None
+    dealer.found(1, b"", "a", 6, at=30.0)
+    assert dealer.tasks[1].at == "a"
+    assert not dealer.members["b"].held
 
 
 # ---- deaths of workers ----
@@ -688,24 +752,26 @@ def test_a_coordinator_that_is_told_to_end_before_it_has_begun_ends():
 
 def test_long_tasks_do_not_fill_an_inbox_and_are_known_to_the_next_master(tmp_path):
     """A coordinator's lane is as long as from its oldest message to its newest: old ones move to its end."""
-    gate, marks = Gate(tmp_path / "gate"), Marks(tmp_path / "marks")
+    gates, marks = [Gate(tmp_path / "gate-0"), Gate(tmp_path / "gate-1")], Marks(tmp_path / "marks")
 
     def work(n):
         marks.add(n)
         if n < 2:
-            gate.wait()
+            gates[n].wait()
         return n
 
     with Swarm(4, topology="hybrid", coordinators=2, lanes={"normal": 16, "high": 16}, agents=32) as swarm:
         swarm.ready(30)
         slow = [swarm.submit(work, n) for n in range(2)]
         assert swarm.run(range(2, 100), work, timeout=60).complete
+        gates[0].open()  # of the first team; the next master would begin with that one
+        assert slow[0].result(30) == 0
         os.kill(swarm.status("master")[0].pid, signal.SIGKILL)
         assert swarm.run(range(100, 200), work, timeout=60).complete
         os.kill(swarm.status("coordinator-1")[0].pid, signal.SIGKILL)
         assert swarm.run(range(200, 300), work, timeout=60).complete
-        gate.open()
-        assert [f.result(30) for f in slow] == [0, 1]
+        gates[1].open()
+        assert slow[1].result(30) == 1
         assert sorted(map(int, marks.all())) == list(range(300))
 
 
