@@ -105,8 +105,6 @@ def test_one_that_runs_is_directed_from_another_shell(tmp_path):
         assert " out| " in follower.stdout.readline()
         assert swarm("stop", "agent-3").stdout == "agent-3\n"
         until(lambda: "supervisor out| agent-3 ended: killed by SIGTERM" in follower.stdout.readline())
-        follower.kill()
-        follower.communicate()
         assert "agent-3 ended" in swarm("events").stdout
         unknown = swarm("pause", "agent-9")
         assert unknown.returncode == 5
@@ -114,9 +112,25 @@ def test_one_that_runs_is_directed_from_another_shell(tmp_path):
     finally:
         running.send_signal(signal.SIGINT)
         assert running.wait(30) == 130
+    assert "swarm ended" in follower.communicate(timeout=30)[0]  # it ends with the swarm
     gone = swarm("status")
     assert gone.returncode == 12
     assert "no bus" in gone.stderr
+
+
+def test_interrupted_twice_it_is_gone_when_it_returns_and_the_next_one_runs():
+    script = "trap '' INT TERM; echo here; sleep 1000; sleep 1000"
+    running = subprocess.Popen([COMMAND, "swarm", "run", "--agents", "2", "--", "sh", "-c", script],
+                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+    for _ in range(2):
+        running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    until(lambda: "terminat" in swarm("events").stdout)
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=30)
+    assert running.returncode == 130
+    done = swarm("run", "--agents", "2", "--tasks", "-", "--", "cat", stdin="a\nb\n")
+    assert done.returncode == 0, done.stderr
 
 
 def test_mistakes_are_told():

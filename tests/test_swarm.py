@@ -209,6 +209,32 @@ def test_agents_know_their_place_and_reach_each_other():
         assert teams == {"team-1", "team-2"}
 
 
+def test_mail_among_workers_is_not_mixed_with_tasks():
+    def work(n):
+        place = here()
+        other = {"worker-1": "worker-2", "worker-2": "worker-1"}[place.agent]
+        place.bus.send(other, [n, place.agent])
+        return place.recv(timeout=30).body[1] == other
+
+    with Swarm(2, room=3) as swarm:
+        assert swarm.run(range(6), work, timeout=60).values == [True] * 6
+        swarm.bus.broadcast("for later", agent_type="worker")
+        assert swarm.run(range(2), lambda n: here().recv(timeout=30).body, timeout=60).values[0] == "for later"
+
+
+def test_nobody_is_not_everybody():
+    from cfnshm import AgentBusy, InvalidArgument
+
+    with Swarm(1) as swarm:
+        with pytest.raises(InvalidArgument, match="say who"):
+            swarm.stop()
+        with pytest.raises(AgentBusy, match="has a swarm already"):
+            Swarm(1, name=swarm.bus.name)
+        swarm.spawn(["/no/such/program"], agent="none")
+        until(lambda: swarm.status("none")[0].why == "exited with 127")
+        assert "cannot run '/no/such/program': No such file or directory" in swarm.tail("none")[0]
+
+
 def test_an_elastic_swarm_grows_and_shrinks():
     barrier = threading.Event()
     with Swarm((1, 4), idle=0.2) as swarm:
@@ -722,7 +748,7 @@ def test_one_swarm_on_a_bus():
 
     name = f"test-{os.getpid()}-one"
     with Bus(name, agents=64, temporary=True), Swarm(1, name=name) as swarm:
-        with pytest.raises((AgentBusy, Error), match="supervisor"):
+        with pytest.raises((AgentBusy, Error), match="has a swarm already"):
             Swarm(1, name=name)
         assert swarm.run([2], square, timeout=30).values == [4]
 

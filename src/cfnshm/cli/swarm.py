@@ -45,9 +45,12 @@ def add_verbs(parser: Any) -> None:
         "Without --tasks: N agents run COMMAND, each once ('{}' is its number), until all have ended; --restart says\n"
         "when one is started again. What they print is printed as it comes.\n\n"
         "A command finds CFNSHM_BUS and CFNSHM_AGENT in its environment, so that `cfnshm send` and the others work in\n"
-        "it. All of it ends with this command. Exit status: 0 all went well, 1 some failed, 3 timed out.",
+        "it; in a shell's -c, take a task that anybody else wrote from standard input, not from '{}'. All of it ends\n"
+        "with this command. Exit status: 0 all went well, 1 some failed, 3 timed out, 10 the bus has a swarm already,\n"
+        "11 too many for the machine, 130 interrupted.",
     )  # fmt: skip
-    run.add_argument("--agents", type=int, default=os.cpu_count() or 1, metavar="N", help="workers, or agents")
+    run.add_argument("--agents", type=int, default=os.cpu_count() or 1, metavar="N",
+                     help=f"workers, or agents ({os.cpu_count() or 1})")  # fmt: skip
     run.add_argument("--tasks", metavar="FILE", help="a task a line")
     run.add_argument("--topology", choices=TOPOLOGIES, default="auto")
     run.add_argument("--coordinators", type=int, default=None, metavar="N")
@@ -62,7 +65,10 @@ def add_verbs(parser: Any) -> None:
     status = add("status", "what each agent is doing, since when, and why")
     status.add_argument("targets", nargs="*", metavar="AGENT|TEAM")
     add("health", "healthy (exit 0), degraded (1) or unhealthy (2), and why")
-    logs = add("logs", "what agents wrote", "With a name: its last lines; without: those of all. -f: and what comes.")
+    logs = add(
+        "logs", "what agents wrote",
+        "With names: their last lines; without: those of all. -f: and what comes, until the swarm has ended.",
+    )  # fmt: skip
     logs.add_argument("targets", nargs="*", metavar="AGENT")
     logs.add_argument("-f", "--follow", action="store_true")
     logs.add_argument("-n", "--lines", type=int, default=20, metavar="N")
@@ -136,8 +142,10 @@ def _logs(swarm: Operator, arguments: argparse.Namespace) -> int:
         if name != NAME:
             swarm.status(name)  # an unknown name is an error, not an empty log
     if arguments.follow:
-        for line in follow(folder, names or None, last=arguments.lines):
+        supervisor = os.pidfd_open(swarm.bus.agent_info(NAME).owner_pid)
+        for line in follow(folder, names or None, last=arguments.lines, until=supervisor):
             print(line, flush=True)
+        return 0
     paths = [folder / f"{name}.log" for name in names] if names else sorted(folder.glob("*.log"))
     for path in paths:
         for line in tail(path, arguments.lines):

@@ -223,7 +223,11 @@ class Launcher:
             os.environ.update(command.env)
             if command.cwd:
                 os.chdir(command.cwd)
-            os.execvp(command.args[0], list(command.args))
+            try:
+                os.execvp(command.args[0], list(command.args))
+            except OSError as error:
+                print(f"{agent.name}: cannot run {command.args[0]!r}: {error.strerror}", file=sys.stderr)
+                return 127
         bus = Bus(s.bus, agent=agent.name, create=False, directory=s.directory)
         node = self.plan.nodes.get(agent.name)
         place = Place(bus, agent.name, agent.role, agent.team, agent.parent)

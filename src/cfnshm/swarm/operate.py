@@ -63,7 +63,13 @@ class Operator:
 
     def stop(self, *targets: str, kill: bool = False) -> list[str]:
         """Ends these agents for good: they stop after what they are at, before what is in their inboxes, which goes to
-        others. `kill`: at once, with all that they started."""
+        others. `kill`: at once, with all that they started. A coordinator is replaced. To end all: `Swarm.shutdown`.
+
+        Raises:
+            InvalidArgument: nobody was named.
+        """
+        if not targets:
+            raise errors.InvalidArgument("say who is to be stopped; all are ended by shutdown()")
         return list(self._ask("stop", targets=list(targets), kill=kill)["stopping"])
 
     def log_of(self, agent: str) -> Path:

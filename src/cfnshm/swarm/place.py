@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..bus import Bus
 from ..control import Order
 from ..errors import Error
+from ..message import Message
 from .plan import Plan
 from .task import PARTIAL, dumps, send_up
 
@@ -31,6 +34,8 @@ class Place:
     depth: int = 1
     task: int | None = None
     instructions: list[Any] = field(default_factory=list)
+    _mail: deque[Message] = field(default_factory=deque)  # what is not the swarm's, and was not asked for yet
+    _later: deque[Message] = field(default_factory=deque)  # tasks and orders that came while mail was asked for
     _plan: Plan | None = None
     _dealer: str = ""
     _stopping: bool = False
@@ -49,6 +54,23 @@ class Place:
         if self.task is None:
             raise Error("no task is under way: partial() belongs into the function that a task calls")
         send_up(self.bus, self._dealer, dumps(value), PARTIAL, self.task)
+
+    def recv(self, timeout: float | None = None) -> Message:
+        """The next message that somebody sent to this agent: in a worker, what is not a task. It is acked: it does not
+        come again. (`bus.recv` in a worker would take its tasks away.)
+
+        Raises:
+            Timeout.
+        """
+        ends = None if timeout is None else time.monotonic() + timeout
+        while not self._mail:
+            left = None if ends is None else max(0.0, ends - time.monotonic())
+            (message,) = self.bus.recv_many(1, left, hold=True)
+            of_swarm = message.type.startswith("swarm.") or message.priority == "control"
+            (self._later if of_swarm else self._mail).append(message)
+        message = self._mail.popleft()
+        message.ack()
+        return message
 
     def poll(self, checkpoint: Any = None) -> Order | None:
         """Obeys what is asked of this agent, between two steps of a long task: waits while it is paused (and saves what

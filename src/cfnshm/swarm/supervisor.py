@@ -61,7 +61,13 @@ class Supervisor(Mender):
         os.environ["CFNSHM_BUS"] = s.bus
         if s.directory:
             os.environ["CFNSHM_DIR"] = s.directory
-        self.bus = Bus(s.bus, agent=NAME, type="supervisor", create=False, exclusive=True, directory=s.directory)
+        try:
+            self.bus = Bus(s.bus, agent=NAME, type="supervisor", create=False, exclusive=True, directory=s.directory)
+        except AgentBusy as error:
+            raise AgentBusy(
+                f"bus {s.bus!r} has a swarm already, whose supervisor is process {error.pid}: end that one, or give "
+                "this one a bus of its own (name=, --bus)"
+            ) from None
         self._start_writer()
         self.log = output.Log(Path(s.logs), NAME, s.log_bytes)
         for module in s.preload:
@@ -120,8 +126,9 @@ class Supervisor(Mender):
             do(*given)
         except BusDestroyed:
             self.note("the bus was destroyed; so ends the swarm", kind="ended")
+            with suppress(Error, KeyError, ValueError):
+                self.selector.unregister(self.bus)
             self._end("kill", 0.0, 0.0)
-            self.selector.unregister(self.bus)
         except Exception as error:
             traceback.print_exc()
             self.note(f"{getattr(do, '__name__', do)}: {type(error).__name__}: {error}", kind="error")
@@ -374,6 +381,8 @@ class Supervisor(Mender):
         if steps.index(how) <= steps.index(self.ending):
             return
         self.ending, self.times = how, (drain, terminate)
+        words = {"drain": f"is drained for {drain:g} s at most", "terminate": "is terminated", "kill": "is killed"}
+        self.note(f"the swarm {words[how]}", kind="ending")
         self.queue.clear()
         living = [a for a in self.agents.values() if a.pid]
         if how == "drain":

@@ -233,6 +233,8 @@ class Swarm(Operator, Executor):
         directory: str | None = None,
     ) -> None:
         least, most = (size, size) if isinstance(size, int) else _two(size)
+        memory = parse_size(memory, "the memory of an agent")
+        limits.need(least, memory)
         self.plan: Plan = make_plan(least, "flat" if most > least else topology, coordinators=coordinators, depth=depth)
         if failover not in ("adopt", "replace"):
             raise InvalidArgument(f"failover is 'adopt' or 'replace', not {failover!r}")
@@ -241,7 +243,6 @@ class Swarm(Operator, Executor):
         policy = restart if isinstance(restart, Restart) else Restart(restart)
         if policy.when not in ("never", "on-failure", "always"):
             raise InvalidArgument(f"restart is 'never', 'on-failure' or 'always', not {policy.when!r}")
-        memory = parse_size(memory, "the memory of an agent")
         limits.need(len(self.plan.nodes), memory)
         self.worker = worker
         name = name or f"swarm-{os.getpid()}-{secrets.token_hex(4)}"
@@ -374,9 +375,14 @@ class Swarm(Operator, Executor):
         self._closing = True
         if self.process.poll() is None:
             wish = {"drain": float(drain if wait else 0), "terminate": float(terminate)}
-            with suppress(Error):
+            try:
                 self.ended = self.bus.request(SUPERVISOR, wish, type="swarm.shutdown").body
                 self._failed |= bool(self.ended["killed"])
+            except (Error, KeyboardInterrupt):  # the bus is gone, or somebody cannot wait
+                self._failed = True
+                for _ in range(2):  # the first ends it, the second kills
+                    with suppress(ProcessLookupError):
+                        self.process.terminate()
         self.process.wait()
         self._fail_all(self._ended or SwarmEnded("the swarm was shut down"))
         self._ended = self._ended or Closed("the swarm was shut down")

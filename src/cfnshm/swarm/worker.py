@@ -39,7 +39,7 @@ class Worker:
         self._obey()  # what was asked before it began; later orders come by message, before any task
         while not self.place._stopping:
             try:
-                message = bus.recv(self.idle)
+                message = self._next()
             except Timeout:
                 return
             if message.type == TASK:
@@ -49,10 +49,16 @@ class Worker:
                 return
             elif message.type in _ORDERS:
                 self._obey()
-            elif message.type not in ("signal",):
-                what = f"a message of type {message.type!r} from {message.sender!r}"
-                print(f"{self.place.agent}: {what} is no task, and was dropped", file=sys.stderr, flush=True)
-        self.place.bus.release()  # what is unread stays for who comes
+            elif not message.type.startswith("swarm."):
+                self.place._mail.append(message)  # for the functions: Place.recv
+                continue
+            message.ack()
+        bus.release()  # what is unread stays for who comes
+
+    def _next(self) -> Message:
+        """Held until it is acked here: a function may receive, too."""
+        later = self.place._later
+        return later.popleft() if later else self.place.bus.recv_many(1, self.idle, hold=True)[0]
 
     def _obey(self) -> None:
         while (order := self.place.poll()) is not None:
