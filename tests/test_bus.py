@@ -698,3 +698,17 @@ print("whole")
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "whole\n", "")
+
+
+def test_held_messages_stay_leased_until_each_is_acked(bus, other):
+    for n in range(5):
+        other.send("a", n)
+    first = bus.recv_many(3, hold=True)
+    assert [m.body for m in bus.recv_many(256, hold=True)] == [3, 4]  # and that acks nothing
+    other.send("a", 5)
+    assert bus.recv().body == 5  # nor does this
+    first[1].ack()
+    assert [m.body for m in bus.peek()] == [0, 2, 3, 4, 5]
+    bus.close()
+    with Bus(other.name, agent="a") as again:
+        assert [(m.body, m.redelivered) for m in again.recv_many(256)] == [(n, True) for n in (0, 2, 3, 4, 5)]

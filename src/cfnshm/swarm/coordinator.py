@@ -20,6 +20,7 @@ import os
 import selectors
 import sys
 import traceback
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -37,7 +38,7 @@ _ROOM_TICK = 0.02  # seconds until an inbox that was full is tried again
 _PEEK = 1 << 16
 
 
-class Branch:
+class Branch(ABC):
     """A dealer on a bus: one name's tasks, members, and messages. The client's has nobody above it.
 
     Args:
@@ -84,12 +85,13 @@ class Branch:
 
     # -- up: what a coordinator passes on and the client keeps --
 
+    @abstractmethod
     def pass_up(self, task: Task, body: bytes, message: Message | None) -> None:
         """The result of a task, and the message that brought it (it is done with then)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pass_partial(self, number: int, body: bytes) -> None:
-        raise NotImplementedError
+        """Something of a task that is not done."""
 
     # -- what comes --
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
@@ -32,7 +33,7 @@ _ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _PATIENCE = 10.0  # seconds for who writes the logs to say something: without it agents go on
 
 
-class Launcher:
+class Launcher(ABC):
     """The part of a supervisor that starts processes."""
 
     def __init__(self, settings: Settings) -> None:
@@ -138,14 +139,17 @@ class Launcher:
         if started:
             self._hand_over(started)
 
+    @abstractmethod
     def _cannot(self, agent: Agent, error: OSError) -> None:
-        raise NotImplementedError
+        """It could not be forked."""
 
+    @abstractmethod
     def _answer_ends(self) -> None:
-        raise NotImplementedError
+        """Somebody may have waited for the end of an agent."""
 
+    @abstractmethod
     def _answer_ready(self) -> None:
-        raise NotImplementedError
+        """Somebody may have waited for all to have come."""
 
     def _fork(self, agent: Agent) -> None:
         parent, pid, pipes = os.getpid(), 0, []
