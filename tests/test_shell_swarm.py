@@ -6,11 +6,10 @@ import json
 import os
 import signal
 import subprocess
-import threading
-import time
 
 import pytest
 from shell import COMMAND
+from waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -24,15 +23,6 @@ def place(tmp_path, monkeypatch):
 
 def swarm(*args, stdin=None, timeout=60):
     return subprocess.run([COMMAND, "swarm", *args], input=stdin, capture_output=True, text=True, timeout=timeout)
-
-
-def until(condition, seconds=30.0):
-    """Waits for a swarm in another process to come so far."""
-    ends = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < ends, "it did not come to be"
-        threading.Event().wait(0.05)
-    return found
 
 
 def test_tasks_from_standard_input():

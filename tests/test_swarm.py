@@ -7,10 +7,10 @@ import fcntl
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 from cfnshm import Bus, Timeout
 from cfnshm.swarm import AsyncSwarm, Command, Restart, Swarm, SwarmEnded, TaskError, WorkerDied, here, tree
@@ -26,15 +26,6 @@ def clean(tmp_path, monkeypatch):
     yield
     left = [pid for pid in tree.descendants(os.getpid()) if (s := tree.stat(pid)) and s.state != "Z"]
     assert not left, [Path(f"/proc/{p}/cmdline").read_bytes() for p in left]
-
-
-def until(condition, seconds=30.0):
-    """Waits for what has no event to wait for: that the kernel shows a process's state."""
-    ends = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < ends, "it did not come to be"
-        threading.Event().wait(0.005)
-    return found
 
 
 def square(n):

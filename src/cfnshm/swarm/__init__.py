@@ -11,9 +11,10 @@ from .command import Command, CommandFailed, CommandResult
 from .operate import Operator
 from .place import Place, here
 from .plan import Plan, make_plan
+from .results import Outcome, Results
 from .settings import Restart
 from .status import AgentStatus, Health
-from .swarm import Outcome, Results, Swarm, SwarmEnded
+from .swarm import Swarm, SwarmEnded
 from .task import TaskError, WorkerDied
 
 __all__ = [

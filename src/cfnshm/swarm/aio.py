@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any
 
-from .swarm import Outcome, Results, Swarm
+from .results import Outcome, Results
+from .swarm import Swarm
 
 
 class AsyncSwarm:
