@@ -509,7 +509,7 @@ def test_a_supervisor_killed_ends_everything(tmp_path):
         keeper.destroy()
 
 
-def test_a_client_killed_ends_everything(spawn, bus_name):
+def test_a_client_killed_ends_everything(spawn):
     read, write = os.pipe()
 
     def client():

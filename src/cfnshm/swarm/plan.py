@@ -63,9 +63,6 @@ class Plan:
         siblings = self.top if node.parent == CLIENT else self.nodes[node.parent].children
         return [name for name in siblings if name != agent]
 
-    def of_role(self, role: str) -> list[Node]:
-        return [node for node in self.nodes.values() if node.role == role]
-
     def team(self, team: str) -> list[Node]:
         return [node for node in self.nodes.values() if node.team == team]
 

@@ -45,7 +45,6 @@ class Supervisor(Mender):
         self.asked_ready: list[Message] = []
         self.asked_ends: list[tuple[Message, set[str]]] = []
         self.asked_end: Message | None = None
-        self.times = (0.0, 0.0)
         self.started = time.time()
         self._began: Callable[[str], None] | None = None
         self._open()
@@ -83,7 +82,6 @@ class Supervisor(Mender):
         if os.getppid() != s.client_pid:
             raise Error("the client has ended already")
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.signal_fd = read
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, frame: None)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -98,6 +96,7 @@ class Supervisor(Mender):
         for name in self.agents:
             if self.bus.peek(name, limit=1):
                 self._send_back(self.agents[name], {}, forget=True)
+            self.bus.set_status("", agent=name)  # nor did they end as these were told to
         with suppress(Timeout):
             while True:
                 self.bus.recv_many(256, timeout=0)
@@ -380,7 +379,7 @@ class Supervisor(Mender):
         steps = ("", "drain", "terminate", "kill")
         if steps.index(how) <= steps.index(self.ending):
             return
-        self.ending, self.times = how, (drain, terminate)
+        self.ending = how
         words = {"drain": f"is drained for {drain:g} s at most", "terminate": "is terminated", "kill": "is killed"}
         self.note(f"the swarm {words[how]}", kind="ending")
         self.queue.clear()
