@@ -116,8 +116,8 @@ def messages(minutes: float, say: Say) -> Row:
            "memory %": _flat(samples, "memory"), "descriptors %": _flat(samples, "fds"),
            "memory MiB": statistics.median(s["memory"] for s in samples) / (1 << 20),
            "processors": cpu / took}  # fmt: skip
-    say(f"{agents} agents x {rate} messages a second for {minutes:g} minutes: {sent:,} sent, {sent - got} lost, {wrong} "
-        f"out of order; memory {row['memory %']:+.2f} % of {row['memory MiB']:.0f} MiB, descriptors "
+    say(f"{agents} agents x {rate} messages a second for {minutes:g} minutes: {sent:,} sent, {sent - got} lost, "
+        f"{wrong} out of order; memory {row['memory %']:+.2f} % of {row['memory MiB']:.0f} MiB, descriptors "
         f"{row['descriptors %']:+.2f} %, {row['processors']:.2f} processors used by them")  # fmt: skip
     return row
 

@@ -1,7 +1,7 @@
 """Benchmarks of the swarm: how long so many agents take to start, to be asked and to answer, and to end; how fast one
 is woken, paused, replaced; and what it costs beside `xargs -P`.
 
-    python -m benchmarks.swarm [--quick] [--only WORD] [--json FILE] [--plot FILE] [--minutes N]
+    python -m benchmarks.swarm [--quick] [--only WORD] [--json FILE] [--plot FILE]
 
 Real processes, every answer checked. Medians of the repeats with their minimum and maximum; the machine is described in
 the output. The workers are forks of one warm interpreter (their private memory is in the table). Nothing here has a
@@ -26,7 +26,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cfnshm import Bus
 from cfnshm.swarm import Command, Swarm, here, tree
 
 from .machine import machine, quiet
@@ -249,57 +248,6 @@ def overhead(quick: bool, say: Callable[[str], None]) -> list[Row]:
     return rows
 
 
-def load(minutes: float, say: Callable[[str], None]) -> list[Row]:
-    """300 agents, each sending 100 messages a second to another, for so long: losses, memory, descriptors, CPU."""
-    agents, rate = 300, 100
-
-    def talk(number: int, seconds: float) -> tuple[int, int, int]:
-        """Sends to the next one, and reads what the one before sends, whose numbers must follow each other."""
-        bus = here().bus
-        place = Bus(bus.name, agent=f"talker-{number}", create=False)
-        to = f"talker-{(number + 1) % agents}"
-        begin = time.monotonic()
-        sent = got = wrong = 0
-        last = round(seconds * rate)
-        while got < last:
-            now = time.monotonic() - begin
-            while sent < last and sent <= now * rate:
-                place.send(to, sent.to_bytes(8, "little"))
-                sent += 1
-            wait = max(0.0, sent / rate - (time.monotonic() - begin)) if sent < last else 60.0
-            try:
-                for message in place.recv_many(256, wait):
-                    wrong += int.from_bytes(message.raw, "little") != got
-                    got += 1
-            except TimeoutError:
-                if sent == last:
-                    break
-        place.close()
-        return sent, got, wrong
-
-    with Swarm(agents, memory="8M", agents=2 * agents + 64) as swarm:
-        for i in range(agents):
-            swarm.bus.register(f"talker-{i}")
-        swarm.ready(60)
-        futures = [swarm.submit(talk, i, minutes * 60) for i in range(agents)]
-        samples = []
-        began = time.monotonic()
-        while not all(f.done() for f in futures):
-            time.sleep(min(10.0, minutes * 6))
-            pids = [a.pid for a in swarm.status() if a.pid]
-            samples.append({"t": time.monotonic() - began, "memory": sum(map(tree.memory, pids)),
-                            "fds": sum(len(os.listdir(f"/proc/{p}/fd")) for p in pids),
-                            "cpu": sum(s.cpu for p in pids if (s := tree.stat(p)) is not None)})  # fmt: skip
-        answers = [f.result() for f in futures]
-    sent, got, wrong = (sum(a[i] for a in answers) for i in range(3))
-    middle = samples[len(samples) // 4 :]  # after all have come to their size
-    flat = 100 * (middle[-1]["memory"] / middle[0]["memory"] - 1) if len(middle) > 1 else 0.0
-    say(f"{agents} agents x {rate} messages a second for {minutes:g} minutes: {sent} sent, {sent - got} lost, {wrong} "
-        f"out of order; memory {flat:+.2f} %, descriptors {middle[0]['fds']} to {middle[-1]['fds']}, "
-        f"{samples[-1]['cpu'] / samples[-1]['t']:.2f} processors used")  # fmt: skip
-    return [{"minutes": minutes, "sent": sent, "lost": sent - got, "out of order": wrong, "samples": samples}]
-
-
 def plot(results: dict[str, Any], path: Path) -> None:
     """Coordination time and delivery against agents, the founding curve in the same picture."""
     import matplotlib
@@ -332,7 +280,6 @@ def main() -> None:
     parser.add_argument("--only", default="", metavar="WORD")
     parser.add_argument("--json", type=Path, metavar="FILE", help="results are merged into it")
     parser.add_argument("--plot", type=Path, metavar="FILE")
-    parser.add_argument("--minutes", type=float, default=0.0, help="of `load`, which is left out without it")
     arguments = parser.parse_args()
     about = machine(["cfnshm", "cloudpickle"])
     print(f"{about['cores']} cores, {about['processor']}, Linux {about['kernel']}, Python {about['python']}, load "
@@ -349,10 +296,6 @@ def main() -> None:
             results[run.__name__] = run(arguments.quick, say)
             if arguments.json:
                 arguments.json.write_text(json.dumps(results, indent=1))
-    if arguments.minutes and arguments.only in "load":
-        results["load"] = load(arguments.minutes, say)
-        if arguments.json:
-            arguments.json.write_text(json.dumps(results, indent=1))
     if arguments.plot:
         plot(results, arguments.plot)
 

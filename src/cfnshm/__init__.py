@@ -6,9 +6,9 @@ with Bus("build-42", agent="planner") as bus:
     bus.send("coder-1", {"task": "fix auth"})
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .agents import AgentInfo
-from .aio import AsyncBus, AsyncState
-from .aio_sync import AsyncBarrier, AsyncElection, AsyncLock, AsyncSemaphore
 from .bus import Bus
 from .checkpoint import Checkpoint, Cut
 from .context import Context, HeapInfo, ObjectInfo, Ref
@@ -50,7 +50,21 @@ from .receipt import Receipt
 from .state import State, Value
 from .sync import Barrier, BarrierInfo, Election, Holder, Leadership, Lease, Lock, Party, Permit, Semaphore
 
+if TYPE_CHECKING:
+    from .aio import AsyncBus, AsyncState
+    from .aio_sync import AsyncBarrier, AsyncElection, AsyncLock, AsyncSemaphore
+
 __version__ = "0.1.0"
+
+# asyncio is imported by who uses it: it takes longer than all the rest, and hundreds of agents do not need it.
+_LAZY = {
+    "AsyncBarrier": "aio_sync",
+    "AsyncBus": "aio",
+    "AsyncElection": "aio_sync",
+    "AsyncLock": "aio_sync",
+    "AsyncSemaphore": "aio_sync",
+    "AsyncState": "aio",
+}
 
 __all__ = [
     "AgentBusy",
@@ -115,3 +129,16 @@ __all__ = [
     "Value",
     "VersionMismatch",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -265,6 +264,8 @@ class Agents(Handle):
         try:
             return super()._find(agent)
         except UnknownAgent as error:
+            import difflib  # here, so that who makes no mistakes does not load it
+
             near = difflib.get_close_matches(agent, [info.name for info, _ in self._agents()], 3)
             if near:
                 error.args = (f"{error}. Did you mean {' or '.join(map(repr, near))}?",)

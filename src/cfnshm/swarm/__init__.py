@@ -6,7 +6,8 @@
         print(swarm.run(range(1000), lambda n: n * n).values)
 """
 
-from .aio import AsyncSwarm
+from typing import TYPE_CHECKING, Any
+
 from .command import Command, CommandFailed, CommandResult
 from .operate import Operator
 from .place import Place, here
@@ -14,8 +15,14 @@ from .plan import Plan, make_plan
 from .results import Outcome, Results
 from .settings import Restart
 from .status import AgentStatus, Health
-from .swarm import Swarm, SwarmEnded
 from .task import TaskError, WorkerDied
+
+if TYPE_CHECKING:
+    from .aio import AsyncSwarm
+    from .swarm import Swarm, SwarmEnded
+
+# The client's side: agents import this package, too, and each page less is a page less in hundreds of forks.
+_LAZY = {"AsyncSwarm": "aio", "Swarm": "swarm", "SwarmEnded": "swarm"}
 
 __all__ = [
     "AgentStatus",
@@ -37,3 +44,16 @@ __all__ = [
     "here",
     "make_plan",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

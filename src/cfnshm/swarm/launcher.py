@@ -20,6 +20,7 @@ from ..bus import Bus
 from ..errors import Error
 from . import output, tree
 from . import task as wire
+from .cgroup import Group
 from .clock import Clock
 from .command import Command
 from .coordinator import Coordinator, serve
@@ -31,6 +32,12 @@ from .worker import Worker, report
 _BATCH = 50  # processes started between two looks at what has come: two pipes each, of 253 that one message takes
 _ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _PATIENCE = 10.0  # seconds for who writes the logs to say something: without it agents go on
+
+
+def _close(pipes: list[tuple[int, int]]) -> None:
+    for pair in pipes:
+        for fd in pair:
+            os.close(fd)
 
 
 class Launcher(ABC):
@@ -47,6 +54,7 @@ class Launcher(ABC):
         self.coming: set[str] = set()  # forked, and not on the bus yet
         self.events: deque[dict[str, Any]] = deque(maxlen=1000)
         self.ending = ""  # "", "drain", "terminate", "kill"
+        self.group: Group | None = None  # the cgroup that all agents are in
         self.bus: Bus
         self.log: output.Log
 
@@ -72,7 +80,7 @@ class Launcher(ABC):
             try:
                 os.setpgid(0, 0)
                 self._begin_anew([theirs.fileno(), myself])
-                output.Writer(theirs, myself, Path(s.logs), s.swarm_id, s.log_bytes).run()
+                output.Writer(theirs, myself, Path(s.logs), s.swarm_id, s.log_bytes, self.group).run()
                 status = 0
             except BaseException:
                 report("the writer of logs")
@@ -126,18 +134,68 @@ class Launcher(ABC):
             return []
 
     def _start_some(self) -> None:
-        started = []
-        for _ in range(min(_BATCH, len(self.queue))):
+        """The next ones in the queue. All of a batch are forked in a row, with nothing between two forks: each fork
+        shares every page again, so what this process writes between two of them is copied once for each."""
+        agents: list[Agent] = []
+        while self.queue and len(agents) < _BATCH:
             agent = self.queue.popleft()
-            if self.ending or agent.stopping:
-                continue
-            try:
-                self._fork(agent)
-                started.append(agent)
-            except OSError as error:
-                self._cannot(agent, error)
+            if not (self.ending or agent.stopping):
+                agents.append(agent)
+        if not agents:
+            return
+        pipes: list[list[tuple[int, int]]] = []
+        pids: list[int] = []
+        refused: OSError | None = None
+        inside = False
+        parent = os.getpid()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
+        try:
+            for _ in agents:
+                pipes.append([os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)])
+            inside = self.group is not None and self.group.enter()
+            for agent, pair in zip(agents, pipes, strict=True):
+                pid = os.fork()
+                if pid == 0:
+                    self._child(agent, parent, [write for _, write in pair])
+                pids.append(pid)
+        except OSError as error:
+            refused = error
+        finally:
+            if inside and self.group is not None:
+                self.group.leave()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
+        started = [a for a, pid, ends in zip(agents, pids, pipes, strict=False) if self._forked(a, pid, ends)]
         if started:
             self._hand_over(started)
+        for ends in pipes[len(pids) :]:
+            _close(ends)
+        if refused is not None:
+            for agent in agents[len(pids) :]:
+                self._cannot(agent, refused)
+
+    def _forked(self, agent: Agent, pid: int, pipes: list[tuple[int, int]]) -> bool:
+        """In the supervisor: what it must know of a new process."""
+        with suppress(OSError):
+            os.setpgid(pid, pid)  # both do it: whoever comes first
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:  # it cannot be watched
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            _close(pipes)
+            self._cannot(agent, error)
+            return False
+        agent.pid, agent.pidfd, agent.here = pid, pidfd, False
+        agent.began.append(self.clock.now)
+        if not isinstance(agent.program, Command):  # that need never come
+            self.coming.add(agent.name)
+        self._set(agent, "starting", "")
+        self.by_fd[pidfd] = agent
+        self.selector.register(pidfd, selectors.EVENT_READ)
+        for _, write in pipes:
+            os.close(write)
+        agent.pipes = [read for read, _ in pipes]
+        return True
 
     @abstractmethod
     def _cannot(self, agent: Agent, error: OSError) -> None:
@@ -150,36 +208,6 @@ class Launcher(ABC):
     @abstractmethod
     def _answer_ready(self) -> None:
         """Somebody may have waited for all to have come."""
-
-    def _fork(self, agent: Agent) -> None:
-        parent, pid, pipes = os.getpid(), 0, []
-        try:
-            pipes.append(os.pipe2(os.O_CLOEXEC))
-            pipes.append(os.pipe2(os.O_CLOEXEC))
-            pid = self._fork_quietly()
-            if pid == 0:
-                self._child(agent, parent, [write for _, write in pipes])
-            with suppress(OSError):
-                os.setpgid(pid, pid)  # both do it: whoever comes first
-            pidfd = os.pidfd_open(pid)
-        except OSError:
-            if pid > 0:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
-            for pair in pipes:
-                for fd in pair:
-                    os.close(fd)
-            raise
-        agent.pid, agent.pidfd, agent.here = pid, pidfd, False
-        agent.began.append(self.clock.now)
-        if not isinstance(agent.program, Command):  # that need never come
-            self.coming.add(agent.name)
-        self._set(agent, "starting", "")
-        self.by_fd[pidfd] = agent
-        self.selector.register(pidfd, selectors.EVENT_READ)
-        for _, write in pipes:
-            os.close(write)
-        agent.pipes = [read for read, _ in pipes]
 
     def _child(self, agent: Agent, parent: int, pipes: list[int]) -> None:
         """The forked process; never returns."""

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 from ..checkpoint import directory as state_dir
 from ..config import parse_size
 from . import tree
+from .cgroup import Group
 
 MAX_BYTES, KEPT = 10 << 20, 3  # of one log, and how many older ones stay
 _CHUNK = 1 << 16
@@ -95,8 +96,11 @@ def _stamp(at: float) -> str:
 class Writer:
     """Reads pipes that the supervisor hands over, until that has ended and all has been read."""
 
-    def __init__(self, control: socket.socket, supervisor: int, folder: Path, swarm_id: str, max_bytes: int) -> None:
+    def __init__(
+        self, control: socket.socket, supervisor: int, folder: Path, swarm_id: str, max_bytes: int, group: Group | None
+    ) -> None:
         self.control, self.folder, self.swarm_id, self.max_bytes = control, folder, swarm_id, max_bytes
+        self.group = group
         self.supervisor = supervisor  # a pidfd
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # it ends when there is nothing to read any more
@@ -184,6 +188,9 @@ class Writer:
         for pid in tree.of_swarm(self.swarm_id):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
+        if self.group is not None:
+            self.group.kill()
+            self.group.remove()
 
 
 # ---- for those who read them ----

@@ -31,6 +31,7 @@ from ..errors import AgentBusy, BusDestroyed, Error, Timeout, UnknownAgent
 from ..message import Message
 from . import limits, output, tree
 from . import task as wire
+from .cgroup import Group
 from .mender import Mender
 from .plan import CLIENT, COORDINATOR, WORKER, Node
 from .settings import HERE, NAME, PROGRAM, Agent, Settings
@@ -67,6 +68,7 @@ class Supervisor(Mender):
                 f"bus {s.bus!r} has a swarm already, whose supervisor is process {error.pid}: end that one, or give "
                 "this one a bus of its own (name=, --bus)"
             ) from None
+        self.group = Group.make(s.swarm_id)
         self._start_writer()
         self.log = output.Log(Path(s.logs), NAME, s.log_bytes)
         for module in s.preload:
@@ -150,12 +152,16 @@ class Supervisor(Mender):
 
     def _close(self) -> None:
         self.ended_by["killed"] += [str(pid) for pid in tree.end_orphans({self.writer})]
+        if self.group is not None:
+            self.ended_by["killed"] += [str(pid) for pid in self.group.kill()]
         for pid in tree.of_swarm(self.settings.swarm_id):  # what had left every group and every parent
             if pid != self.writer:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
                     self.ended_by["killed"].append(str(pid))
         tree.end_orphans({self.writer})
+        if self.group is not None:
+            self.group.remove()
         for agent in self.agents.values():
             with suppress(Error):
                 if not self.bus.peek(agent.name, limit=1):
@@ -282,13 +288,11 @@ class Supervisor(Mender):
     def _pause(self, agents: list[Agent]) -> list[str]:
         agents = [a for a in agents if a.pid and not a.paused]
         self._rest(agents, True)
+        self._signal(agents, signal.SIGSTOP)
+        now = time.time()
         for agent in agents:
-            tree.signal_group(agent.pid, signal.SIGSTOP)
-            agent.paused = time.time()
-        for agent in agents:
-            if tree.children(agent.pid):
-                tree.signal_tree(agent.pid, signal.SIGSTOP)
-        self.note(f"paused: {', '.join(a.name for a in agents[:5])}{', ...' if len(agents) > 5 else ''}", kind="paused")
+            agent.paused = now
+        self._note_some("paused", agents)
         return [a.name for a in agents]
 
     def _resume(self, agents: list[Agent], instruction: Any) -> list[str]:
@@ -296,13 +300,28 @@ class Supervisor(Mender):
         for agent in agents:
             if instruction is not None:
                 self.bus.inject(agent.name, instruction)
+        self._signal(agents, signal.SIGCONT)
         for agent in agents:
-            tree.signal_group(agent.pid, signal.SIGCONT)
-            if tree.children(agent.pid):
-                tree.signal_tree(agent.pid, signal.SIGCONT)
             agent.paused = 0.0
         self._rest(agents, False)
+        self._note_some("resumed", agents)
         return [a.name for a in agents]
+
+    def _signal(self, agents: list[Agent], number: int) -> None:
+        """To these agents and to all that they have started."""
+        groups = {a.pid for a in self.agents.values() if a.pid}
+        if self.group is not None and len(agents) == len(groups):
+            self.group.signal(number)
+            return
+        for agent in agents:
+            tree.signal_group(agent.pid, number)
+        for pid in tree.outside({a.pid for a in agents}, groups):
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+
+    def _note_some(self, what: str, agents: list[Agent]) -> None:
+        if agents:
+            self.note(f"{what}: {', '.join(a.name for a in agents[:5])}{', ...' if len(agents) > 5 else ''}", kind=what)
 
     def _stop(self, agents: list[Agent], kill: bool) -> list[str]:
         agents = [a for a in agents if a.pid or a.state in ("starting", "restarting")]

@@ -92,6 +92,26 @@ def of_swarm(swarm_id: str) -> Iterator[int]:
             yield int(name)
 
 
+def outside(groups: set[int], known: set[int]) -> list[int]:
+    """Processes that were started, at whatever remove, by members of these groups, and are in none that is known. Looks
+    at every process of the machine once, and asks of most only for their group."""
+    parents: dict[int, int] = {}  # of those that are in no known group
+    known = known | groups | {0}  # 0: the kernel's own
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with suppress(ProcessLookupError, PermissionError):
+                if os.getpgid(int(name)) not in known and (s := stat(int(name))) is not None:
+                    parents[int(name)] = s.parent
+    found = []
+    for pid, above in parents.items():
+        while above in parents:
+            above = parents[above]
+        with suppress(ProcessLookupError, PermissionError):
+            if above > 1 and os.getpgid(above) in groups:
+                found.append(pid)
+    return found
+
+
 def signal_group(pid: int, number: int) -> bool:
     """To the group that this process leads; False if nobody is in it."""
     try:
