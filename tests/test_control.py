@@ -249,3 +249,26 @@ def test_the_group_of_a_process_that_leads_one(bus, spawn):
     bus.state.wait("ready", 0, timeout=PATIENCE)
     bus.signal_all("end")
     assert bus.state.wait("child", 0, timeout=PATIENCE).value == signal.SIGTERM
+
+
+def test_teams(bus, other):
+    bus.register("red-1", team="red")
+    bus.register("red-2", team="red")
+    bus.register("blue-1", team="blue")
+    bus.send("red-1", "look")
+    teams = bus.teams()
+    assert list(teams) == ["blue", "red"]
+    assert teams["red"].agents == ("red-1", "red-2")
+    assert (teams["red"].alive, teams["red"].dead, teams["red"].unread) == (0, 0, 1)
+    assert sorted(bus.pause(team="red", reason="quota")) == ["red-1", "red-2"]
+    assert [bus.control(name).kind for name in ("red-1", "red-2")] == ["pause", "pause"]
+    assert bus.control("blue-1") is None
+    assert sorted(bus.resume(team="red", instruction="go on")) == ["red-1", "red-2"]
+    assert bus.control("red-2").instruction == "go on"
+    assert bus.inject(team="blue", instruction="and you") == ["blue-1"]
+    assert bus.stop(team="blue") == ["blue-1"]
+    with pytest.raises(errors.UnknownAgent, match=r"no team 'green'.*blue, red"):
+        bus.pause(team="green")
+    for wrong in ({}, {"agent": "red-1", "team": "red"}):
+        with pytest.raises(errors.InvalidArgument, match="an agent, or team="):
+            bus.pause(**wrong)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from shell import COMMAND, EMPTY, FENCED, OK, PATIENCE, USAGE, on_a_bus_of_its_own
+from shell import COMMAND, EMPTY, FENCED, OK, PATIENCE, UNKNOWN, USAGE, on_a_bus_of_its_own
 
 pytestmark = pytest.mark.skipif(COMMAND is None, reason="the command is not installed")
 BROKEN, DIED = 13, 14
@@ -188,3 +188,20 @@ def test_wrong_words(sh):
         assert sh.run(*words, exit=USAGE).stderr
     done = sh.run("lock", "a" * 126, "--json", "--", "true", exit=USAGE)
     assert json.loads(done.stdout)["code"] == "BAD_NAME"
+
+
+def test_teams_are_listed_and_directed(sh):
+    for name, team in (("r1", "red"), ("r2", "red"), ("b1", "blue")):
+        sh.run("register", name, "--team", team)
+    sh.run("send", "r1", "look")
+    assert sh.out("teams").decode().splitlines() == [
+        "blue  1 agent, 0 alive, 0 unread", "red   2 agents, 0 alive, 1 unread",
+    ]  # fmt: skip
+    assert sh.lines("teams")[1] == {"name": "red", "agents": ["r1", "r2"], "alive": 0, "dead": 0, "unread": 1}
+    assert sh.json("pause", "--team", "red", "--reason", "quota") == {"paused": ["r1", "r2"]}
+    assert sh.json("resume", "--team", "red", "go on") == {"resumed": ["r1", "r2"]}
+    assert sh.json("inject", "--team", "blue", "and you") == {"injected": ["b1"]}
+    assert sh.json("stop", "--team", "blue") == {"stopping": ["b1"]}
+    assert sh.json("stop", "r1") == {"stopping": "r1"}
+    assert b"one AGENT or --team TEAM" in sh.run("pause", exit=USAGE).stderr
+    assert b"no team 'green'" in sh.run("pause", "--team", "green", exit=UNKNOWN).stderr

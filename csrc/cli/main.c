@@ -20,7 +20,7 @@
 
 /* What Python does: known here, so that a mistyped verb is answered with all of them. */
 static const char *const cold[] = {"demo", "bench",  "doctor", "buses",   "version",    "pause",   "resume", "swarm",
-                                   "inject", "stop", "signal", "control", "checkpoint", "restore", NULL};
+                                   "inject", "stop", "signal", "control", "checkpoint", "restore", "teams", NULL};
 
 static bool is_cold(const char *verb) {
   for (int i = 0; cold[i]; i++)

@@ -8,7 +8,7 @@ with Bus("build-42", agent="planner") as bus:
 
 from typing import TYPE_CHECKING, Any
 
-from .agents import AgentInfo
+from .agents import AgentInfo, Team
 from .bus import Bus
 from .checkpoint import Checkpoint, Cut
 from .context import Context, HeapInfo, ObjectInfo, Ref
@@ -121,6 +121,7 @@ __all__ = [
     "Signalled",
     "State",
     "SystemFailure",
+    "Team",
     "Timeout",
     "TooLarge",
     "UnknownAgent",

@@ -73,6 +73,25 @@ class AgentInfo:
         return sum(self.depth.values())
 
 
+@dataclass(frozen=True)
+class Team:
+    """The agents that said the same `team` when they registered, at one moment.
+
+    Attributes:
+        name: of the team.
+        agents: their names.
+        alive: how many of them have a living process.
+        dead: how many proven dead ones.
+        unread: messages that wait in their inboxes.
+    """
+
+    name: str
+    agents: tuple[str, ...]
+    alive: int
+    dead: int
+    unread: int
+
+
 def from_core(info: Any) -> AgentInfo:
     """An `AgentInfo` of a `cfn_agent_info_t`."""
     texts = [text(info.text[i]) for i in range(len(TEXTS))]
@@ -220,6 +239,19 @@ class Agents(Handle):
         """All agents, or those of a type, team, capability or life."""
         found = [info for info, _ in self._agents(type, team, capability)]
         return found if alive is None else [info for info in found if info.alive is alive]
+
+    def teams(self) -> dict[str, Team]:
+        """The teams of this bus by name: who is in them, who lives, what waits. An agent without a team is in none.
+        A team is sent to by `broadcast(team=)`, told by `pause(team=)`, `resume`, `inject`, `stop`, `signal_all`."""
+        members: dict[str, list[AgentInfo]] = {}
+        for info in self.agents():
+            if info.team:
+                members.setdefault(info.team, []).append(info)
+        return {
+            name: Team(name, tuple(sorted(i.name for i in those)), sum(i.alive for i in those),
+                       sum(i.life == "dead" for i in those), sum(i.unread for i in those))
+            for name, those in sorted(members.items())
+        }  # fmt: skip
 
     def agent_info(self, agent: str | None = None) -> AgentInfo:
         """One agent (default: this one).

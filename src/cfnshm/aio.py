@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from ._core import check, deadline_of, lib
-from .agents import AgentInfo
+from .agents import AgentInfo, Team
 from .aio_sync import AsyncBarrier, AsyncElection, AsyncLock, AsyncSemaphore
 from .bus import Bus
 from .checkpoint import Checkpoint, Cut
@@ -391,6 +391,10 @@ class AsyncBus:
         """See `Bus.agents`."""
         return self.sync.agents(**wanted)
 
+    def teams(self) -> dict[str, Team]:
+        """See `Bus.teams`."""
+        return self.sync.teams()
+
     def agent_info(self, agent: str | None = None) -> AgentInfo:
         """See `Bus.agent_info`."""
         return self.sync.agent_info(agent)
@@ -445,21 +449,21 @@ class AsyncBus:
 
     # -- control and checkpoints: what does not wait is the same call ------------------------------
 
-    def pause(self, agent: str, reason: str = "") -> None:
+    def pause(self, agent: str | None = None, reason: str = "", *, team: str | None = None) -> list[str]:
         """See `Bus.pause`."""
-        self.sync.pause(agent, reason)
+        return self.sync.pause(agent, reason, team=team)
 
-    def resume(self, agent: str, instruction: Any = None) -> None:
+    def resume(self, agent: str | None = None, instruction: Any = None, *, team: str | None = None) -> list[str]:
         """See `Bus.resume`."""
-        self.sync.resume(agent, instruction)
+        return self.sync.resume(agent, instruction, team=team)
 
-    def inject(self, agent: str, instruction: Any) -> None:
+    def inject(self, agent: str | None = None, instruction: Any = None, *, team: str | None = None) -> list[str]:
         """See `Bus.inject`."""
-        self.sync.inject(agent, instruction)
+        return self.sync.inject(agent, instruction, team=team)
 
-    def stop(self, agent: str, reason: str = "") -> None:
+    def stop(self, agent: str | None = None, reason: str = "", *, team: str | None = None) -> list[str]:
         """See `Bus.stop`."""
-        self.sync.stop(agent, reason)
+        return self.sync.stop(agent, reason, team=team)
 
     def control(self, agent: str | None = None) -> Order | None:
         """See `Bus.control`."""

@@ -62,15 +62,36 @@ class Signalled:
 class Control(Checkpoints):
     """The part of a `Bus` that directs agents, and obeys."""
 
+    def _order(
+        self, agent: str | None, team: str | None, kind: str, change: Callable[[str, dict[str, Any]], None],
+        body: dict[str, Any],
+    ) -> list[str]:  # fmt: skip
+        """Asks it of an agent, or of all of a team; returns of whom."""
+        if (agent is None) == (team is None):
+            raise InvalidArgument(f"say who is meant by {kind!r}: an agent, or team=")
+        names = [agent] if agent is not None else [info.name for info in self.agents(team=team)]
+        if not names:
+            raise UnknownAgent(f"no team {team!r} on bus {self.name!r}; there are: {', '.join(self.teams()) or 'none'}")
+        asked = []
+        for name in names:
+            try:
+                self._ask_of(name, kind, change, body)
+            except UnknownAgent:
+                if team is None:
+                    raise
+                continue  # it has gone meanwhile
+            asked.append(name)
+        return asked
+
     def _ask_of(
-        self, agent: str, kind: str, change: Callable[[dict[str, Any]], None], body: dict[str, Any]
+        self, agent: str, kind: str, change_flag: Callable[[str, dict[str, Any]], None], body: dict[str, Any]
     ) -> None:
         if not self.is_registered(agent):
             raise UnknownAgent(f"no agent {agent!r} on bus {self.name!r}: nobody would obey")
 
         def changed(flag: dict[str, Any] | None) -> dict[str, Any]:
             flag = flag or {"state": "running", "instructions": []}
-            change(flag)
+            change_flag(agent, flag)
             return flag
 
         self.state.update(FLAG + agent, changed)
@@ -84,38 +105,39 @@ class Control(Checkpoints):
             raise InvalidArgument(f"a reason is a text, not {reason!r}")
         return {"reason": reason, "by": self.agent, "at": time.time()}
 
-    def pause(self, agent: str, reason: str = "") -> None:
-        """Asks an agent to save its state and wait, at its next `poll_control`. One that was told to stop stops.
+    def pause(self, agent: str | None = None, reason: str = "", *, team: str | None = None) -> list[str]:
+        """Asks an agent, or all of a team, to save their state and wait, at their next `poll_control`. One that was
+        told to stop stops. Returns who was asked, as do `resume`, `inject` and `stop`.
 
         Raises:
-            UnknownAgent: it is not registered.
+            UnknownAgent: it is not registered, or the team has no agents.
         """
         said = self._said(reason)
 
-        def change(flag: dict[str, Any]) -> None:
+        def change(name: str, flag: dict[str, Any]) -> None:
             if flag["state"] != "stopping":
                 flag.update(said, state="paused")
 
-        self._ask_of(agent, "pause", change, {"reason": reason})
+        return self._order(agent, team, "pause", change, {"reason": reason})
 
-    def resume(self, agent: str, instruction: Any = None) -> None:
-        """Lets a paused agent go on, with an instruction if there is one: anything that JSON can hold.
+    def resume(self, agent: str | None = None, instruction: Any = None, *, team: str | None = None) -> list[str]:
+        """Lets a paused agent, or a team, go on, with an instruction if there is one: anything that JSON can hold.
 
         Raises:
             UnknownAgent.
         """
         said = self._said("")
 
-        def change(flag: dict[str, Any]) -> None:
+        def change(name: str, flag: dict[str, Any]) -> None:
             if flag["state"] != "stopping":
                 flag.update(said, state="running")
             if instruction is not None:
                 flag["instructions"].append({"instruction": instruction, "by": self.agent, "at": said["at"]})
 
-        self._ask_of(agent, "resume", change, {"instruction": instruction})
+        return self._order(agent, team, "resume", change, {"instruction": instruction})
 
-    def inject(self, agent: str, instruction: Any) -> None:
-        """Gives an agent an instruction; a paused one stays paused and gets it when it goes on.
+    def inject(self, agent: str | None = None, instruction: Any = None, *, team: str | None = None) -> list[str]:
+        """Gives an agent, or all of a team, an instruction; a paused one stays paused and gets it when it goes on.
 
         Raises:
             UnknownAgent.
@@ -124,25 +146,25 @@ class Control(Checkpoints):
         if instruction is None:
             raise InvalidArgument("an instruction is something, not None")
 
-        def change(flag: dict[str, Any]) -> None:
+        def change(name: str, flag: dict[str, Any]) -> None:
             flag["instructions"].append({"instruction": instruction, "by": self.agent, "at": time.time()})
 
-        self._ask_of(agent, "instruction", change, {"instruction": instruction})
+        return self._order(agent, team, "instruction", change, {"instruction": instruction})
 
-    def stop(self, agent: str, reason: str = "") -> None:
-        """Asks an agent to end. It beats a pause and every instruction. The process that owns the name now is meant,
-        and no later one; if none does, the next that asks (`poll_control`, `cfnshm control`).
+    def stop(self, agent: str | None = None, reason: str = "", *, team: str | None = None) -> list[str]:
+        """Asks an agent, or all of a team, to end. It beats a pause and every instruction. The process that owns the
+        name now is meant, and no later one; if none does, the next that asks (`poll_control`, `cfnshm control`).
 
         Raises:
             UnknownAgent.
         """
         said = self._said(reason)
 
-        def change(flag: dict[str, Any]) -> None:
-            info = self.agent_info(agent)
+        def change(name: str, flag: dict[str, Any]) -> None:
+            info = self.agent_info(name)
             flag.update(said, state="stopping", incarnation=info.incarnation if info.life == "alive" else None)
 
-        self._ask_of(agent, "stop", change, {"reason": reason})
+        return self._order(agent, team, "stop", change, {"reason": reason})
 
     def control(self, agent: str | None = None) -> Order | None:
         """What is asked of an agent (default: this one) and not done yet; None: nothing."""

@@ -53,7 +53,7 @@ _cfnshm_names() {
 _cfnshm() {
   local verbs='register unregister send recv ack request reply broadcast inbox list status whoami
     destroy wait put get delete state lock elect semaphore barrier
-    pause resume inject stop signal control checkpoint restore swarm buses bench demo doctor version help'
+    pause resume inject stop signal control checkpoint restore teams swarm buses bench demo doctor version help'
   local common='--bus --as --dir --json --timeout --help'
   # Bash breaks words at ':' and '@', which names may contain, so the words are taken from the line.
   # Quotes are not looked at: no word that matters here has a blank in it.
@@ -133,8 +133,9 @@ _cfnshm() {
       doctor) choices='--bus --dir --json --repair --remove --help' ;;
       demo) choices='--coordinators --workers --no-baseline --json --help' ;;
       version) choices='--json --help' ;;
-      pause | stop) choices+=' --reason' ;;
-      resume | inject) ;;
+      pause | stop) choices+=' --team --reason' ;;
+      resume | inject) choices+=' --team' ;;
+      teams) ;;
       signal) choices+=' --team' ;;
       control) ;;
       checkpoint) choices+=' --note --keep --sync --list --swarm' ;;
@@ -151,7 +152,7 @@ _cfnshm() {
       help/0) choices=$verbs ;;
       lock/0 | elect/0) choices=$(_cfnshm_names "$verb" "${on[@]}") ;;
       barrier/1) choices='reset abort delete' ;;
-      swarm/0) choices='run status health logs events pause resume stop' ;;
+      swarm/0) choices='run status health logs events aside pause resume stop' ;;
       swarm/*) choices=$(_cfnshm_agents "${on[@]}") ;;
       state/0) choices='list get set delete incr wait' ;;
       state/1) choices=$(_cfnshm_keys "${on[@]}") ;;

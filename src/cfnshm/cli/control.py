@@ -1,4 +1,4 @@
-"""`cfnshm pause | resume | inject | stop | signal | control | checkpoint | restore`"""
+"""`cfnshm teams | pause | resume | inject | stop | signal | control | checkpoint | restore`"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import asdict
 from typing import Any
 
 import msgspec
@@ -31,17 +32,19 @@ def add_verbs(verbs: Any) -> None:
         parser.add_argument("--json", action="store_true")
         return parser
 
+    def whom(parser: argparse.ArgumentParser, *more: str) -> None:
+        """AGENT and what is said to it; or --team TEAM, and only what is said."""
+        parser.add_argument("said", nargs="*", metavar=" ".join(["AGENT", *more]))
+        parser.add_argument("--team", default=None, help="all of a team instead of one AGENT")
+
+    add("teams", "the teams of the bus: who is in them, who lives, what waits")
     pause = add("pause", "ask an agent to save its state and wait", "Exit 0: it was told; it waits at its next step.")
-    pause.add_argument("to", metavar="AGENT")
+    whom(pause)
     pause.add_argument("--reason", default="")
-    resume = add("resume", "let a paused agent go on, with an instruction")
-    resume.add_argument("to", metavar="AGENT")
-    resume.add_argument("instruction", nargs="?", metavar="INSTRUCTION")
-    inject = add("inject", "give an agent an instruction", "A paused agent gets it when it goes on.")
-    inject.add_argument("to", metavar="AGENT")
-    inject.add_argument("instruction", metavar="INSTRUCTION")
+    whom(add("resume", "let a paused agent go on, with an instruction"), "[INSTRUCTION]")
+    whom(add("inject", "give an agent an instruction", "A paused agent gets it when it goes on."), "INSTRUCTION")
     stop = add("stop", "ask an agent to end", "Beats a pause, every instruction, and what waits in its inbox.")
-    stop.add_argument("to", metavar="AGENT")
+    whom(stop)
     stop.add_argument("--reason", default="")
     signal = add("signal", "tell all agents, on their control lanes, and those that asked for it by a real signal")
     signal.add_argument("name", metavar="NAME")
@@ -75,8 +78,8 @@ def add_verbs(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs one of them; returns the exit status."""
     verbs: dict[str, Verb] = {
-        "pause": _pause, "resume": _resume, "inject": _inject, "stop": _stop, "signal": _signal, "control": _control,
-        "checkpoint": _checkpoint, "restore": _restore,
+        "teams": _teams, "pause": _pause, "resume": _resume, "inject": _inject, "stop": _stop, "signal": _signal,
+        "control": _control, "checkpoint": _checkpoint, "restore": _restore,
     }  # fmt: skip
     create = arguments.verb in ("checkpoint", "restore")  # what they are about may be on disk
     with closing(Bus(arguments.bus, agent=arguments.agent or "", directory=arguments.dir, create=create)) as bus:
@@ -89,24 +92,52 @@ def _said(arguments: argparse.Namespace, **said: Any) -> int:
     return 0
 
 
+def _whom(arguments: argparse.Namespace, most: int) -> tuple[str | None, list[str]]:
+    """The agent (None: it is a team) and what is said to it."""
+    agent, said = (None, arguments.said) if arguments.team is not None else (arguments.said[:1], arguments.said[1:])
+    if agent == [] or len(said) > most:
+        text = " ".join(arguments.said)
+        raise InvalidArgument(f"one AGENT or --team TEAM belongs here, not {text!r}: cfnshm {arguments.verb} --help")
+    return agent[0] if agent else None, said
+
+
+def _told(arguments: argparse.Namespace, what: str, agents: list[str]) -> int:
+    """`what`: the agent; with a team all of its agents, by name."""
+    return _said(arguments, **{what: agents if arguments.team is not None else agents[0]})
+
+
+def _teams(bus: Bus, arguments: argparse.Namespace) -> int:
+    teams = bus.teams()
+    if arguments.json:
+        for team in teams.values():
+            print(json.dumps(asdict(team)))
+        return 0
+    width = max((len(name) for name in teams), default=0)
+    for name, team in teams.items():
+        dead = f", {team.dead} dead" if team.dead else ""
+        n = len(team.agents)
+        print(f"{name:{width}}  {n} agent{'' if n == 1 else 's'}, {team.alive} alive{dead}, {team.unread} unread")
+    return 0
+
+
 def _pause(bus: Bus, arguments: argparse.Namespace) -> int:
-    bus.pause(arguments.to, arguments.reason)
-    return _said(arguments, paused=arguments.to)
+    agent, _ = _whom(arguments, 0)
+    return _told(arguments, "paused", bus.pause(agent, arguments.reason, team=arguments.team))
 
 
 def _resume(bus: Bus, arguments: argparse.Namespace) -> int:
-    bus.resume(arguments.to, arguments.instruction)
-    return _said(arguments, resumed=arguments.to)
+    agent, said = _whom(arguments, 1)
+    return _told(arguments, "resumed", bus.resume(agent, said[0] if said else None, team=arguments.team))
 
 
 def _inject(bus: Bus, arguments: argparse.Namespace) -> int:
-    bus.inject(arguments.to, arguments.instruction)
-    return _said(arguments, injected=arguments.to)
+    agent, said = _whom(arguments, 1)
+    return _told(arguments, "injected", bus.inject(agent, said[0] if said else None, team=arguments.team))
 
 
 def _stop(bus: Bus, arguments: argparse.Namespace) -> int:
-    bus.stop(arguments.to, arguments.reason)
-    return _said(arguments, stopping=arguments.to)
+    agent, _ = _whom(arguments, 0)
+    return _told(arguments, "stopping", bus.stop(agent, arguments.reason, team=arguments.team))
 
 
 def _signal(bus: Bus, arguments: argparse.Namespace) -> int:

@@ -73,6 +73,7 @@ def add_verbs(parser: Any) -> None:
     logs.add_argument("-f", "--follow", action="store_true")
     logs.add_argument("-n", "--lines", type=int, default=20, metavar="N")
     add("events", "what happened: starts, deaths, failovers, pauses")
+    add("aside", "messages that were set aside, since several processes of a program died with them")
     pause = add("pause", "stop process groups (SIGSTOP)", "Agents or teams; none: all. What they hold they keep.")
     pause.add_argument("targets", nargs="*", metavar="AGENT|TEAM")
     resume = add("resume", "let them go on (SIGCONT)")
@@ -135,6 +136,19 @@ def _health(swarm: Operator, arguments: argparse.Namespace) -> int:
     return ("healthy", "degraded", "unhealthy").index(found.state)
 
 
+def _aside(swarm: Operator, arguments: argparse.Namespace) -> int:
+    for one in swarm.set_aside():
+        if arguments.json:
+            print(json.dumps(dataclasses.asdict(one)))
+            continue
+        print(f"{one.id}  {one.sender} -> {one.agent}  {one.type}  {len(one.deaths)} died; cfnshm get {one.body}")
+        for death in one.deaths:
+            print(f"  {death['why']}")
+            for line in death["tail"].splitlines()[-3:]:
+                print(f"    | {line}")
+    return 0
+
+
 def _logs(swarm: Operator, arguments: argparse.Namespace) -> int:
     names = arguments.targets
     folder = swarm.log_of(NAME).parent
@@ -166,6 +180,7 @@ _VERBS: dict[str, Any] = {
     "status": _status,
     "health": _health,
     "logs": _logs,
+    "aside": _aside,
     "events": _events,
     "pause": lambda swarm, a: _names(a, "paused", swarm.pause(*a.targets)),
     "resume": lambda swarm, a: _names(a, "resumed", swarm.resume(*a.targets, instruction=a.instruction)),

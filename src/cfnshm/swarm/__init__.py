@@ -8,6 +8,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from .aside import Aside
 from .command import Command, CommandFailed, CommandResult
 from .operate import Operator
 from .place import Place, here
@@ -26,6 +27,7 @@ _LAZY = {"AsyncSwarm": "aio", "Swarm": "swarm", "SwarmEnded": "swarm"}
 
 __all__ = [
     "AgentStatus",
+    "Aside",
     "AsyncSwarm",
     "Command",
     "CommandFailed",

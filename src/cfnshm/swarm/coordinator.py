@@ -58,6 +58,9 @@ class Branch(ABC):
         dealer, send = self.dealer, self.bus.send
         while (pair := dealer.next()) is not None:
             member, task = pair
+            if not self.begins(task):
+                dealer.dropped(member, task)
+                continue
             try:
                 receipt = send(member.name, task.body, type=wire.TASK, correlation_id=task.id, timeout=0)
             except UnknownAgent:
@@ -71,6 +74,10 @@ class Branch(ABC):
                     self.set_aside(task, f"cannot be sent: {error}")
             else:
                 dealer.sent(member, task, receipt.sequence)
+
+    def begins(self, task: Task) -> bool:
+        """It is about to be given to a member; False: nobody wants it any more."""
+        return True
 
     @property
     def wait(self) -> float | None:
@@ -132,7 +139,7 @@ class Branch(ABC):
         """Nobody does it any more; its history is the answer."""
         done = self.dealer.done(task.id)
         if done is not None:
-            self.pass_up(done, wire.died(task.id, task.deaths, why), None)
+            self.pass_up(done, wire.died(task.id, task.body, task.deaths, why), None)
 
     def _joined(self, message: Message) -> None:
         for name, room in message.body["members"].items():

@@ -105,7 +105,8 @@ class Dealer:
         return True
 
     def next(self) -> tuple[Member, Task] | None:
-        """Who gets what now; None: nothing waits, or nobody has room. `sent` or `not_sent` must follow."""
+        """Who gets what now; None: nothing waits, or nobody has room. `sent`, `not_sent` or `dropped` must
+        follow."""
         while self.pending and self._free:
             member = self._free.popleft()
             member.listed = False
@@ -127,6 +128,11 @@ class Dealer:
         """Its inbox is full: the task waits on, and the member is passed over until `again`."""
         self.pending.appendleft(task.id)
         self._full.append(member)
+
+    def dropped(self, member: Member, task: Task) -> None:
+        """Nobody wants it done any more: the member has room still."""
+        del self.tasks[task.id]
+        self._list(member)
 
     def again(self) -> None:
         """Inboxes that were full may have room again."""

@@ -14,6 +14,7 @@ from ..bus import Bus
 from ..errors import Error, Timeout, UnknownAgent
 from . import task as wire
 from . import tree
+from .aside import set_aside
 from .launcher import Launcher
 from .plan import COORDINATOR
 from .settings import ENDED, PROGRAM, Agent, Settings, describe
@@ -61,7 +62,7 @@ class Mender(Launcher):
         if not self.ending:  # then it is done once, at the end
             strays = tree.end_orphans({a.pid for a in self.agents.values() if a.pid} | {self.writer})
         meant = agent.stopping or bool(self.ending) or self._said_it_ended(agent, status)
-        tail = self._tail(agent, 0 if meant or self.ending else _TAIL)
+        tail = [] if self.ending else self._tail(agent, 0 if meant else _TAIL)  # at the end all is read at once
         for pipe in agent.pipes:
             os.close(pipe)
         agent.pipes = []
@@ -86,9 +87,24 @@ class Mender(Launcher):
         else:
             agent.death = death
             self.note(f"{agent.name} {why}", agent.name, "died")
+            if agent.role == PROGRAM:
+                self._look_at_what_it_held(agent, death)
             if not self._again(agent, status):
                 self._lost(agent, death)
         self._answer_ready()
+
+    def _look_at_what_it_held(self, agent: Agent, death: dict[str, Any]) -> None:
+        """A message that has killed several is not given to the next one."""
+        try:
+            if agent.suspect.died(self.bus, agent.name, death) < self.settings.max_deaths:
+                return
+            kept = set_aside(self.bus, agent.name, agent.suspect, self.settings.directory)
+        except Error as error:  # no room to keep it in, most likely: it stays where it is
+            self.note(f"a message of {agent.name} could not be set aside: {error}", agent.name, "error")
+            return
+        if kept is not None:
+            what = f"message {kept.id} of {kept.sender!r} to {agent.name} was set aside"
+            self.note(f"{what}: {len(kept.deaths)} processes died with it", agent.name, "aside")
 
     def _said_it_ended(self, agent: Agent, status: int) -> bool:
         if agent.role == PROGRAM:
@@ -128,6 +144,7 @@ class Mender(Launcher):
         ends = self._ends(agent)
         delay = 0.0 if ends <= 1 else min(policy.most_delay, policy.delay * 2 ** min(ends - 2, 30))
         agent.restarts += 1
+        self.note(f"{agent.name} is started again" + (f" in {delay:g} s" if delay else ""), agent.name, "restarting")
         self._set(agent, "restarting", f"{why}; again in {delay:g} s" if delay else why)
         if delay:
             self.after(delay, lambda: self.queue.append(agent))

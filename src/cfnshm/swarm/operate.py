@@ -8,7 +8,8 @@ from typing import Any
 
 from .. import errors
 from ..bus import Bus
-from . import output
+from . import aside, output
+from .aside import Aside
 from .settings import NAME
 from .status import AgentStatus, Health, health
 
@@ -46,6 +47,10 @@ class Operator:
     def health(self) -> Health:
         """Healthy, degraded or unhealthy, and what is not as it should be."""
         return health(self.status())
+
+    def set_aside(self) -> list[Aside]:
+        """Messages that were taken out of programs' inboxes since several processes had died with them."""
+        return aside.listed(self.bus)
 
     def events(self) -> list[dict[str, Any]]:
         """The last thousand things that happened: `at`, `kind` (began, died, adopted, failed, ...), `agent`, `text`."""

@@ -40,12 +40,28 @@ def log_dir(bus: str) -> Path:
     return state_dir() / "logs" / bus
 
 
+def sweep(days: float = 14.0) -> None:
+    """Removes the logs that swarms without a name (`swarm-PID-...`) left after failures so many days ago."""
+    oldest = time.time() - 86400 * days
+    with suppress(OSError):
+        for folder in (state_dir() / "logs").glob("swarm-*-*"):
+            if os.path.exists(f"/proc/{folder.name.split('-')[1]}"):
+                continue
+            with suppress(OSError):
+                files = list(folder.iterdir())
+                if max(file.stat().st_mtime for file in [folder, *files]) < oldest:
+                    for file in files:
+                        file.unlink()
+                    folder.rmdir()
+
+
 class Log:
     """One agent's log: `write` puts whole lines into it, each with time, name and stream in front."""
 
     def __init__(self, folder: Path, agent: str, max_bytes: int = MAX_BYTES) -> None:
         self.path = folder / f"{agent}.log"
         self.agent, self.max_bytes = agent, max_bytes
+        self.pipes: set[int] = set()  # what is read into it
         self._rest = {"out": b"", "err": b""}  # the line that has not ended
         self._file: Any = None
         self._size = 0
@@ -145,12 +161,14 @@ class Writer:
                 self.groups[agent] = pid
                 for stream, fd in zip(_STREAMS, fds[2 * i : 2 * i + 2], strict=True):
                     os.set_blocking(fd, False)
-                    self.pipes[fd] = (self._log(agent), stream)
+                    log = self._log(agent)
+                    log.pipes.add(fd)
+                    self.pipes[fd] = (log, stream)
                     self.selector.register(fd, selectors.EVENT_READ)
         elif said["do"] == "ended":
             log = self._log(said["agent"])
             self.groups.pop(said["agent"], None)
-            for fd in [fd for fd, (of, _) in self.pipes.items() if of is log]:
+            for fd in list(log.pipes):
                 while fd in self.pipes and self._read(fd):
                     pass
             log.rest()
@@ -177,7 +195,8 @@ class Writer:
             self.selector.unregister(fd)
             os.close(fd)
             del self.pipes[fd]
-            if not any(of is log for of, _ in self.pipes.values()):
+            log.pipes.discard(fd)
+            if not log.pipes:
                 log.rest()
         return bool(data)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import limits
+from .aside import Suspect
 from .plan import Plan
 
 NAME = "supervisor"
@@ -50,6 +51,9 @@ class Settings:
     memory: int = limits.MEMORY
     idle: float | None = None
     stall: float = 300.0
+    health: float | None = 30.0
+    tell_health: bool = False
+    cgroup: bool = True
     preload: list[str] = field(default_factory=list)
     path: list[str] = field(default_factory=list)
 
@@ -76,6 +80,7 @@ class Agent:
     host: str = ""
     death: dict[str, Any] | None = None
     restarts: int = 0
+    suspect: Suspect = field(default_factory=Suspect)
     extra: bool = False  # above the least number: it ends when it has had nothing to do for a while
     began: deque[float] = field(default_factory=deque)
     look: tuple[Any, float, float] = ("", 0.0, 0.0)  # what it was at, its processor time, and since when both are so

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Error, UnknownAgent
 from . import tree
-from .task import TASK
+from .task import TASK, label_of, name_of
 
 if TYPE_CHECKING:
     from .settings import Agent
     from .supervisor import Supervisor
 
+HEALTH = "cfnshm/swarm/health"  # the value that holds the last report
 STATES = ("starting", "idle", "working", "waiting", "paused", "stalled", "restarting", "adopted", "failed", "done")
 
 
@@ -103,13 +104,13 @@ def _running(supervisor: Supervisor, agent: Agent, info: Any, stat: tree.Stat) -
 
 
 def _working(supervisor: Supervisor, agent: Agent, info: Any, stat: tree.Stat) -> tuple[str, float, str]:
-    task, given = None, agent.since
+    task, label, given = None, "", agent.since
     if agent.role == "worker" and info.unread:
         try:
             # What it is at is the oldest that was handed to it.
             at = next((m for m in supervisor.bus.peek(agent.name, limit=64) if m.redelivered and m.type == TASK), None)
             if at is not None:
-                task, given = at.correlation_id, at.timestamp
+                task, label, given = at.correlation_id, label_of(at.raw), at.timestamp
         except (UnknownAgent, Error):
             pass
     below = sum(s.cpu for pid in tree.descendants(agent.pid) if (s := tree.stat(pid)) is not None)
@@ -118,7 +119,7 @@ def _working(supervisor: Supervisor, agent: Agent, info: Any, stat: tree.Stat) -
     if agent.look[:2] != doing:
         agent.look = (*doing, supervisor.clock.now)
     still = supervisor.clock.now - agent.look[2]
-    what = f"at task {task} for {max(0.0, time.time() - given):.1f} s" if task is not None else ""
+    what = f"at {name_of(task, label)} for {max(0.0, time.time() - given):.1f} s" if task is not None else ""
     if task is not None and still >= supervisor.settings.stall:
         return "stalled", given, f"{what}, no processor time used for {still:.0f} s"
     return "working", given, what

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bus import Bus
-from ..errors import AgentBusy, BusDestroyed, Error, Timeout, UnknownAgent
+from ..errors import AgentBusy, BusDestroyed, Error, NoSpace, Timeout, UnknownAgent
 from ..message import Message
 from . import limits, output, tree
 from . import task as wire
@@ -35,7 +35,7 @@ from .cgroup import Group
 from .mender import Mender
 from .plan import CLIENT, COORDINATOR, WORKER, Node
 from .settings import HERE, NAME, PROGRAM, Agent, Settings
-from .status import collect
+from .status import HEALTH, AgentStatus, collect, health
 
 
 class Supervisor(Mender):
@@ -47,6 +47,7 @@ class Supervisor(Mender):
         self.asked_ends: list[tuple[Message, set[str]]] = []
         self.asked_end: Message | None = None
         self.started = time.time()
+        self._health = "healthy"
         self._began: Callable[[str], None] | None = None
         self._open()
 
@@ -68,7 +69,7 @@ class Supervisor(Mender):
                 f"bus {s.bus!r} has a swarm already, whose supervisor is process {error.pid}: end that one, or give "
                 "this one a bus of its own (name=, --bus)"
             ) from None
-        self.group = Group.make(s.swarm_id)
+        self.group = Group.make(s.swarm_id) if s.cgroup else None
         self._start_writer()
         self.log = output.Log(Path(s.logs), NAME, s.log_bytes)
         for module in s.preload:
@@ -95,6 +96,7 @@ class Supervisor(Mender):
 
     def _forget_the_past(self) -> None:
         """On a bus that had a swarm before: its tasks are not ours, nor are the wishes for its supervisor."""
+        self.bus.state.pop(HEALTH, None)
         for name in self.agents:
             if self.bus.peek(name, limit=1):
                 self._send_back(self.agents[name], {}, forget=True)
@@ -106,6 +108,8 @@ class Supervisor(Mender):
     def run(self, began: Callable[[str], None]) -> None:
         """Until the swarm has ended. `began` is called once all agents have been forked, or with why not."""
         self._began = began
+        if self.settings.health is not None:
+            self.after(self.settings.health, self._report)
         self.note(f"swarm of {len(self.agents)} agents, {self.plan.topology} ({self.plan.reason})", kind="began")
         while not (self.ending and not self._living()):
             self._start_some()
@@ -162,7 +166,7 @@ class Supervisor(Mender):
         tree.end_orphans({self.writer})
         if self.group is not None:
             self.group.remove()
-        for agent in self.agents.values():
+        for agent in () if self.settings.temporary else self.agents.values():  # else the bus goes as a whole
             with suppress(Error):
                 if not self.bus.peek(agent.name, limit=1):
                     self.bus.unregister(agent.name)
@@ -178,6 +182,23 @@ class Supervisor(Mender):
             if self.asked_end is not None:
                 self.bus.reply(self.asked_end, self.ended_by)
             self.bus.unregister(force=True)  # who asks it something later is told that there is none
+
+    def _report(self) -> None:
+        """The swarm's health, for whoever looks at the value or waits for a change of it."""
+        interval = self.settings.health
+        if self.ending or interval is None:
+            return
+        self.after(interval, self._report)
+        found = health([AgentStatus(**one) for one in collect(self)])
+        said = {"at": time.time(), "state": found.state, "counts": found.counts, "findings": found.findings[:100]}
+        if found.state != self._health:
+            self._health = found.state
+            self.note("; ".join([f"the swarm is {found.state}", *found.findings[:5]]), kind="health")
+        with suppress(NoSpace):  # the next report may find room
+            self.bus.state[HEALTH] = said
+        if self.settings.tell_health:
+            with suppress(Error):
+                self.bus.send(self.settings.client, said, type="swarm.health", priority="low", timeout=0)
 
     # -- starting --
 

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,7 +52,7 @@ from .plan import WORKER, Plan, make_plan
 from .results import Outcome, Results, outcome_of
 from .settings import NAME as SUPERVISOR
 from .settings import Restart, Settings
-from .status import AgentStatus
+from .status import AgentStatus, Health
 
 DRAIN, TERMINATE = 30.0, 5.0
 _TICK = 0.5  # seconds: how exactly time in which nobody ran is told from time that passed
@@ -71,9 +72,18 @@ class _Root(Branch):
         self.grows = grows
         self.waiting: dict[int, Callable[[wire.Answer], None]] = {}
         self.partial: dict[int, Callable[[Any], None]] = {}
+        self.futures: dict[int, Future[Any]] = {}  # of tasks that nobody has been given yet
         self.calls: list[Callable[[], None]] = []  # to be made without the lock, in this order
 
+    def begins(self, task: Task) -> bool:
+        future = self.futures.pop(task.id, None)
+        if future is None or future.set_running_or_notify_cancel():
+            return True
+        self.waiting.pop(task.id, None)
+        return False
+
     def pass_up(self, task: Task, body: bytes, message: Message | None) -> None:
+        self.futures.pop(task.id, None)
         waits = self.waiting.pop(task.id, None)
         self.partial.pop(task.id, None)
         if waits is not None:
@@ -107,13 +117,17 @@ class Swarm(Operator, Executor):
         restart: when a worker that died is started again: "never", "on-failure", "always", or a `Restart`.
         failover: of a coordinator that died: "adopt", by the peer with the least to do, or "replace", by a new process
             (also without a peer).
-        max_deaths: a task with which so many processes died is set aside, and its answer is `WorkerDied`.
+        max_deaths: a task with which so many processes died is set aside, and its answer is `WorkerDied`; a message
+            with which so many processes of a program died is set aside, too (`set_aside()`).
         memory: what one agent needs, in bytes or as "300M": more agents than the machine can carry are refused.
         idle: seconds after which a worker of an elastic swarm that has nothing to do ends.
+        health: seconds between two reports of the swarm's health, which are values of the bus (`cfnshm/swarm/health`)
+            and, where they change, events; None: none. `on_health` is called with each, in another thread.
         stall: seconds without progress after which an agent at a task is called stalled.
         logs: where the agents' output goes: a directory; by default one in `$XDG_STATE_HOME/cfnshm/logs`, which
-            goes with a swarm that had no failures, if its bus is its own.
+            goes with a swarm that had no failures, if its bus is its own; after failures it goes after two weeks.
         log_bytes: of each log, until it is rotated; three older ones are kept.
+        cgroup: keep all agents in a cgroup of their own, where this process may have one.
         preload: modules that are imported once, before the workers are forked.
         agents, lanes, bus_size, directory: of the bus, if it is made here.
 
@@ -139,8 +153,11 @@ class Swarm(Operator, Executor):
         memory: int | str = limits.MEMORY,
         idle: float = 30.0,
         stall: float = 300.0,
+        health: float | None = 30.0,
+        on_health: Callable[[Health], None] | None = None,
         logs: str | os.PathLike[str] | None = None,
         log_bytes: int | str = output.MAX_BYTES,
+        cgroup: bool = True,
         preload: Iterable[str] = (),
         agents: int | None = None,
         lanes: dict[str, int] | None = None,
@@ -159,13 +176,17 @@ class Swarm(Operator, Executor):
         if policy.when not in ("never", "on-failure", "always"):
             raise InvalidArgument(f"restart is 'never', 'on-failure' or 'always', not {policy.when!r}")
         limits.need(len(self.plan.nodes), memory)
+        if health is not None and not health > 0:
+            raise InvalidArgument(f"health is a number of seconds, or None, not {health!r}")
         self.worker = worker
+        self._on_health = on_health
         name = name or f"swarm-{os.getpid()}-{secrets.token_hex(4)}"
         self._own_bus = not _exists(name, directory)
         self._most, self._least = most, least
         self.bus = self._open_bus(name, most, agents, lanes, bus_size, room, directory)
         self.logs = Path(logs) if logs is not None else output.log_dir(name)
         self._own_logs = logs is None and self._own_bus
+        output.sweep()
         self._failed = False
         self._root = _Root(self.bus, max_deaths, most > least)
         self._changed = threading.Condition(threading.Lock())
@@ -180,7 +201,8 @@ class Swarm(Operator, Executor):
         settings = Settings(
             name, directory, self.bus.agent, os.getpid(), secrets.token_hex(16), self.plan, str(self.logs),
             output.parse_limit(log_bytes), self._own_bus, room, most, policy, failover, max_deaths, memory,
-            idle if most > least else None, stall, list(preload), [p or os.getcwd() for p in sys.path],
+            idle if most > least else None, stall, health, on_health is not None, cgroup, list(preload),
+            [p or os.getcwd() for p in sys.path],
         )  # fmt: skip
         try:
             self._start(settings)
@@ -278,8 +300,13 @@ class Swarm(Operator, Executor):
         """
         if self._closing:
             return
+        if cancel_futures:
+            with self._changed:
+                futures = list(self._root.futures.values())
+            for future in futures:
+                future.cancel()
         with self._changed:
-            if cancel_futures:
+            if cancel_futures:  # what `run` waits for
                 for number in [n for n, t in self._root.dealer.tasks.items() if not t.at]:
                     self._root.set_aside(self._root.dealer.tasks[number], "was cancelled: the swarm is shut down")
             calls = self._take_calls()
@@ -336,7 +363,7 @@ class Swarm(Operator, Executor):
             for number in list(self._root.waiting):
                 task = self._root.dealer.tasks.get(number) or Task(number, b"")
                 self._root.dealer.done(number)
-                self._root.pass_up(task, wire.died(number, task.deaths, f"was not done: {why}"), None)
+                self._root.pass_up(task, wire.died(number, task.body, task.deaths, f"was not done: {why}"), None)
             calls = self._take_calls()
         _make(calls)
 
@@ -364,6 +391,8 @@ class Swarm(Operator, Executor):
                         self.late += 1
                     try:
                         root.handle(message)
+                        if message.type == "swarm.health" and self._on_health is not None:
+                            root.calls.append(partial(self._on_health, _health_of(message.body)))
                         if message.type == wire.JOINED:
                             self._growing -= message.body["asked"]
                     except (KeyError, TypeError, ValueError, struct.error):  # of somebody who is not of this swarm
@@ -399,7 +428,7 @@ class Swarm(Operator, Executor):
 
     def _add(
         self, bodies: list[bytes], waits: Callable[[int], Callable[[wire.Answer], None]],
-        partial: Callable[[int], Callable[[Any], None]] | None = None,
+        partial: Callable[[int], Callable[[Any], None]] | None = None, future: Future[Any] | None = None,
     ) -> list[int]:  # fmt: skip
         """New tasks; `waits(i)` is called with the answer of the i-th."""
         with self._changed:
@@ -415,6 +444,8 @@ class Swarm(Operator, Executor):
                 root.waiting[number] = waits(i)
                 if partial is not None:
                     root.partial[number] = partial(i)
+                if future is not None:
+                    root.futures[number] = future
                 root.dealer.add(number, body)
             root.deal()
             self._grow()
@@ -426,8 +457,9 @@ class Swarm(Operator, Executor):
         return numbers
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """As of any executor: the future's `result()` raises what the function raised, with a `TaskError` that has the
-        traceback as its cause; or `WorkerDied`, or `SwarmEnded`.
+        """As of any executor. The future is running, and can be cancelled no more, once the task has been given to an
+        agent (a coordinator, if there are some). Its `result()` raises what the function raised, with a `TaskError`
+        that has the traceback as its cause; or `WorkerDied`, or `SwarmEnded`.
 
         Raises:
             WorkerDied: no worker is left. Closed: the swarm was shut down.
@@ -436,8 +468,6 @@ class Swarm(Operator, Executor):
 
         def answered(got: wire.Answer) -> None:
             with suppress(InvalidStateError):
-                if not future.set_running_or_notify_cancel():
-                    return
                 try:
                     value = pickle.loads(got.payload) if got.how == wire.DONE else None
                     error = None if got.how == wire.DONE else wire.failure(got)
@@ -452,7 +482,7 @@ class Swarm(Operator, Executor):
                 else:
                     future.set_exception(error)
 
-        (number,) = self._add([wire.call(self._reference(function), args, kwargs)], lambda _: answered)
+        (number,) = self._add([wire.call(self._reference(function), args, kwargs)], lambda _: answered, future=future)
         future.add_done_callback(lambda f: self._forget([number]) if f.cancelled() else None)
         return future
 
@@ -463,6 +493,7 @@ class Swarm(Operator, Executor):
             for number in numbers:
                 root.waiting.pop(number, None)
                 root.partial.pop(number, None)
+                root.futures.pop(number, None)
                 task = root.dealer.tasks.get(number)
                 if task is not None and not task.at:
                     root.dealer.done(number)
@@ -620,6 +651,10 @@ def _exists(name: str, directory: str | None) -> bool:
     except NoBus:
         return False
     return True
+
+
+def _health_of(said: dict[str, Any]) -> Health:
+    return Health(said["state"], said["counts"], said["findings"])
 
 
 def _two(size: Any) -> tuple[int, int]:

@@ -1,8 +1,11 @@
 """Tasks and results as messages.
 
 A task is a message of type "swarm.task" whose `correlation_id` is the task's number in its swarm. Its body is raw:
-64 bytes of hex that name the pickled function (an object of `bus.context`, stored once for everybody), and the pickled
-arguments. Coordinators pass bodies on without looking into them.
+
+    64 bytes of hex  u8 bytes of the label  label  pickled arguments
+
+The hex names the pickled function (an object of `bus.context`, stored once for everybody); the label says in a few
+characters what the task is, to people. Coordinators pass bodies on without looking into them.
 
 A result is a message of type "swarm.result" with the same number, on the lane `high`: it goes up while tasks come down
 on `normal`, so neither can block the other. Its body is
@@ -15,6 +18,7 @@ on `normal`, so neither can block the other. Its body is
 from __future__ import annotations
 
 import pickle
+import reprlib
 import struct
 import traceback
 from contextlib import suppress
@@ -40,6 +44,9 @@ LIFE = "cfnshm/swarm/life/"  # + agent: a value that changes when a successor of
 
 DONE, RAISED, DIED = 0, 1, 2
 _HEAD = struct.Struct("<BB6xQ")
+_LABEL = 80  # bytes
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 60
 _REF = 64
 
 
@@ -90,12 +97,28 @@ def dumps(value: Any) -> bytes:
 
 def call(function_ref: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bytes:
     """The body of a task. `function_ref`: "sha256:..." of the pickled function."""
-    return function_ref.removeprefix("sha256:").encode() + dumps((arguments, keywords))
+    said = ", ".join([*map(_short, arguments), *(f"{name}={_short(value)}" for name, value in keywords.items())])
+    label = said.encode(errors="replace")[:_LABEL]
+    return b"".join([function_ref.removeprefix("sha256:").encode(), bytes([len(label)]), label,
+                     dumps((arguments, keywords))])  # fmt: skip
 
 
 def split_call(body: bytes) -> tuple[str, bytes]:
     """Function's reference and pickled arguments of a task's body."""
-    return "sha256:" + body[:_REF].decode(), body[_REF:]
+    return "sha256:" + body[:_REF].decode(), body[_REF + 1 + body[_REF] :]
+
+
+def label_of(body: bytes) -> str:
+    """What a task's body says to people; "" if it has none."""
+    return body[_REF + 1 : _REF + 1 + body[_REF]].decode(errors="ignore") if len(body) > _REF else ""
+
+
+def _short(value: Any) -> str:
+    """A few characters of a value, however large it is."""
+    try:
+        return _REPR.repr(value)
+    except Exception:  # its own __repr__ raises
+        return type(value).__name__
 
 
 def answer(how: int, agent: str, duration_ns: int, payload: bytes) -> bytes:
@@ -142,16 +165,21 @@ def raised(agent: str, duration_ns: int, error: BaseException) -> bytes:
     return answer(RAISED, agent, duration_ns, payload)
 
 
-def died(task_id: int, deaths: list[dict[str, Any]], why: str) -> bytes:
-    """The body of the result of a task that nobody does any more."""
-    return answer(DIED, deaths[-1]["agent"] if deaths else "", 0, dumps((task_id, deaths, why)))
+def died(number: int, body: bytes, deaths: list[dict[str, Any]], why: str) -> bytes:
+    """The body of the result of a task, which had that body, that nobody does any more."""
+    task = name_of(number, label_of(body))
+    return answer(DIED, deaths[-1]["agent"] if deaths else "", 0, dumps((task, deaths, why)))
+
+
+def name_of(number: int, label: str) -> str:
+    return f"task {number} ({label})" if label else f"task {number}"
 
 
 def failure(got: Answer) -> TaskError:
     """The error of an answer that is not DONE."""
     if got.how == DIED:
-        task_id, deaths, why = pickle.loads(got.payload)
-        lines = [f"task {task_id} {why}"]
+        task, deaths, why = pickle.loads(got.payload)
+        lines = [f"{task} {why}"]
         for death in deaths:
             lines.append(f"  {death['agent']}: {death['why']}")
             lines += [f"    | {line}" for line in death.get("tail", "").splitlines()]

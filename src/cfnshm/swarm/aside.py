@@ -1,0 +1,90 @@
+"""Messages that kill who reads them.
+
+A program that dies with a message in its hands gets it again when it is started again, and may die of it again. The
+supervisor counts: the message that such a program was at (the oldest that had been handed to it) when it died, again
+and again, is taken out of its inbox at the third death (`max_deaths`) and set aside, with who died of it and how. The
+next process goes on with the one behind it. (Tasks have their own count, see `coordinator`: a worker's successor hands
+them back undone.)
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..bus import Bus
+from ..errors import AgentBusy, Timeout, UnknownAgent
+from ..message import Message
+
+ASIDE = "cfnshm/aside/"  # AGENT/MESSAGE-ID
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A message that was set aside.
+
+    Attributes:
+        agent: whose inbox it was in.
+        id, sender, type, priority, timestamp: as they were.
+        body: where its bytes are: `bus.context.get(body)`.
+        deaths: of each process that died with it: agent, why, tail (its last lines).
+    """
+
+    agent: str
+    id: str
+    sender: str
+    type: str
+    priority: str
+    timestamp: float
+    body: str
+    deaths: list[dict[str, Any]] = field(hash=False)
+
+
+@dataclass
+class Suspect:
+    """The message that an agent's processes died with, one after the other."""
+
+    id: str = ""
+    deaths: list[dict[str, Any]] = field(default_factory=list)
+
+    def died(self, bus: Bus, agent: str, death: dict[str, Any]) -> int:
+        """A process of the agent has died; how many have now died with the same message."""
+        held = next((m for m in bus.peek(agent, limit=256) if m.redelivered), None)
+        if held is None:
+            self.id, self.deaths = "", []
+            return 0
+        if held.id != self.id:
+            self.id, self.deaths = held.id, []
+        self.deaths.append(death)
+        return len(self.deaths)
+
+
+def set_aside(bus: Bus, agent: str, suspect: Suspect, directory: str | None) -> Aside | None:
+    """Takes the message out of the inbox of an agent that has no process, and keeps it as a value of the bus; None if
+    it is not there any more. What stands before it stays, marked as handed out."""
+    try:
+        with closing(Bus(bus.name, agent=agent, create=False, exclusive=True, directory=directory)) as box:
+            while True:
+                (message,) = box.recv_many(1, timeout=0, hold=True)
+                if message.id == suspect.id:
+                    break
+            kept = _keep(bus, agent, message, suspect)
+            # dies here: it is kept, and comes once more
+            message.ack()
+            return kept
+    except (Timeout, UnknownAgent, AgentBusy):
+        return None
+
+
+def _keep(bus: Bus, agent: str, message: Message, suspect: Suspect) -> Aside:
+    kept = Aside(agent, message.id, message.sender, message.type, message.priority, message.timestamp,
+                 str(bus.context.put(message.raw)), suspect.deaths)  # fmt: skip
+    bus.state[f"{ASIDE}{agent}/{message.id}"] = asdict(kept)
+    return kept
+
+
+def listed(bus: Bus) -> list[Aside]:
+    """All that were set aside on a bus and not taken away since (`del bus.state[...]`), oldest first."""
+    found = [Aside(**value) for _, value in bus.state.items(ASIDE)]
+    return sorted(found, key=lambda one: one.timestamp)
