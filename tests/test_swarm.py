@@ -621,6 +621,21 @@ def test_commands_as_tasks():
         assert echo.text == "text\n$ \" ' é"
 
 
+def test_commands_that_read_nothing_of_what_they_are_given():
+    with Swarm(2, Command(["true"])) as swarm:
+        results = swarm.run(["x" * 200_000] * 60, timeout=60)
+        assert [v.exit for v in results.values] == [0] * 60
+        assert [a.restarts for a in swarm.status()] == [0, 0]
+
+
+def test_a_program_is_ended_by_a_broken_pipe_as_everywhere(tmp_path):
+    mark = tmp_path / "mark"
+    with Swarm(0) as swarm:
+        swarm.spawn(["bash", "-c", f"(yes; echo $? > {mark}) | head -n 1"], agent="shell")
+        assert swarm.wait_for_ends("shell", timeout=30)[0].state == "done"
+        assert mark.read_text() == "141\n"
+
+
 def test_a_command_that_forks_daemons_and_one_that_closes_stdout_and_lives_on(tmp_path):
     mark = tmp_path / "pid"
     daemon = Command(["sh", "-c", f"setsid sh -c 'echo $$ > {mark}; exec sleep 1000' >/dev/null 2>&1 & "

@@ -215,7 +215,7 @@ class Launcher(ABC):
         try:
             os.setpgid(0, 0)
             tree.die_with_parent(parent)
-            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
+            for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             os.dup2(pipes[0], 1)
             os.dup2(pipes[1], 2)
@@ -252,6 +252,7 @@ class Launcher(ABC):
         s = self.settings
         if isinstance(agent.program, Command):
             command = agent.program
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ignored by Python, and programs expect that it ends them
             os.environ.update(command.env)
             if command.cwd:
                 os.chdir(command.cwd)
