@@ -18,6 +18,7 @@ help:
 	@echo "make models     the SPIN models at small bounds"
 	@echo "make sim        the core under a simulated kernel, SIM_SECONDS=60"
 	@echo "make soak       $(AGENTS) processes stopped, killed and started again for MINUTES=$(MINUTES), with ledgers"
+	@echo "make endure     a swarm for minutes: messages, and a mixed load under deaths and pauses; MINUTES=$(MINUTES)"
 	@echo "make wakes      wake-ups on one processor without the safety tick, for MINUTES=$(MINUTES)"
 	@echo "make fuzz       libFuzzer changes words of a bus under its users, for MINUTES=$(MINUTES); needs clang"
 	@echo "make coverage   branches of the C core that the tests take; LIST=--list names the others"
@@ -83,6 +84,9 @@ soak:
 	@folder=$$(mktemp -d) && build/c/plain-gcc-O2/tool_soak run --agents $(AGENTS) --minutes $(MINUTES) --dir $$folder/ledgers \
 	  && rm -rf $$folder || { echo "the ledgers are kept in $$folder/ledgers"; exit 1; }
 
+endure: $(STAMP)
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.endurance --minutes $(MINUTES)
+
 wakes:
 	@$(MAKE) -s -C csrc OUT=../build/c/plain-gcc-O2-CFN_NO_TICK CFLAGS=-DCFN_NO_TICK ../build/c/plain-gcc-O2-CFN_NO_TICK/tool_wakes
 	@echo "make wakes MINUTES=$(MINUTES), commit $$(git rev-parse --short HEAD 2>/dev/null || echo unknown), Linux $$(uname -r | cut -d- -f1), $$(nproc) processors"
@@ -127,4 +131,4 @@ wheel: $(STAMP)
 clean:
 	rm -rf build dist $(VENV) src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help install demo test bench verify test-c test-asan test-tsan models sim soak wakes fuzz coverage lint wheel clean
+.PHONY: help install demo test bench verify test-c test-asan test-tsan models sim soak endure wakes fuzz coverage lint wheel clean

@@ -219,32 +219,46 @@ def _commands(folder: Path) -> dict[str, tuple[list[str], list[str]]]:
     return work
 
 
+def _processor_time(pids: list[int]) -> float:
+    """Seconds of these processes and of those that they have waited for."""
+    total = 0
+    for pid in pids:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            total += sum(map(int, file.read().rpartition(b") ")[2].split()[11:15]))
+    return total / tree.TICKS
+
+
 def overhead(quick: bool, say: Callable[[str], None]) -> list[Row]:
-    """50 agents running real commands beside the same commands under `xargs -P 50`, in turns."""
+    """50 agents running real commands beside the same commands under `xargs -P 50`, in turns: what it takes longer, and
+    what processor time it takes more."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for what, (command, tasks) in _commands(Path(name)).items():
             if shutil.which(command[0]) is None:
                 say(f"{what}: {command[0]} is not installed")
                 continue
-            ours, theirs = [], []
+            ours, theirs, used = [], [], []
             with Swarm(50, Command(command), memory="8M") as swarm:
                 swarm.ready(60)
-                for i in range(2 if quick else 6):
+                # Not the supervisor: what its children have used is its own only once they have ended.
+                pids = [os.getpid(), *(a.pid for a in swarm.status())]
+                for i in range(3 if quick else 11):
                     quiet()
-                    begin = time.perf_counter()
+                    cpu, begin = _processor_time(pids), time.perf_counter()
                     assert swarm.run(tasks, timeout=600).complete
-                    mine = time.perf_counter() - begin
-                    begin = time.perf_counter()
+                    mine, cpu = time.perf_counter() - begin, _processor_time(pids) - cpu
+                    begin, before = time.perf_counter(), _processor_time([os.getpid()])
                     subprocess.run(["xargs", "-P", "50", "-I", "{}", *command], input="\n".join(tasks).encode(),
                                    check=True, capture_output=True)  # fmt: skip
                     if i:  # the first warms both
                         ours.append(mine)
                         theirs.append(time.perf_counter() - begin)
+                        used.append(100 * (cpu / (_processor_time([os.getpid()]) - before) - 1))
             ratios = [100 * (a / b - 1) for a, b in zip(ours, theirs, strict=True)]
-            rows.append({"work": what, "swarm s": ours, "xargs s": theirs, "overhead %": ratios})
+            rows.append({"work": what, "swarm s": ours, "xargs s": theirs, "overhead %": ratios,
+                         "processor time %": used})  # fmt: skip
             say(f"{what}: swarm {spread(ours, 2)} s, xargs -P 50 {spread(theirs, 2)} s: pair by pair "
-                f"{spread(ratios, 1)} % more")  # fmt: skip
+                f"{spread(ratios, 1)} % more, and {spread(used, 1)} % more processor time")  # fmt: skip
     return rows
 
 
