@@ -193,6 +193,24 @@ static PyGetSetDef handle_attributes[] = {{"_handed", handle_handed, handle_set_
 static PyGetSetDef no_attributes[] = {{NULL, NULL, NULL, NULL, NULL}};
 static PyMethodDef handle_methods[] = {{"_bind", handle_bind, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
 
+/* ---- places ---- */
+
+static int place_buffer(PyObject *self, Py_buffer *view, int flags) {
+  return PyBuffer_FillInfo(view, self, ((hot_place_t *)self)->data, ((hot_place_t *)self)->bytes, 1, flags);
+}
+static void place_dealloc(PyObject *self) {
+  PyTypeObject *type = Py_TYPE(self);
+  freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+  release(self);
+  Py_DECREF(type);
+}
+static PyTypeObject *make_place(void) {
+  PyType_Slot slots[] = {{Py_tp_dealloc, (void *)place_dealloc}, {Py_bf_getbuffer, (void *)place_buffer}, {0, NULL}};
+  PyType_Spec spec = {"cfnshm._core._hot.Place", sizeof(hot_place_t), 0,
+                      Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
+  return (PyTypeObject *)PyType_FromSpec(&spec);
+}
+
 static PyTypeObject *make_base(PyObject *module, const char *name, int bytes, destructor dealloc,
                                traverseproc traverse, inquiry clear, PyMemberDef *members,
                                PyMethodDef *methods, PyGetSetDef *attributes) {
@@ -232,11 +250,12 @@ PyMODINIT_FUNC PyInit__hot(void) {
                            message_traverse, message_clear, message_members, NULL, no_attributes);
   hot.receipt_base = make_base(module, "cfnshm._core._hot.ReceiptBase", sizeof(hot_receipt_t), receipt_dealloc,
                            receipt_traverse, receipt_clear, receipt_members, NULL, no_attributes);
+  hot.place_type = make_place();
   hot.word_type = PyUnicode_InternFromString("type");
   hot.word_priority = PyUnicode_InternFromString("priority");
   hot.word_timeout = PyUnicode_InternFromString("timeout");
   hot.word_copy = PyUnicode_InternFromString("copy");
   for (unsigned i = 0; i < CFN_LANES; i++) hot.word_lane[i] = PyUnicode_InternFromString(lanes[i]);
-  if (!hot.handle_base || !hot.message_base || !hot.receipt_base || PyErr_Occurred()) Py_CLEAR(module);
+  if (!hot.handle_base || !hot.message_base || !hot.receipt_base || !hot.place_type || PyErr_Occurred()) Py_CLEAR(module);
   return module;
 }

@@ -49,9 +49,17 @@ typedef struct hot_receipt {
   PyObject *bus, *data, *to;
 } hot_receipt_t;
 
+/* Where a body is in the bus: what a message received with copy=False gives views of. Its references count them, for
+ * memoryviews and arrays made of it all hold it. */
+typedef struct hot_place {
+  PyObject_HEAD
+  void *data;
+  Py_ssize_t bytes;
+} hot_place_t;
+
 /* What the module keeps: one set, the main interpreter's. */
 extern struct hot {
-  PyTypeObject *handle_base, *message_base, *receipt_base; /* made here */
+  PyTypeObject *handle_base, *message_base, *receipt_base, *place_type; /* made here */
   PyTypeObject *message_type, *receipt_type, *batch_type;  /* given by setup(), like what is called back: */
   PyObject *encode, *decode, *fail, *external;
   PyObject *original_send, *original_send_group, *original_recv, *original_recv_as, *original_recv_many;
@@ -93,6 +101,8 @@ PyObject *hot_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyO
 PyObject *hot_this_thread(PyObject *module, PyObject *nothing);
 PyObject *hot_blank(PyObject *module, PyObject *n);
 PyObject *hot_bodies(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *hot_place_of(const cfn_wire_t *w);
+bool hot_message_release(hot_message_t *self);
 PyObject *hot_message_raw(PyObject *self, void *original);
 PyObject *hot_message_body(PyObject *self, void *original);
 

@@ -48,14 +48,38 @@ static const cfn_wire_t *wire_of(const hot_message_t *self, Py_ssize_t *n) {
   return w->wire_flags & CFN_WIRE_EXTERNAL || w->body_bytes <= (size_t)*n - sizeof *w ? w : NULL;
 }
 
+/* The place of a body that is not among the wire bytes. */
+PyObject *hot_place_of(const cfn_wire_t *w) {
+  PyObject *place = PyType_GenericAlloc(hot.place_type, 0);
+  if (!place) return NULL;
+  ((hot_place_t *)place)->data = (void *)(uintptr_t)w->external;
+  ((hot_place_t *)place)->bytes = (Py_ssize_t)w->body_bytes;
+  return place;
+}
+
+/* Ends the view of a message whose exporter is a place; false while somebody else still uses it. */
+bool hot_message_release(hot_message_t *self) {
+  PyObject *raw = self->raw, *body = self->body, *place = Py_NewRef(self->exporter);
+  self->raw = self->body = NULL; /* first: what follows may run other code */
+  Py_XDECREF(raw);
+  Py_XDECREF(body);
+  bool ours = place == self->exporter && Py_REFCNT(place) == 2; /* the message's and this one's */
+  if (ours) Py_CLEAR(self->exporter);
+  Py_DECREF(place);
+  return ours;
+}
+
 PyObject *hot_message_raw(PyObject *object, void *original) {
   hot_message_t *self = (hot_message_t *)object;
   if (self->raw && self->raw != Py_None) return Py_NewRef(self->raw);
   Py_ssize_t n;
   const cfn_wire_t *w = wire_of(self, &n);
-  if (!w || w->wire_flags & CFN_WIRE_EXTERNAL) return PyObject_CallFunctionObjArgs(original, object, NULL);
+  bool elsewhere = w && w->wire_flags & CFN_WIRE_EXTERNAL;
+  if (!w || (elsewhere && (!self->exporter || Py_TYPE(self->exporter) != hot.place_type)))
+    return PyObject_CallFunctionObjArgs(original, object, NULL);
   const char *wire = (const char *)w;
-  PyObject *raw = PyBytes_FromStringAndSize(wire + n - w->body_bytes, w->body_bytes);
+  PyObject *raw = elsewhere ? PyMemoryView_FromObject(self->exporter)
+                            : PyBytes_FromStringAndSize(wire + n - w->body_bytes, w->body_bytes);
   PyObject *old = self->raw;
   self->raw = Py_XNewRef(raw);
   Py_XDECREF(old);

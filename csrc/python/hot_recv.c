@@ -75,6 +75,15 @@ static PyObject *hand_out(PyObject *object, long long who, const uint8_t *room, 
   PyObject *wire = PyBytes_FromStringAndSize((const char *)room, (Py_ssize_t)n);
   PyObject *message = NULL, *noted = wire;
   if (!wire) {
+  } else if (w->wire_flags & CFN_WIRE_EXTERNAL && copy == Py_False) {
+    PyObject *place = hot_place_of(w);
+    message = noted = place ? PyType_GenericAlloc(hot.message_type, 0) : NULL;
+    if (message) {
+      ((hot_message_t *)message)->bus = Py_NewRef(object);
+      ((hot_message_t *)message)->wire = Py_NewRef(wire);
+      ((hot_message_t *)message)->exporter = Py_NewRef(place);
+    }
+    Py_XDECREF(place);
   } else if (w->wire_flags & CFN_WIRE_EXTERNAL) {
     message = noted = PyObject_CallFunctionObjArgs(hot.external, object, wire, copy, NULL);
   } else if ((message = PyType_GenericAlloc(hot.message_type, 0)) != NULL) {
@@ -102,11 +111,17 @@ static int token_before(hot_handle_t *self, long long who, uint64_t *token) {
   if (!before) return PyErr_Occurred() ? -1 : 1;
   PyObject *wire = before;
   if (Py_TYPE(before) == hot.message_type) { /* its body is elsewhere; a view of it that is in use keeps it unacked */
-    wire = ((hot_message_t *)before)->wire;
+    hot_message_t *message = (hot_message_t *)before;
+    wire = message->wire;
     Py_INCREF(before);
-    PyObject *ended = PyObject_CallMethod(before, "_release", NULL);
-    int done = !ended ? -1 : ended == Py_False ? 1 : wire ? token_of(wire, token) : 0;
-    Py_XDECREF(ended);
+    int done;
+    if (message->exporter && Py_TYPE(message->exporter) == hot.place_type) {
+      done = !hot_message_release(message) ? 1 : wire ? token_of(wire, token) : 0;
+    } else {
+      PyObject *ended = PyObject_CallMethod(before, "_release", NULL);
+      done = !ended ? -1 : ended == Py_False ? 1 : wire ? token_of(wire, token) : 0;
+      Py_XDECREF(ended);
+    }
     Py_DECREF(before); /* AFTER its wire was read: another thread may have dropped all the others while _release ran */
     return done;
   }

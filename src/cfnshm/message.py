@@ -11,6 +11,7 @@ so that the data is aligned for a zero-copy view.
 from __future__ import annotations
 
 import functools
+import math
 import struct
 import sys
 from collections.abc import Iterator, Sequence
@@ -100,35 +101,37 @@ def _array_head(dtype: Any, shape: tuple[int, ...]) -> bytes:
 def _encode_array(array: Any) -> bytes:
     import numpy
 
-    array = numpy.ascontiguousarray(array) if array.ndim else numpy.array(array)
+    if not (isinstance(array, numpy.ndarray) and array.flags.c_contiguous):
+        array = numpy.ascontiguousarray(array) if array.ndim else numpy.array(array)
     head = _array_head(array.dtype, array.shape)
-    if array.nbytes == 0 or array.itemsize == 0:
-        return head
-    return b"".join((head, array.reshape(-1).view(numpy.uint8)))
+    return b"".join((head, array)) if array.nbytes else head
 
 
 @functools.lru_cache(256)
-def _dtype_of(name: bytes) -> Any:
+def _array_of(head: bytes) -> tuple[Any, tuple[int, ...], Any, int]:
+    """What makes an array with such a head: numpy's class, shape, type, and the bytes of its elements."""
     import ast
 
     import numpy
 
-    text = name.decode()
-    return numpy.dtype(ast.literal_eval(text) if text.startswith("[") else text)
+    at = 8 + 8 * head[1]
+    shape = struct.unpack_from(f"<{head[1]}Q", head, 8)
+    text = head[at : at + head[0]].decode()
+    dtype = numpy.dtype(ast.literal_eval(text) if text.startswith("[") else text)
+    if dtype.hasobject:  # it would be made of addresses that somebody sent
+        raise ValueError(f"an array of {dtype}")
+    return numpy.ndarray, shape, dtype, math.prod(shape) * dtype.itemsize
 
 
 def _decode_array(raw: Any) -> Any:
-    import numpy
-
     try:
-        name_bytes, ndim = raw[0], raw[1]
-        at = 8 + 8 * ndim
-        shape = struct.unpack_from(f"<{ndim}Q", raw, 8)
-        start = at + name_bytes
-        dtype = _dtype_of(bytes(raw[at:start]))
+        start = 8 + 8 * raw[1] + raw[0]
         start += -start % 16
-        return numpy.frombuffer(raw, dtype, offset=start).reshape(shape)
-    except (IndexError, ValueError, TypeError, SyntaxError, struct.error) as why:
+        array, shape, dtype, nbytes = _array_of(bytes(raw[:start]))
+        if len(raw) != start + nbytes:
+            raise ValueError(f"{len(raw) - start} bytes for {shape} of {dtype}")
+        return array(shape, dtype, raw, start)
+    except (IndexError, ValueError, TypeError, SyntaxError, OverflowError, struct.error) as why:
         raise Corrupt(f"the array in this message cannot be read: {why}") from why
 
 
