@@ -183,7 +183,8 @@ typedef struct cfn_wire {
   uint8_t type_bytes;
   uint8_t sender_bytes;
   uint8_t wire_flags;
-  uint8_t reserved[7];
+  uint8_t deliveries; /* how often it was handed out, this time included; 255: as often or more */
+  uint8_t reserved[6];
 } cfn_wire_t;
 
 enum { CFN_RECV_VIEW = 1 }; /* bodies stay in the region (EXTERNAL), valid until acked */

@@ -81,6 +81,7 @@ def test_envelope(bus, other):
     assert message.correlation_id == 7
     assert message.incarnation == 1
     assert not message.redelivered
+    assert message.deliveries == 1
     assert not message.is_request
     assert "Message" in repr(message)
 
@@ -131,6 +132,7 @@ def test_clean_end_acks_and_an_exception_does_not(bus):
         again = reader.recv(timeout=0)
         assert again.body == 2
         assert again.redelivered
+        assert again.deliveries == 2
 
 
 def test_iteration(bus, other):

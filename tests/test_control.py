@@ -270,5 +270,5 @@ def test_teams(bus, other):
     with pytest.raises(errors.UnknownAgent, match=r"no team 'green'.*blue, red"):
         bus.pause(team="green")
     for wrong in ({}, {"agent": "red-1", "team": "red"}):
-        with pytest.raises(errors.InvalidArgument, match="an agent, or team="):
+        with pytest.raises(errors.InvalidArgument, match=r"say who is meant by 'pause': an agent.* team="):
             bus.pause(**wrong)

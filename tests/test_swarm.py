@@ -865,12 +865,18 @@ def test_an_elastic_swarm_that_idles_out_loses_nothing():
             threading.Event().wait(0.005 * (n % 4))
 
 
-def test_a_worker_that_dies_paused_is_given_tasks_again():
+def test_a_worker_that_dies_paused_comes_again_paused():
     with Swarm(1) as swarm:
         swarm.ready(30)
         swarm.pause("worker-1")
-        os.kill(swarm.status("worker-1")[0].pid, signal.SIGKILL)
-        assert swarm.submit(square, 3).result(30) == 9
+        first = swarm.status("worker-1")[0].pid
+        os.kill(first, signal.SIGKILL)
+        until(lambda: swarm.status("worker-1")[0].pid not in (0, first))
+        until(lambda: swarm.status("worker-1")[0].state == "paused")
+        future = swarm.submit(square, 3)
+        assert swarm.status("worker-1")[0].unread == 0  # nothing is given to it
+        assert swarm.resume("worker-1") == ["worker-1"]
+        assert future.result(30) == 9
 
 
 def test_who_is_paused_is_known_to_the_next_coordinator():

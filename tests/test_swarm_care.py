@@ -6,15 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, as_completed, wait
 from pathlib import Path
 
 import pytest
 from waiting import until
 
 from cfnshm import Bus, errors
-from cfnshm.swarm import Restart, Swarm, WorkerDied, cgroup, here, output, tree
+from cfnshm.swarm import Restart, Swarm, WorkerDied, cgroup, here, output, task, tree
 
 GROUPS = cgroup.Group.make("probe")
 if GROUPS is not None:
@@ -49,7 +50,7 @@ def test_status_and_errors_say_what_the_task_is():
         future = swarm.submit(hold, {"file": "src/auth.py", "text": "x" * 1000})
         until(lambda: "at task" in swarm.status("worker-1")[0].why)
         why = swarm.status("worker-1")[0].why
-        assert "({'file': 'src/auth.py'" in why
+        assert "({'file': 'src/auth.py', 'text': 'xxx" in why
         assert len(why) < 150
         os.kill(swarm.status("worker-1")[0].pid, signal.SIGKILL)
         with pytest.raises(WorkerDied, match=r"task 1 \(\{'file': 'src/auth.py'"):
@@ -66,6 +67,18 @@ def test_what_cannot_be_shown_can_be_done():
         assert swarm.submit(lambda a, b: 7, Silent(), b="\udc80").result(30) == 7
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(7, "7"), ("a\nb", "'a\\nb'"), (b"x" * 10**8, "b'" + "x" * 40 + "'..."), (Silent(), "Silent"), (1 << 4000, "int"),
+     ([1, [2, [3, [4]]], None, True], "[1, [2, list], None, ...]"),
+     ({"a": Silent(), "b": 1.5}, "{'a': Silent, 'b': 1.5}"),
+     (Path("/src/auth.py"), "/src/auth.py"), (Path("/a\x1b[31m"), "/a\\x1b[31m")],
+    ids=range(9),
+)  # fmt: skip
+def test_labels_are_short_and_cost_nothing(value, said):
+    assert task._short(value) == said
+
+
 # ---- futures ----
 
 
@@ -77,6 +90,7 @@ def test_a_future_runs_once_its_task_is_given_and_is_cancelled_before():
         assert not second.running()
         assert second.cancel()
         assert second.cancelled()
+        assert wait([second], timeout=30).done == {second}  # who waits for it is told
         swarm.bus.state["open"] = True
         assert (first.result(30), third.result(30)) == (0, 2)
         assert swarm.bus.state["at"] == [0, 2]  # what was cancelled was never begun
@@ -92,6 +106,7 @@ def test_futures_that_nobody_has_are_cancelled_with_the_swarm():
     swarm.shutdown(cancel_futures=True)
     assert first.result(0) == 0
     assert second.cancelled()
+    assert set(as_completed([first, second], timeout=30)) == {first, second}
 
 
 # ---- messages that kill ----
@@ -126,6 +141,30 @@ def test_a_message_that_kills_a_program_again_and_again_is_set_aside():
         assert kinds.count("aside") == 1
 
 
+def test_deaths_before_a_message_was_taken_do_not_count(tmp_path):
+    """The first life dies with it; the next two do not come as far."""
+    lives = tmp_path / "lives"
+
+    def fragile():
+        with open(lives, "a") as file:
+            file.write("x")
+        number = len(lives.read_text())
+        if number in (2, 3):
+            os._exit(7)
+        message = here().bus.recv(timeout=60)
+        if number == 1:
+            os._exit(7)
+        here().bus.send("listener", [message.body, message.redelivered, message.deliveries])
+        here().bus.recv(timeout=60)
+
+    with Swarm(0) as swarm, Bus(swarm.bus.name, agent="listener") as listener:
+        swarm.bus.register("reader")
+        listener.send("reader", "innocent")
+        swarm.spawn(fragile, agent="reader", restart=Restart("always", limit=20, delay=0.0))
+        assert listener.recv(timeout=60).body == ["innocent", True, 2]
+        assert swarm.set_aside() == []
+
+
 def test_messages_that_kill_one_each_stay():
     """It must be the same message: who dies of many things is not healed by taking its mail away."""
 
@@ -148,6 +187,12 @@ def test_messages_that_kill_one_each_stay():
 
 
 # ---- health ----
+
+
+def test_who_is_told_of_health_may_end_the_swarm():
+    swarm = Swarm(1, health=0.05, on_health=lambda report: swarm.shutdown())
+    swarm.process.wait(30)
+    until(lambda: swarm._ended is not None)
 
 
 def test_health_is_reported_again_and_again_and_changes_are_events():
@@ -229,6 +274,36 @@ def test_a_pause_of_all_stops_what_left_their_groups(tmp_path, cgroup):
 
 
 @pytest.mark.skipif(GROUPS is None, reason="this process may not make cgroups")
+def test_a_swarm_inside_an_agent_is_paused_and_ended_with_it():
+    def inner(workers):
+        swarm = Swarm(workers, memory="8M")
+        swarm.ready(30)
+        here().bus.state["inner"] = [swarm.process.pid, swarm.bus.name, *(a.pid for a in swarm.status())]
+        here().bus.state.wait("over", 0, 60)
+
+    with Swarm(1) as swarm:
+        swarm.submit(inner, 2)
+        until(lambda: swarm.bus.state.get("inner"))
+        supervisor, name, *workers = swarm.bus.state["inner"]
+        swarm.pause()
+        until(lambda: all(tree.stat(pid).state == "T" for pid in [supervisor, *workers]))
+        swarm.resume()
+        swarm.shutdown(drain=0, wait=False)
+    assert all(gone(pid) for pid in [supervisor, *workers])
+    Bus(name, create=False, agent="").destroy()  # its client was killed with its supervisor
+
+
+@pytest.mark.skipif(GROUPS is None, reason="this process may not make cgroups")
+def test_a_group_that_was_taken_away_is_made_again():
+    with Swarm((0, 2)) as swarm:
+        (group,) = cgroup._own().glob(f"cfnshm-{swarm.process.pid}-*")
+        group.rmdir()
+        assert swarm.submit(abs, -3).result(30) == 3
+        assert int((group / "cgroup.procs").read_text().split()[0]) == swarm.status()[0].pid
+        assert any("taken away" in event["text"] for event in swarm.events())
+
+
+@pytest.mark.skipif(GROUPS is None, reason="this process may not make cgroups")
 def test_empty_groups_of_dead_supervisors_are_swept():
     process = subprocess.Popen(["true"])
     process.wait()
@@ -237,6 +312,39 @@ def test_empty_groups_of_dead_supervisors_are_swept():
     left.mkdir()
     cgroup._sweep(home)
     assert not left.exists()
+
+
+# ---- pauses ----
+
+
+def test_a_pause_holds_for_who_is_being_started_again():
+    with Swarm(1, restart=Restart("always", delay=0.0)) as swarm:
+        swarm.ready(30)
+        pid = swarm.status("worker-1")[0].pid
+        os.kill(swarm.process.pid, signal.SIGSTOP)  # so that the death and the pause come to it together
+        os.kill(pid, signal.SIGKILL)
+        asked = threading.Thread(target=swarm.pause)
+        asked.start()
+        until(lambda: swarm.bus.agent_info("supervisor").unread)
+        os.kill(swarm.process.pid, signal.SIGCONT)
+        asked.join()
+        until(lambda: swarm.status("worker-1")[0].pid not in (0, pid))
+        until(lambda: swarm.status("worker-1")[0].state == "paused")
+        swarm.resume()
+        assert swarm.submit(abs, -3).result(30) == 3
+
+
+def test_a_paused_agent_with_children_in_other_groups_is_stopped_for_good():
+    def nap():
+        subprocess.run(["sleep", "0.2"], start_new_session=True)
+
+    with Swarm(1) as swarm:
+        future = swarm.submit(nap)
+        until(lambda: "at task" in swarm.status("worker-1")[0].why)
+        swarm.pause()
+        swarm.stop("worker-1")
+        assert future.result(30) is None
+        swarm.wait_for_ends("worker-1", timeout=30)
 
 
 # ---- limits ----
@@ -277,14 +385,13 @@ def test_logs_of_failures_go_after_two_weeks(tmp_path):
     logs = tmp_path / "state" / "logs"
     process = subprocess.Popen(["true"])
     process.wait()
-    for name, age in ((f"swarm-{process.pid}-old", 15), (f"swarm-{process.pid}-new", 13), ("nightly", 99),
-                      (f"swarm-{os.getpid()}-alive", 99)):  # fmt: skip
+    new, alive = f"swarm-{process.pid}-0123abcd", f"swarm-{os.getpid()}-0123abcd"
+    for name, age in ((f"swarm-{process.pid}-abcd0123", 15), (new, 13), ("nightly", 99), ("swarm-prod-api", 99),
+                      (alive, 99)):  # fmt: skip
         (logs / name).mkdir(parents=True)
         (logs / name / "worker-1.log").write_text("it failed\n")
         at = time.time() - 86400 * age
         os.utime(logs / name / "worker-1.log", (at, at))
         os.utime(logs / name, (at, at))
     output.sweep()
-    assert sorted(p.name for p in logs.iterdir()) == sorted(
-        [f"swarm-{process.pid}-new", "nightly", f"swarm-{os.getpid()}-alive"]
-    )
+    assert {p.name for p in logs.iterdir()} == {new, alive, "nightly", "swarm-prod-api"}

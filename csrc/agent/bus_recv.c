@@ -39,6 +39,7 @@ int64_t cfn_wire_write(void *out, size_t room, const cfn_frame_t *f, const cfn_r
   w->type_bytes = rec->type_bytes;
   w->sender_bytes = f->name_bytes;
   w->wire_flags = inside ? 0 : CFN_WIRE_EXTERNAL;
+  w->deliveries = 1;
   memset(w->reserved, 0, sizeof w->reserved);
   uint8_t *p = (uint8_t *)out + sizeof *w;
   memcpy(p, f->payload, f->name_bytes);
@@ -280,7 +281,10 @@ static int64_t copy_run(cfn_bus_t *bus, receiving_t *v, const cfn_run_t *run) {
   }
   int r = cfn_inbox_hand_out(in, run, n, &redelivered);
   if (r < 0) return r;
-  for (uint32_t i = 0; i < redelivered; i++) wire[i]->wire_flags |= CFN_WIRE_REDELIVERED;
+  for (uint32_t i = 0; i < redelivered; i++) {
+    wire[i]->wire_flags |= CFN_WIRE_REDELIVERED;
+    wire[i]->deliveries = run->frame->deliveries < 2 ? 2 : run->frame->deliveries;
+  }
   v->used = used;
   v->count += n;
   v->last = wire[n - 1];
@@ -454,7 +458,9 @@ static void peek_frame(void *context, const cfn_peek_t *peek) {
     cfn_wire_t *w = (void *)(p->out + at);
     w->position = peek->position;
     w->lane = (uint8_t)peek->lane;
-    if (cfn_place(peek->position, i) < peek->seen) w->wire_flags |= CFN_WIRE_REDELIVERED;
+    bool handed_out = cfn_place(peek->position, i) < peek->seen;
+    if (handed_out) w->wire_flags |= CFN_WIRE_REDELIVERED;
+    w->deliveries = handed_out ? peek->frame.deliveries : 0;
     p->offsets[p->n++] = (uint32_t)at;
     p->used = at + w->total_bytes;
   }

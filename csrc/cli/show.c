@@ -53,9 +53,9 @@ void cfn_show_json(const cfn_wire_t *w, const char *to) {
   cfn_json_string(stdout, type, w->type_bytes);
   printf(",\"sequence\":%llu,\"timestamp\":", (unsigned long long)w->sequence);
   cfn_json_time(stdout, w->wall_ns);
-  printf(",\"priority\":\"%s\",\"position\":%llu,\"redelivered\":%s",
+  printf(",\"priority\":\"%s\",\"position\":%llu,\"redelivered\":%s,\"deliveries\":%u",
          cfn_lane_names[w->lane & 3], (unsigned long long)w->position,
-         w->wire_flags & CFN_WIRE_REDELIVERED ? "true" : "false");
+         w->wire_flags & CFN_WIRE_REDELIVERED ? "true" : "false", w->deliveries);
   if (w->correlation && !(w->flags & CFN_MESSAGE_REQUEST))
     printf(",\"correlation_id\":\"%llu\"", (unsigned long long)w->correlation);
   if (w->flags & CFN_MESSAGE_FAILURE) printf(",\"failure\":true");

@@ -23,7 +23,7 @@
  * Layout of the packed words, low bits last:
  *   slot      {lap:40 | ref:24}            ref 0 = empty, else chunk+1
  *   own       {ver:48 | state:3 | who:13}  a chunk's owner; ver is bumped at EVERY transition
- *   delivery  {ver:48 | count:16}          hand-outs of what the chunk held since own version ver
+ *   delivery  {ver:48 | count:16}          how often the chunk's frame had been leased when own had version ver
  *   mid       {ver:40 | who:16 | state:8}  a mailbox; who = creating attachment while MINE, PEND, FAIL
  *   consumer  {ver:48 | attachment+1:16}   who reads the inbox; 0 = nobody
  *   owner     {inc:40 | 0:8 | attachment+1:16}  whose agent it is; 0 = nobody, CFN_OWNER_DEAD
@@ -180,6 +180,9 @@ static inline uint32_t cfn_place_index(uint64_t w) { return (uint32_t)(w & CFN_I
 static inline uint64_t cfn_part_word(uint64_t ver, uint32_t acked) {
   return ver << CFN_PART_MESSAGES | acked;
 }
+static inline uint64_t cfn_delivery_word(uint64_t ver, uint64_t count) { return ver << 16 | count; }
+static inline uint64_t cfn_delivery_ver(uint64_t w) { return w >> 16; }
+static inline unsigned cfn_delivery_count(uint64_t w) { return (unsigned)w & 0xffffu; }
 static inline uint64_t cfn_part_ver(uint64_t w) { return w >> CFN_PART_MESSAGES; }
 static inline uint32_t cfn_part_acked(uint64_t w) {
   return (uint32_t)(w & ((UINT64_C(1) << CFN_PART_MESSAGES) - 1));
@@ -417,7 +420,7 @@ typedef struct cfn_chunk_shm {
   uint32_t source_agent_inc;
   uint32_t source_pid;
   /* 64: not touched by a message that is sent alone */
-  cfn_a64 delivery;
+  cfn_a64 delivery; /* by who leases what another had leased before; advice: it counts only with own's version */
   cfn_a64 part[CFN_FRAME_PARTS]; /* of a frame of several: which messages are acked */
   cfn_a64 blob;                  /* with CFN_TARGET_OBJECT: blob+1 that holds the body; held until the chunk is FREE */
   uint64_t spare;

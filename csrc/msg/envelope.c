@@ -69,6 +69,7 @@ int cfn_frame_read(const cfn_region_t *r, uint32_t k, const cfn_chunk_shm_t *chu
   out->source_pid = chunk->source_pid;
   out->source_mailbox = chunk->source_mailbox;
   out->source_att = chunk->source_att;
+  out->deliveries = 1;
   if (out->bytes > cfn_class_room(&r->geo.config, cls) || out->count < 1 ||
       out->count > CFN_FRAME_MESSAGES || out->name_bytes >= CFN_NAME_BYTES)
     return CFN_CORRUPT;

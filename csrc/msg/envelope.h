@@ -88,6 +88,7 @@ typedef struct cfn_frame {
   uint64_t first_seq, wall_ns, source_inc, source_agent_inc, source_pid;
   uint32_t source_mailbox;
   uint16_t source_att;
+  uint8_t deliveries; /* how often it has been leased */
 } cfn_frame_t;
 
 /* One record's outline, copied out and bounded. */

@@ -184,7 +184,15 @@ static bool frame_whole(const cfn_chunk_shm_t *chunk, uint32_t messages) {
   return true;
 }
 
-static int lease_start(cfn_inbox_t *in, unsigned lane, uint64_t position, uint32_t k, uint64_t own) {
+/* How often what another reader had leased has been leased now. Who dies before the number is written leaves one out. */
+static uint8_t count_delivery(cfn_chunk_shm_t *chunk, uint64_t own, uint64_t mine) {
+  uint64_t w = cfn_load_relaxed(&chunk->delivery); /* relaxed: a number that is nothing without the version beside it */
+  unsigned before = cfn_delivery_ver(w) == cfn_own_ver(own) ? cfn_delivery_count(w) : 1, now = before < 255 ? before + 1 : 255;
+  cfn_cas_release(&chunk->delivery, w, cfn_delivery_word(cfn_own_ver(mine), now));
+  return (uint8_t)now;
+}
+
+static int lease_start(cfn_inbox_t *in, unsigned lane, uint64_t position, uint32_t k, uint64_t own, uint8_t deliveries) {
   const cfn_region_t *r = in->region;
   cfn_lease_t *l = lease_new(in);
   if (!l) return CFN_NO_MEMORY;
@@ -193,6 +201,7 @@ static int lease_start(cfn_inbox_t *in, unsigned lane, uint64_t position, uint32
     lease_reset(in, i);
     return CFN_CORRUPT;
   }
+  l->frame.deliveries = deliveries;
   l->own = own;
   l->position = position;
   l->chunk = k;
@@ -291,7 +300,8 @@ static int take(cfn_inbox_t *in, unsigned lane) {
     in->lane[lane].cursor++;
     uint32_t next = cfn_slot_ref(cfn_load_relaxed(cfn_ring_slot(&q, p + 2)));
     if (next && next <= r->geo.chunks) cfn_slab_prefetch(r, next - 1, cfn_chunk_class(r, next - 1));
-    int r2 = lease_start(in, lane, p, ref - 1, mine);
+    uint8_t deliveries = state == CFN_TAKEN ? count_delivery(chunk, own, mine) : 1;
+    int r2 = lease_start(in, lane, p, ref - 1, mine, deliveries);
     if (r2 == CFN_CORRUPT) { /* its outline makes no sense: drop it and say so */
       if (cfn_cas_seq(&chunk->own, mine, cfn_own_next(mine, CFN_DONE, in->me))) {
         cfn_add_relaxed(&cfn_state(r)->corrupt_dropped, 1);
@@ -618,6 +628,8 @@ int cfn_lane_peek(const cfn_region_t *r, uint32_t mailbox, unsigned lane, uint8_
     if (cfn_frame_read(r, ref - 1, &meta, &peek.frame) < 0) continue;
     copy_racy(buffer, peek.frame.payload, peek.frame.bytes);
     peek.frame.payload = buffer;
+    uint64_t delivery = cfn_load_relaxed(&chunk->delivery);
+    if (cfn_delivery_ver(delivery) == cfn_own_ver(own)) peek.frame.deliveries = (uint8_t)cfn_delivery_count(delivery);
     for (unsigned part = 0; peek.frame.count > 1 && part < CFN_FRAME_PARTS; part++)
       peek.part[part] = cfn_part_acked(cfn_load_seq(&chunk->part[part]));
     peek.seen = cfn_load_seq(&words->seen);

@@ -128,6 +128,32 @@ static void test_frames(void) {
   end();
 }
 
+/* A message that many readers had counts them; the next one in its chunk begins anew. */
+static void test_deliveries(void) {
+  t_case("deliveries");
+  start();
+  cfn_address_t to;
+  CHECK_INT(cfn_bus_find(a, "b", &to), 0);
+  char wire[1024];
+  uint32_t offset;
+  size_t used;
+  int more;
+  for (int message = 0; message < 40; message++) { /* the test bus has fewer chunks */
+    CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, "m", 1, 0, NULL), 0);
+    for (int life = 1; life <= 3; life++) {
+      CHECK_INT(cfn_bus_peek(a, &to, CFN_ALL_LANES, wire, sizeof wire, &offset, 1, &used, &more), 1);
+      CHECK_INT(((cfn_wire_t *)(void *)wire)->deliveries, life - 1);
+      CHECK_INT(t_recv(b, 0, &w, body), 1);
+      CHECK_INT(w.deliveries, life);
+      CHECK_INT((w.wire_flags & CFN_WIRE_REDELIVERED) != 0, life > 1);
+      if (life < 3) CHECK_INT(cfn_bus_release_inbox(b), 0);
+    }
+    CHECK_INT(t_ack(b, w.token), 0);
+  }
+  t_check_nothing_held(a);
+  end();
+}
+
 /* Takes up to n together, which must be numbered from `first`, the first `marked` of them handed out before. */
 static int64_t take_batch(uint32_t n, int first, int marked, char *batch, size_t room, uint32_t *offsets) {
   size_t used;
@@ -349,6 +375,7 @@ int main(void) {
   test_lanes();
   test_full_and_wrap();
   test_frames();
+  test_deliveries();
   test_batches();
   test_two_readers_and_steal();
   test_request();

@@ -29,7 +29,7 @@ from .context import Context
 from .control import Order, Signalled
 from .errors import Closed, Error, Full, NoSpace, Timeout, UnknownAgent
 from .inbox import accounts
-from .message import Batch, Message
+from .message import Batch, Message, lane_of
 from .outbox import _pair, not_everybody
 from .receipt import Receipt
 from .state import Changes, Value, Values
@@ -185,10 +185,13 @@ class AsyncBus:
         who, ends = self._account(), self._ends(timeout)
         return self._until(0, ends, lambda: self.sync._recv(who, 0, copy))
 
-    def recv_many(self, n: int = 256, timeout: float | None = None) -> Coroutine[Any, Any, Batch]:
+    def recv_many(
+        self, n: int = 256, timeout: float | None = None, *, priority: str | None = None
+    ) -> Coroutine[Any, Any, Batch]:
         """See `Bus.recv_many`."""
         who, ends = self._account(), self._ends(timeout)
-        return self._until(0, ends, lambda: self.sync._recv_many(who, n, 0))
+        lanes = () if priority is None else (1 << lane_of(priority),)
+        return self._until(0, ends, lambda: self.sync._recv_many(who, n, 0, *lanes))
 
     async def request(
         self,

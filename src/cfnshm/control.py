@@ -68,8 +68,10 @@ class Control(Checkpoints):
     ) -> list[str]:  # fmt: skip
         """Asks it of an agent, or of all of a team; returns of whom."""
         if (agent is None) == (team is None):
-            raise InvalidArgument(f"say who is meant by {kind!r}: an agent, or team=")
-        names = [agent] if agent is not None else [info.name for info in self.agents(team=team)]
+            what = "an agent or team=, not both" if team is not None else "an agent, or team="
+            raise InvalidArgument(f"say who is meant by {kind!r}: {what}")
+        # As with broadcast, whoever asks is not among them.
+        names = [agent] if agent is not None else [i.name for i in self.agents(team=team) if i.name != self.agent]
         if not names:
             raise UnknownAgent(f"no team {team!r} on bus {self.name!r}; there are: {', '.join(self.teams()) or 'none'}")
         asked = []
@@ -144,7 +146,7 @@ class Control(Checkpoints):
             InvalidArgument: `instruction` is None.
         """
         if instruction is None:
-            raise InvalidArgument("an instruction is something, not None")
+            raise InvalidArgument("an instruction is something, not None; with team= it is instruction=...")
 
         def change(name: str, flag: dict[str, Any]) -> None:
             flag["instructions"].append({"instruction": instruction, "by": self.agent, "at": time.time()})

@@ -11,7 +11,7 @@ from . import _core
 from ._core import INTERRUPTED, STALE, blank, check, deadline_of, fail, ffi, lib, this_thread, twin
 from .errors import Closed, InvalidArgument
 from .handle import Handle
-from .message import EXTERNAL, WIRE, Batch, Message
+from .message import EXTERNAL, WIRE, Batch, Message, lane_of
 
 _PEEK_ROOM = 1 << 20
 _ALL_LANES = 15
@@ -107,25 +107,29 @@ class Inbox(Handle):
         check(lib.cfn_bus_copy_body(self._handle, token, ffi.cast(_CHARS, ffi.from_buffer(body)), size))
         return Message._with_body(self, wire, body)
 
-    def recv_many(self, n: int = 256, timeout: float | None = None, *, hold: bool = False) -> Batch:
+    def recv_many(
+        self, n: int = 256, timeout: float | None = None, *, hold: bool = False, priority: str | None = None
+    ) -> Batch:
         """Up to `n` messages that are there, waiting only for the first. Asking again acks them all.
 
         Args:
             hold: they stay leased until each is acked by hand, in any order, whatever else is received meanwhile. A
                 lane is full when its oldest message is as many places back as it holds: ack the old ones, too.
+            priority: only of this lane.
 
         Raises:
             as `recv`.
         """
+        lanes = () if priority is None else (1 << lane_of(priority),)
         if not hold:
-            return self._recv_many(this_thread(), n, timeout)
+            return self._recv_many(this_thread(), n, timeout, *lanes)
         account = next(accounts)  # of nobody who will ask again
-        batch = self._recv_many(account, n, timeout)
+        batch = self._recv_many(account, n, timeout, *lanes)
         self._handed.pop(account, None)
         return batch
 
     @twin
-    def _recv_many(self, who: int, n: int, timeout: float | None) -> Batch:
+    def _recv_many(self, who: int, n: int, timeout: float | None, lanes: int = _ALL_LANES) -> Batch:
         if not isinstance(n, int) or n < 1:
             raise InvalidArgument(f"recv_many takes a number of messages from 1 up, not {n!r}")
         deadline = deadline_of(timeout)
@@ -138,7 +142,7 @@ class Inbox(Handle):
         count = INTERRUPTED
         while count == INTERRUPTED:
             count = lib.cfn_bus_recv_many(
-                self._handle, ffi.NULL, 0, _ALL_LANES, n, deadline, room, len(room), offsets, used
+                self._handle, ffi.NULL, 0, lanes, n, deadline, room, len(room), offsets, used
             )
         check(count)
         wire = ffi.buffer(room)[: used[0]]

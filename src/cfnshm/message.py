@@ -31,8 +31,22 @@ REQUEST, REPLY, FAILURE = 1, 2, 4  # message flags
 REDELIVERED, EXTERNAL = 1, 2  # wire flags
 
 # csrc/cfnshm.h, cfn_wire_t
-WIRE = struct.Struct("<9Q4I2H5B7x")
+WIRE = struct.Struct("<9Q4I2H6B6x")
 assert WIRE.size == 104
+
+def lane_of(priority: str) -> int:
+    """The lane of a priority.
+
+    Raises:
+        InvalidArgument: there is none of that name.
+    """
+    try:
+        return LANES[priority]
+    except (KeyError, TypeError):
+        raise InvalidArgument(
+            f"there is no priority {priority!r}; priorities are {', '.join(LANES)}"
+        ) from None
+
 
 _NOT_DECODED = object()
 _TOTAL_BYTES = _BODY_BYTES = struct.Struct("<I").unpack_from
@@ -170,6 +184,8 @@ class Message(MessageBase):
         body: what was sent; decoded at first access.
         raw: the body's bytes; a read-only memoryview into the bus after `recv(copy=False)`.
         redelivered: an earlier reader was handed this message and did not ack it.
+        deliveries: how often it was handed out, this time included (255: as often, or more); of a message that was only
+            peeked at, how often by now. Messages of one `send_many` may count together.
         correlation_id: sequence number (or request id) that this answers, or 0.
         position: place in the lane's total order.
         incarnation: of the sending agent's owner, 0 if it had none.
@@ -299,6 +315,10 @@ class Message(MessageBase):
     @property
     def redelivered(self) -> bool:
         return bool(self._fields()[19] & REDELIVERED)
+
+    @property
+    def deliveries(self) -> int:
+        return int(self._fields()[20])
 
     @property
     def _asker(self) -> tuple[int, int]:

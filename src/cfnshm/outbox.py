@@ -10,7 +10,7 @@ from ._core import FOREVER, INTERRUPTED, STALE, check, deadline_of, fail, ffi, l
 from .agents import Agents
 from .errors import Error, Full, InvalidArgument, TooLarge, UnknownAgent
 from .loan import Loan
-from .message import LANES, encode
+from .message import LANES, encode, lane_of
 from .receipt import Receipt, Receipts
 
 _NO_BYTES = b""
@@ -18,20 +18,6 @@ _TYPE_BYTES = 255
 _BODY_BYTES = 0xFFFFFFFF
 _send_one = lib.cfn_bus_send_one  # the hot call, looked up once
 _WHY = {"FULL": "inbox full", "AGENT_DEAD": "dead", "NO_SPACE": "bus full", "TIMEOUT": "timed out"}
-
-
-def lane_of(priority: str) -> int:
-    """The lane of a priority.
-
-    Raises:
-        InvalidArgument: there is none of that name.
-    """
-    try:
-        return LANES[priority]
-    except (KeyError, TypeError):
-        raise InvalidArgument(
-            f"there is no priority {priority!r}; priorities are {', '.join(LANES)}"
-        ) from None
 
 
 def kind_of(type: str) -> bytes:

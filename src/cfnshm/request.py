@@ -7,8 +7,8 @@ from typing import Any
 from ._core import EMPTY, INTERRUPTED, STALE, TIMEOUT, check, deadline_of, ffi, lib
 from .errors import InvalidArgument, UnknownAgent
 from .inbox import _ROOM, Inbox
-from .message import EXTERNAL, FAILURE, Message
-from .outbox import Outbox, lane_of, outgoing
+from .message import EXTERNAL, FAILURE, Message, lane_of
+from .outbox import Outbox, outgoing
 
 
 class Requests(Outbox, Inbox):

@@ -132,7 +132,9 @@ def _resume(bus: Bus, arguments: argparse.Namespace) -> int:
 
 def _inject(bus: Bus, arguments: argparse.Namespace) -> int:
     agent, said = _whom(arguments, 1)
-    return _told(arguments, "injected", bus.inject(agent, said[0] if said else None, team=arguments.team))
+    if not said:
+        raise InvalidArgument("an INSTRUCTION is missing: cfnshm inject --help")
+    return _told(arguments, "injected", bus.inject(agent, said[0], team=arguments.team))
 
 
 def _stop(bus: Bus, arguments: argparse.Namespace) -> int:

@@ -1,10 +1,10 @@
 """Messages that kill who reads them.
 
 A program that dies with a message in its hands gets it again when it is started again, and may die of it again. The
-supervisor counts: the message that such a program was at (the oldest that had been handed to it) when it died, again
-and again, is taken out of its inbox at the third death (`max_deaths`) and set aside, with who died of it and how. The
-next process goes on with the one behind it. (Tasks have their own count, see `coordinator`: a worker's successor hands
-them back undone.)
+supervisor counts: the message that such a program was at (the oldest of those handed out, if it was handed to this
+process) when it died, again and again, is taken out of its inbox at the third death (`max_deaths`) and set aside, with
+who died of it and how. The next process goes on with the one behind it. (Tasks have their own count, see `coordinator`:
+a worker's successor hands them back undone.)
 """
 
 from __future__ import annotations
@@ -43,32 +43,39 @@ class Aside:
 
 @dataclass
 class Suspect:
-    """The message that an agent's processes died with, one after the other."""
+    """The message that an agent's processes died with, one after the other. `deliveries`: how often it had been handed
+    out by the last of these deaths."""
 
     id: str = ""
+    priority: str = "normal"
+    deliveries: int = 0
     deaths: list[dict[str, Any]] = field(default_factory=list)
 
     def died(self, bus: Bus, agent: str, death: dict[str, Any]) -> int:
         """A process of the agent has died; how many have now died with the same message."""
         held = next((m for m in bus.peek(agent, limit=256) if m.redelivered), None)
         if held is None:
-            self.id, self.deaths = "", []
+            self.id, self.deliveries, self.deaths = "", 0, []
             return 0
+        self.priority = held.priority
         if held.id != self.id:
-            self.id, self.deaths = held.id, []
+            # One that was handed out more often before anybody looked: by whom is not known.
+            self.id, self.deliveries, self.deaths = held.id, held.deliveries if held.deliveries > 1 else 0, []
+        if held.deliveries == self.deliveries:
+            return 0  # this one had not come to it
+        self.deliveries = held.deliveries
         self.deaths.append(death)
         return len(self.deaths)
 
 
 def set_aside(bus: Bus, agent: str, suspect: Suspect, directory: str | None) -> Aside | None:
     """Takes the message out of the inbox of an agent that has no process, and keeps it as a value of the bus; None if
-    it is not there any more. What stands before it stays, marked as handed out."""
+    it is not there any more. Nothing else in the inbox is touched: it is the first of its lane."""
     try:
         with closing(Bus(bus.name, agent=agent, create=False, exclusive=True, directory=directory)) as box:
-            while True:
-                (message,) = box.recv_many(1, timeout=0, hold=True)
-                if message.id == suspect.id:
-                    break
+            (message,) = box.recv_many(1, timeout=0, hold=True, priority=suspect.priority)
+            if message.id != suspect.id:
+                return None
             kept = _keep(bus, agent, message, suspect)
             # dies here: it is kept, and comes once more
             message.ack()

@@ -61,23 +61,27 @@ class Group:
             (self.home / "cgroup.procs").write_text("0")
 
     def pids(self) -> list[int]:
-        """All others that are in it now."""
-        with suppress(OSError):
-            pids = map(int, (self.path / "cgroup.procs").read_text().split())
-            return [pid for pid in pids if pid != os.getpid()]
-        return []
+        """All others that are in it now, or in a group that somebody made below it."""
+        return [pid for pid in self._procs() if pid not in (0, os.getpid())]  # 0: of an outer namespace of pids
+
+    def _procs(self) -> list[int]:
+        found: list[int] = []
+        for path in self.path.rglob("cgroup.procs"):
+            with suppress(OSError):  # that group has gone meanwhile
+                found += map(int, path.read_text().split())
+        return found
 
     def signal(self, number: int) -> list[int]:
         """To every process in it: nobody is forked unseen meanwhile, for all are frozen while they are told. Returns
         who they were. (They do not stay frozen when they are to stop: a frozen process looks asleep to whoever looks at
         it, a stopped one says that it is stopped.)"""
-        frozen = self._write("cgroup.freeze", "1")
+        frozen = os.getpid() not in self._procs() and self._write("cgroup.freeze", "1")
         try:
             if frozen:
                 self._wait_for("frozen 1", 1.0)  # not one that hangs in the kernel; it does not fork either
             pids = self.pids()
             for pid in pids:
-                with suppress(ProcessLookupError):
+                with suppress(ProcessLookupError, PermissionError):  # it may have become another user's
                     os.kill(pid, number)
             return pids
         finally:
@@ -89,7 +93,7 @@ class Group:
         the kernel cannot be ended by anybody. Returns who they were."""
         pids = self.pids()
         if pids:
-            if not self._write("cgroup.kill", "1"):  # before Linux 5.14
+            if os.getpid() in self._procs() or not self._write("cgroup.kill", "1"):  # that is there since Linux 5.14
                 self.signal(signal.SIGKILL)
             self._wait_for("populated 0", patience)
         return pids
@@ -106,8 +110,7 @@ class Group:
 
     def remove(self) -> None:
         """Takes it away if nobody is in it."""
-        with suppress(OSError):
-            self.path.rmdir()
+        _remove(self.path)
 
     def _write(self, file: str, text: str) -> bool:
         try:
@@ -117,11 +120,16 @@ class Group:
             return False
 
 
+def _remove(path: Path) -> None:
+    for folder in [*sorted((p for p in path.rglob("*") if p.is_dir()), reverse=True), path]:  # from below
+        with suppress(OSError):
+            folder.rmdir()
+
+
 def _sweep(home: Path) -> None:
     """Groups that killed supervisors left, if nobody is in them."""
     with suppress(OSError):
         for path in home.glob(f"{_PREFIX}*"):
             number = path.name.removeprefix(_PREFIX).partition("-")[0]
             if number.isdigit() and not os.path.exists(f"/proc/{number}"):
-                with suppress(OSError):
-                    path.rmdir()
+                _remove(path)

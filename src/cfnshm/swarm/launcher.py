@@ -34,6 +34,15 @@ _ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _PATIENCE = 10.0  # seconds for who writes the logs to say something: without it agents go on
 
 
+def _two_pipes() -> list[tuple[int, int]]:
+    first = os.pipe2(os.O_CLOEXEC)
+    try:
+        return [first, os.pipe2(os.O_CLOEXEC)]
+    except OSError:
+        _close([first])
+        raise
+
+
 def _close(pipes: list[tuple[int, int]]) -> None:
     for pair in pipes:
         for fd in pair:
@@ -144,15 +153,21 @@ class Launcher(ABC):
         if not agents:
             return
         pipes: list[list[tuple[int, int]]] = []
-        pids: list[int] = []
         refused: OSError | None = None
+        try:
+            for _ in agents:
+                pipes.append(_two_pipes())
+        except OSError as error:
+            refused = error
+        if pipes and refused is not None:  # too many files are open: as many as there is room for, then again
+            self.queue.extendleft(reversed(agents[len(pipes) :]))
+            agents, refused = agents[: len(pipes)], None
+        pids: list[int] = []
         inside = False
         parent = os.getpid()
         signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
         try:
-            for _ in agents:
-                pipes.append([os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)])
-            inside = self.group is not None and self.group.enter()
+            inside = self._enter_group()
             for agent, pair in zip(agents, pipes, strict=True):
                 pid = os.fork()
                 if pid == 0:
@@ -164,17 +179,32 @@ class Launcher(ABC):
             if inside and self.group is not None:
                 self.group.leave()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
-        started = [a for a, pid, ends in zip(agents, pids, pipes, strict=False) if self._forked(a, pid, ends)]
+        failed: list[tuple[Agent, OSError]] = []
+        started: list[Agent] = []
+        for agent, pid, ends in zip(agents, pids, pipes, strict=False):
+            if (why := self._forked(agent, pid, ends)) is None:
+                started.append(agent)
+            else:
+                failed.append((agent, why))
         if started:
             self._hand_over(started)
         for ends in pipes[len(pids) :]:
             _close(ends)
         if refused is not None:
-            for agent in agents[len(pids) :]:
-                self._cannot(agent, refused)
+            failed += [(agent, refused) for agent in agents[len(pids) :]]
+        for agent, why in failed:  # after all are known: it may end everybody
+            self._cannot(agent, why)
 
-    def _forked(self, agent: Agent, pid: int, pipes: list[tuple[int, int]]) -> bool:
-        """In the supervisor: what it must know of a new process."""
+    def _enter_group(self) -> bool:
+        """The swarm's cgroup, if it has one; anew, if somebody took it away."""
+        if self.group is None or self.group.enter():
+            return self.group is not None
+        self.note("the swarm's cgroup was taken away; another one is made", kind="error")
+        self.group = Group.make(self.settings.swarm_id)
+        return self.group is not None and self.group.enter()
+
+    def _forked(self, agent: Agent, pid: int, pipes: list[tuple[int, int]]) -> OSError | None:
+        """In the supervisor: what it must know of a new process. Why it cannot be watched, and was killed; or None."""
         with suppress(OSError):
             os.setpgid(pid, pid)  # both do it: whoever comes first
         try:
@@ -183,8 +213,9 @@ class Launcher(ABC):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             _close(pipes)
-            self._cannot(agent, error)
-            return False
+            return error
+        if agent.paused:
+            tree.signal_group(pid, signal.SIGSTOP)
         agent.pid, agent.pidfd, agent.here = pid, pidfd, False
         agent.began.append(self.clock.now)
         if not isinstance(agent.program, Command):  # that need never come
@@ -195,7 +226,7 @@ class Launcher(ABC):
         for _, write in pipes:
             os.close(write)
         agent.pipes = [read for read, _ in pipes]
-        return True
+        return None
 
     @abstractmethod
     def _cannot(self, agent: Agent, error: OSError) -> None:

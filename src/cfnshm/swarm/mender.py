@@ -30,7 +30,7 @@ class Mender(Launcher):
         super().__init__(settings)
         self.appointments: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
-        self.ended_by: dict[str, list[str]] = {"drained": [], "terminated": [], "killed": []}
+        self.ended_by: dict[str, list[str]] = {"drained": [], "terminated": [], "killed": [], "left": []}
 
     def after(self, seconds: float, do: Callable[[], None]) -> None:
         """An appointment, in time in which this process ran: while it is stopped, no clock runs against anybody."""
@@ -67,9 +67,6 @@ class Mender(Launcher):
             os.close(pipe)
         agent.pipes = []
         why = describe(status) + (f"; {len(strays)} processes that it left were killed" if strays else "")
-        if agent.paused:
-            agent.paused = 0.0
-            self._rest([agent], False)
         death = {"agent": agent.name, "why": why, "tail": "\n".join(tail)}
         if self.ending:
             way = "killed" if status == -signal.SIGKILL else "terminated" if self.ending != "drain" else "drained"
@@ -79,6 +76,9 @@ class Mender(Launcher):
             agent.death = death
             self.note(f"{agent.name} {why}", agent.name, "died")
             agent.stopping = False  # it is stopped by being replaced
+            if agent.paused:
+                agent.paused = 0.0
+                self._rest([agent], False)
             self._fail_over(agent, why)
         elif meant:
             self._set(agent, "done", why)
@@ -87,7 +87,7 @@ class Mender(Launcher):
         else:
             agent.death = death
             self.note(f"{agent.name} {why}", agent.name, "died")
-            if agent.role == PROGRAM:
+            if agent.role == PROGRAM and status != 0:
                 self._look_at_what_it_held(agent, death)
             if not self._again(agent, status):
                 self._lost(agent, death)
@@ -155,6 +155,7 @@ class Mender(Launcher):
 
     def _lost(self, agent: Agent, death: dict[str, Any]) -> None:
         """It will not come again: its tasks go back to who dealt them, who gives it no more."""
+        agent.paused = 0.0
         if agent.role == PROGRAM:
             return
         parent = self._agent_above(agent.name)

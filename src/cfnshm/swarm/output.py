@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import select
 import selectors
 import signal
@@ -44,8 +45,9 @@ def sweep(days: float = 14.0) -> None:
     """Removes the logs that swarms without a name (`swarm-PID-...`) left after failures so many days ago."""
     oldest = time.time() - 86400 * days
     with suppress(OSError):
-        for folder in (state_dir() / "logs").glob("swarm-*-*"):
-            if os.path.exists(f"/proc/{folder.name.split('-')[1]}"):
+        for folder in (state_dir() / "logs").iterdir():
+            named = re.fullmatch(r"swarm-(\d+)-[0-9a-f]{8}", folder.name)
+            if named is None or os.path.exists(f"/proc/{named[1]}"):
                 continue
             with suppress(OSError):
                 files = list(folder.iterdir())
@@ -83,6 +85,7 @@ class Log:
 
     def _put(self, block: bytes) -> None:
         if self._file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115
             self._size = self._file.tell()
         if self._size and self._size + len(block) > self.max_bytes:

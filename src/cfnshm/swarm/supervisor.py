@@ -37,6 +37,8 @@ from .plan import CLIENT, COORDINATOR, WORKER, Node
 from .settings import HERE, NAME, PROGRAM, Agent, Settings
 from .status import HEALTH, AgentStatus, collect, health
 
+_DYING = 10.0  # seconds that a killed process may take to end
+
 
 class Supervisor(Mender):
     """See above. `run` returns when the swarm has ended."""
@@ -112,7 +114,7 @@ class Supervisor(Mender):
             self.after(self.settings.health, self._report)
         self.note(f"swarm of {len(self.agents)} agents, {self.plan.topology} ({self.plan.reason})", kind="began")
         while not (self.ending and not self._living()):
-            self._start_some()
+            self._guarded(self._start_some)
             if not self.queue:
                 self._tell_began("")
             patience = self._patience()
@@ -234,9 +236,8 @@ class Supervisor(Mender):
                     answer = {"error": str(error), "code": error.code}
                 except Exception as error:  # one bad wish must not end everybody
                     answer = {"error": f"{type(error).__name__}: {error}", "code": "ERROR"}
-                if answer is not None and message.is_request:
-                    with suppress(Error):  # who asked has gone, or there is no room: he has a timeout
-                        self.bus.reply(message, answer, failed="error" in answer)
+                if answer is not None:
+                    self._answer(message, answer)
 
     def _came(self, message: Message) -> None:
         agent = self.agents.get(message.sender)
@@ -250,16 +251,22 @@ class Supervisor(Mender):
 
     def _answer_ready(self) -> None:
         if self.asked_ready and not self.queue and not self.coming:
-            for asked in self.asked_ready:
-                self.bus.reply(asked, {"agents": sum(a.here for a in self.agents.values())})
-            self.asked_ready = []
+            asked, self.asked_ready = self.asked_ready, []
+            for message in asked:
+                self._answer(message, {"agents": sum(a.here for a in self.agents.values())})
 
     def _answer_ends(self) -> None:
         for asked in list(self.asked_ends):
             message, names = asked
             if all(self.agents[name].state in ("failed", "done") for name in names):
                 self.asked_ends.remove(asked)
-                self.bus.reply(message, {})
+                self._answer(message, {})
+
+    def _answer(self, message: Message, body: dict[str, Any]) -> None:
+        """Who asked may have gone, or have no room; he has a timeout."""
+        if message.is_request:
+            with suppress(Error):
+                self.bus.reply(message, body, failed="error" in body)
 
     def _do(self, message: Message) -> dict[str, Any] | None:
         said = message.body if isinstance(message.body, dict) else {}
@@ -307,33 +314,37 @@ class Supervisor(Mender):
         return list(found.values())
 
     def _pause(self, agents: list[Agent]) -> list[str]:
-        agents = [a for a in agents if a.pid and not a.paused]
-        self._rest(agents, True)
-        self._signal(agents, signal.SIGSTOP)
+        agents = [a for a in agents if not a.paused and (a.pid or a.state in ("starting", "restarting"))]
         now = time.time()
         for agent in agents:
-            agent.paused = now
+            agent.paused = now  # who has no process now will have one that is stopped at once
+        self._rest(agents, True)
+        self._signal([a for a in agents if a.pid], signal.SIGSTOP)
         self._note_some("paused", agents)
         return [a.name for a in agents]
 
     def _resume(self, agents: list[Agent], instruction: Any) -> list[str]:
-        agents = [a for a in agents if a.pid]
-        for agent in agents:
-            if instruction is not None:
-                self.bus.inject(agent.name, instruction)
-        self._signal(agents, signal.SIGCONT)
+        agents = [a for a in agents if a.pid or a.paused]
+        without = []
         for agent in agents:
             agent.paused = 0.0
+            try:
+                if instruction is not None:
+                    self.bus.inject(agent.name, instruction)
+            except Error as error:  # no room, most likely: that is no reason to leave anybody stopped
+                without.append(f"{agent.name} ({error})")
+        self._signal([a for a in agents if a.pid], signal.SIGCONT)
         self._rest(agents, False)
         self._note_some("resumed", agents)
+        if without:
+            raise Error(f"all go on, but the instruction could not be given to {', '.join(without)}")
         return [a.name for a in agents]
 
     def _signal(self, agents: list[Agent], number: int) -> None:
         """To these agents and to all that they have started."""
         groups = {a.pid for a in self.agents.values() if a.pid}
         if self.group is not None and len(agents) == len(groups):
-            self.group.signal(number)
-            return
+            self.group.signal(number)  # and by the other ways, too: somebody may have left the cgroup
         for agent in agents:
             tree.signal_group(agent.pid, number)
         for pid in tree.outside({a.pid for a in agents}, groups):
@@ -360,7 +371,8 @@ class Supervisor(Mender):
                 self.bus.stop(agent.name)
                 if agent.role == PROGRAM:
                     tree.signal_tree(agent.pid, signal.SIGTERM)
-                tree.signal_group(agent.pid, signal.SIGCONT)
+                self._signal([agent], signal.SIGCONT)
+                agent.paused = 0.0
         return [a.name for a in agents]
 
     def _grow(self, n: int) -> list[str]:
@@ -431,12 +443,29 @@ class Supervisor(Mender):
                         self.bus.send(agent.name, None, type=wire.DRAIN, priority="low", timeout=0)
                         continue
                 self._ask_to_end(agent)
+            self._signal([a for a in living if a.paused and a.role == PROGRAM], signal.SIGCONT)
             self.after(drain, lambda: self._end("terminate", 0.0, terminate))
             return
         for agent in living:
             self._ask_to_end(agent, signal.SIGTERM if how == "terminate" else signal.SIGKILL)
         if how == "terminate":
+            self._signal(living, signal.SIGCONT)  # one that is paused ends, too
             self.after(terminate, lambda: self._end("kill", 0.0, 0.0))
+            return
+        if self.group is not None:
+            self.group.kill(_DYING)
+        self.after(_DYING, self._give_up)
+
+    def _give_up(self) -> None:
+        """Who was killed and has not ended cannot be ended by us: he is another user's now, or hangs in the kernel."""
+        for agent in [a for a in self.agents.values() if a.pid]:
+            self.by_fd.pop(agent.pidfd)
+            self.selector.unregister(agent.pidfd)
+            os.close(agent.pidfd)
+            self.ended_by["left"].append(agent.name)
+            self._set(agent, "failed", f"process {agent.pid} could not be ended")
+            self.note(f"{agent.name}: {agent.why}", agent.name, "failed")
+            agent.pid, agent.pidfd = 0, -1
 
     def _ask_to_end(self, agent: Agent, number: int = 0) -> None:
         if number == 0:
@@ -449,7 +478,6 @@ class Supervisor(Mender):
             tree.signal_tree(agent.pid, number)
             return
         tree.signal_group(agent.pid, number)
-        tree.signal_group(agent.pid, signal.SIGCONT)  # one that is paused ends, too
 
 
 def main() -> None:

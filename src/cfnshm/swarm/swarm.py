@@ -122,7 +122,7 @@ class Swarm(Operator, Executor):
         memory: what one agent needs, in bytes or as "300M": more agents than the machine can carry are refused.
         idle: seconds after which a worker of an elastic swarm that has nothing to do ends.
         health: seconds between two reports of the swarm's health, which are values of the bus (`cfnshm/swarm/health`)
-            and, where they change, events; None: none. `on_health` is called with each, in another thread.
+            and, where they change, events; None: none. `on_health` is called with each, in a thread of its own.
         stall: seconds without progress after which an agent at a task is called stalled.
         logs: where the agents' output goes: a directory; by default one in `$XDG_STATE_HOME/cfnshm/logs`, which
             goes with a swarm that had no failures, if its bus is its own; after failures it goes after two weeks.
@@ -180,6 +180,7 @@ class Swarm(Operator, Executor):
             raise InvalidArgument(f"health is a number of seconds, or None, not {health!r}")
         self.worker = worker
         self._on_health = on_health
+        self._reports: queue.SimpleQueue[Health | None] = queue.SimpleQueue()
         name = name or f"swarm-{os.getpid()}-{secrets.token_hex(4)}"
         self._own_bus = not _exists(name, directory)
         self._most, self._least = most, least
@@ -216,6 +217,8 @@ class Swarm(Operator, Executor):
             self._root.dealer.join(top, max(1, min(wanted, lane * 3 // 4)))
         self._thread = threading.Thread(target=self._receive, name=f"cfnshm-swarm-{name}", daemon=True)
         self._thread.start()
+        if on_health is not None:
+            threading.Thread(target=self._tell_health, name=f"cfnshm-swarm-health-{name}", daemon=True).start()
         threading.Thread(target=self._watch, name=f"cfnshm-swarm-watch-{name}", daemon=True).start()
 
     # -- life --
@@ -329,6 +332,7 @@ class Swarm(Operator, Executor):
         self._fail_all(self._ended or SwarmEnded("the swarm was shut down"))
         self._ended = self._ended or Closed("the swarm was shut down")
         self._wake("swarm.close")
+        self._reports.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self._stderr.close()
@@ -347,6 +351,12 @@ class Swarm(Operator, Executor):
     def _wake(self, kind: str) -> None:
         with suppress(Error):
             self.bus.send(self.bus.agent, None, type=kind, priority="control", timeout=1.0)
+
+    def _tell_health(self) -> None:
+        """In a thread of its own: what is called may wait for answers, and end the swarm."""
+        while (report := self._reports.get()) is not None:
+            assert self._on_health is not None
+            _make([partial(self._on_health, report)])
 
     def _watch(self) -> None:
         """The supervisor's end."""
@@ -392,7 +402,7 @@ class Swarm(Operator, Executor):
                     try:
                         root.handle(message)
                         if message.type == "swarm.health" and self._on_health is not None:
-                            root.calls.append(partial(self._on_health, _health_of(message.body)))
+                            self._reports.put(_health_of(message.body))
                         if message.type == wire.JOINED:
                             self._growing -= message.body["asked"]
                     except (KeyError, TypeError, ValueError, struct.error):  # of somebody who is not of this swarm
@@ -488,17 +498,21 @@ class Swarm(Operator, Executor):
 
     def _forget(self, numbers: Iterable[int]) -> None:
         """Nobody waits for these any more: what nobody has yet is not done."""
+        futures = []
         with self._changed:
             root = self._root
             for number in numbers:
                 root.waiting.pop(number, None)
                 root.partial.pop(number, None)
-                root.futures.pop(number, None)
+                futures.append(root.futures.pop(number, None))
                 task = root.dealer.tasks.get(number)
                 if task is not None and not task.at:
                     root.dealer.done(number)
             if not root.waiting:
                 self._changed.notify_all()
+        for future in futures:  # those that `begins` did not come to: `wait` and `as_completed` are to be told
+            if future is not None and future.cancelled():
+                future.set_running_or_notify_cancel()
 
     def run(
         self,

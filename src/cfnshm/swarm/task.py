@@ -5,7 +5,8 @@ A task is a message of type "swarm.task" whose `correlation_id` is the task's nu
     64 bytes of hex  u8 bytes of the label  label  pickled arguments
 
 The hex names the pickled function (an object of `bus.context`, stored once for everybody); the label says in a few
-characters what the task is, to people. Coordinators pass bodies on without looking into them.
+characters what the task is, to people (its arguments are seen in `cfnshm swarm status`). Coordinators pass bodies on
+without looking into them.
 
 A result is a message of type "swarm.result" with the same number, on the lane `high`: it goes up while tasks come down
 on `normal`, so neither can block the other. Its body is
@@ -18,11 +19,13 @@ on `normal`, so neither can block the other. Its body is
 from __future__ import annotations
 
 import pickle
-import reprlib
 import struct
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
+from pathlib import PurePath
+from types import NoneType
 from typing import Any
 
 import cloudpickle
@@ -45,8 +48,6 @@ LIFE = "cfnshm/swarm/life/"  # + agent: a value that changes when a successor of
 DONE, RAISED, DIED = 0, 1, 2
 _HEAD = struct.Struct("<BB6xQ")
 _LABEL = 80  # bytes
-_REPR = reprlib.Repr()
-_REPR.maxstring = _REPR.maxother = 60
 _REF = 64
 
 
@@ -113,12 +114,24 @@ def label_of(body: bytes) -> str:
     return body[_REF + 1 : _REF + 1 + body[_REF]].decode(errors="ignore") if len(body) > _REF else ""
 
 
-def _short(value: Any) -> str:
-    """A few characters of a value, however large it is."""
-    try:
-        return _REPR.repr(value)
-    except Exception:  # its own __repr__ raises
-        return type(value).__name__
+def _short(value: Any, deep: int = 0) -> str:
+    """A few characters of a value, however large it is: of numbers, texts and small containers of them; of all others
+    the name of their type, for what their `__repr__` does is not known."""
+    kind = type(value)
+    if kind in (bool, int, float, NoneType):
+        return repr(value) if kind is not int or value.bit_length() < 128 else "int"
+    if kind in (str, bytes):
+        return repr(value if len(value) <= _LABEL else value[: _LABEL // 2]) + ("..." if len(value) > _LABEL else "")
+    if kind in (list, tuple, dict) and deep < 2:
+        first = [*islice(value.items() if kind is dict else value, 3)]
+        more = ", ..." if len(value) > 3 else ""
+        if kind is dict:
+            return "{" + ", ".join(f"{_short(k, 2)}: {_short(v, deep + 1)}" for k, v in first) + more + "}"
+        said = ", ".join(_short(v, deep + 1) for v in first) + more
+        return f"[{said}]" if kind is list else f"({said})"
+    if isinstance(value, PurePath):
+        return str(value)[-_LABEL:].encode("unicode_escape").decode()
+    return kind.__name__
 
 
 def answer(how: int, agent: str, duration_ns: int, payload: bytes) -> bytes:

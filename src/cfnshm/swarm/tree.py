@@ -104,7 +104,9 @@ def outside(groups: set[int], known: set[int]) -> list[int]:
                     parents[int(name)] = s.parent
     found = []
     for pid, above in parents.items():
-        while above in parents:
+        passed = {pid}
+        while above in parents and above not in passed:  # a number may have been used again meanwhile
+            passed.add(above)
             above = parents[above]
         with suppress(ProcessLookupError, PermissionError):
             if above > 1 and os.getpgid(above) in groups:
@@ -132,16 +134,24 @@ def signal_tree(pid: int, number: int) -> None:
 
 def end_orphans(keep: set[int]) -> list[int]:
     """Kills this process's children that are not among `keep`, with all below them, and reaps them. Returns those."""
-    gone = []
-    while strays := [pid for pid in children(os.getpid()) if pid not in keep]:
+    gone: list[int] = []
+    spared = set(keep)
+    while strays := [pid for pid in children(os.getpid()) if pid not in spared]:
         for pid in strays:
-            for below in [*descendants(pid), pid]:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(below, signal.SIGKILL)
+            try:
+                for below in descendants(pid):
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.kill(below, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            except PermissionError:  # it has become another user's
+                spared.add(pid)
         for pid in strays:
-            with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
-            gone.append(pid)
+            if pid not in spared:
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+                gone.append(pid)
     return gone
 
 
