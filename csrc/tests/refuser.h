@@ -12,6 +12,7 @@ void n_refuse(const char *name, int after, int times, int error);
 /* Instead of failing, it is preceded by `what`, or answers so. */
 void n_before(const char *name, int after, int times, void (*what)(void));
 void n_answer(const char *name, int after, int times, long value);
+void n_reads(const char *text); /* the next read() finds that */
 /* The rule ends: how often it was followed, which is never 0. */
 int n_end(void);
 
