@@ -88,6 +88,25 @@ static void plans(void) {
   CHECK(cfn_region_plan(&wish, gib, "/x", &c) < 0);
 }
 
+static void configurations(void) {
+  cfn_config_shm_t good, c;
+  cfn_geometry_t g;
+  cfn_wish_t wish = t_small_wish();
+  CHECK_INT(cfn_region_plan(&wish, UINT64_C(1) << 30, "/x", &good), 0);
+  for (int what = 0; what < 6; what++) {
+    t_case("a configuration that only damage can make (%d)", what);
+    c = good;
+    if (what == 0) c.class_bytes[CFN_CLASSES - 1] = 1u << 27;
+    if (what == 1) c.class_bytes[1] = c.class_bytes[0];
+    if (what == 2) memset(c.class_chunks, 0, sizeof c.class_chunks);
+    if (what == 3) c.class_chunks[0] = c.class_chunks[1] = CFN_MAX_CHUNKS;
+    if (what == 4) c.directory_slots = 1u << 25;
+    if (what == 5) c.class_bytes[0] = 64;
+    CHECK_INT(cfn_geometry_compute(&c, &g), CFN_INVALID);
+  }
+  CHECK_INT(cfn_geometry_compute(&good, &g), 0);
+}
+
 /* ---- making one ---- */
 
 static void marks(void) { CHECK_INT(chmod(path, 0700 | S_ISVTX), 0); }
@@ -278,6 +297,7 @@ int main(void) {
   snprintf(file, sizeof file, "%s/region", path);
   paths();
   plans();
+  configurations();
   making();
   opening();
   using();
