@@ -134,6 +134,18 @@ static void naming(void) {
   cfn_store_seq(&box()->mid, kept);
   end();
 
+  t_case("stale removers are still at the words of a record that is made anew");
+  start();
+  m_meddle("fill_record", 'c', NULL, 0, 1, m_next24);
+  CHECK_INT(cfn_bus_register(b, "x", NULL, &x, NULL), 0);
+  m_end();
+  CHECK_INT(cfn_bus_unregister(b, "x", 0, &dropped), 0);
+  m_meddle("fill_record", 'c', NULL, 1, 1, m_next24);
+  CHECK_INT(cfn_bus_register(b, "y", NULL, &x, NULL), 0);
+  m_end();
+  CHECK_INT(cfn_bus_unregister(b, "y", 0, &dropped), 0);
+  end();
+
   t_case("a removal that another died in is taken over by a third");
   start();
   cfn_a64 *mid = &box()->mid;
@@ -298,6 +310,26 @@ static void reaping(void) {
   CHECK_INT(cfn_bus_reap(a), 1);
   cfn_store_seq(&dead->id, cfn_id_word(4, CFN_ID_VACANT));
   CHECK(cfn_recycle(r, nobody())); /* nothing to do */
+  static const char *const lost[] = {"cfn_recycle", "reap_all_of"};
+  for (int i = 0; i < 2; i++) {
+    cfn_store_seq(&dead->id, cfn_id_word(10, CFN_ID_JOINING));
+    m_meddle(lost[i], 'c', &dead->id, 0, 1, m_next24);
+    CHECK(cfn_recycle(r, nobody()));
+    m_end();
+    CHECK_INT(cfn_id_state(cfn_load_seq(&dead->id)), CFN_ID_VACANT);
+  }
+  t_case("what it held makes no sense, or is another's");
+  cfn_a64 *st = &cfn_blob_record(r, 2)->st;
+  cfn_store_seq(st, cfn_own_next(cfn_load_seq(st), CFN_BLOB_FILL, a->actor.me));
+  cfn_store_seq(&dead->ledger[0], cfn_names_word(1, 4000));
+  cfn_store_seq(&dead->ledger[1], cfn_names_word(1, 3));
+  cfn_store_seq(&dead->ledger[2], cfn_names_word(1, CFN_LEDGER_EVICTS));
+  cfn_store_seq(&dead->id, cfn_id_word(20, CFN_ID_REAP));
+  CHECK_INT(cfn_bus_reap(a), 1);
+  for (int i = 0; i < 3; i++) CHECK_INT(cfn_names_blob(cfn_load_seq(&dead->ledger[i])), 0);
+  CHECK_INT(cfn_own_state(cfn_load_seq(st)), CFN_BLOB_FILL);
+  CHECK_INT(cfn_bus_collect(a), 0); /* nobody announced it: it is taken back */
+  CHECK_INT(cfn_own_state(cfn_load_seq(st)), CFN_BLOB_DEAD);
   end();
 
   t_case("an attachment lives many lives while it is judged");
@@ -310,6 +342,12 @@ static void reaping(void) {
   m_meddle("cfn_life_of_agent", 'l', &box()->owner, 1, M_ALWAYS, m_next24);
   CHECK_INT(cfn_life_of_agent(r, at.index, NULL), CFN_LIFE_ALIVE);
   m_end();
+  t_case("words that name nobody of this bus");
+  uint32_t att = 7;
+  cfn_store_seq(&box()->owner, cfn_owner_word(80, 0));
+  cfn_store_seq(&box()->consumer, cfn_consumer_word(80, 0x9999));
+  CHECK_INT(cfn_life_of_agent(r, at.index, &att), CFN_LIFE_NONE);
+  CHECK_INT(att, 0);
   t_case("a reader that passed by and died says nothing of an agent without an owner");
   cfn_store_seq(&box()->owner, cfn_owner_word(90, 0));
   cfn_store_seq(&box()->consumer, cfn_consumer_word(90, nobody() + 1));
@@ -353,6 +391,21 @@ static void checking(void) {
   m_meddle("check_chunk", 'l', own, 1, 1, put_back_word);
   CHECK_INT(cfn_region_check(r, NULL, NULL), 0);
   m_end();
+  cfn_store_seq(own, cfn_own_next(kept, CFN_DONE, 0));
+  cfn_store_seq(&cfn_attachment(r, nobody())->reg[CFN_REG_SEND], 0);
+  m_meddle("check_chunk", 'l', own, 0, M_ALWAYS, m_next16);
+  CHECK_INT(cfn_region_check(r, NULL, NULL), 0); /* nor what changes at each look */
+  m_end();
+  cfn_store_seq(&box()->lane[CFN_LANE_LOW].head, 1000);
+  m_meddle("slot_agrees", 'l', &box()->lane[CFN_LANE_LOW].head, 0, M_ALWAYS, m_next);
+  CHECK_INT(cfn_region_check(r, NULL, NULL), 1); /* that chunk alone */
+  m_end();
+  cfn_store_seq(&box()->lane[CFN_LANE_LOW].head, 0);
+  t_case("targets there are none of");
+  cfn_ring_t ring;
+  CHECK(!cfn_ring_of_target(r, cfn_target_word(CFN_TO_MAILBOX, CFN_LANES, 0), &ring));
+  CHECK(!cfn_ring_of_target(r, cfn_target_word(CFN_TO_MAILBOX, 0, 5000), &ring));
+  CHECK(!cfn_ring_of_target(r, cfn_target_word(7, 0, 0), &ring));
   t_case("a chunk that is addressed to nowhere is leaked");
   cfn_store_seq(&cfn_attachment(r, nobody())->reg[CFN_REG_SEND], 0);
   cfn_store_seq(own, cfn_own_next(kept, CFN_DONE, 0));
@@ -360,6 +413,9 @@ static void checking(void) {
   CHECK_INT(cfn_region_check(r, NULL, NULL), 1);
   t_case("and is given back by repair, unless it is another's at the last look");
   cfn_repair_t done;
+  cfn_a64 *far = &cfn_lane_slots(r, at.index, CFN_LANE_LOW)[1]; /* a slot and a register that name no chunk */
+  cfn_store_seq(far, cfn_slot_word(0, 9999));
+  cfn_store_seq(&b->actor.slot->reg[CFN_REG_DONE], 9999);
   m_meddle("free_leaked", 'l', own, 1, 1, m_next16);
   CHECK_INT(cfn_bus_repair(a, &done), 0);
   m_end();
@@ -370,6 +426,8 @@ static void checking(void) {
   CHECK_INT(done.chunks_freed, 0);
   CHECK_INT(cfn_bus_repair(a, &done), 0);
   CHECK_INT(done.chunks_freed, 1);
+  cfn_store_seq(far, 0);
+  cfn_store_seq(&b->actor.slot->reg[CFN_REG_DONE], 0);
   end();
 
   t_case("a dead owner that nobody has recycled yet");

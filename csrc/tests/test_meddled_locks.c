@@ -364,7 +364,9 @@ static void barriers(void) {
   frees(&ref_of('B', "x")->word);
   t_case("deleting what another deletes, or changes, first");
   CHECK_INT(cfn_bus_barrier_delete(a, "x", 1), CFN_UNKNOWN_KEY);
+  m_meddle("cfn_refs_swap", 'c', NULL, 0, 1, m_next);
   CHECK_INT(cfn_bus_barrier_join(a, "x", 1), 0);
+  m_end();
   m_meddle("cfn_refs_swap", 'c', NULL, 0, 1, m_next);
   CHECK_INT(cfn_bus_barrier_delete(a, "x", 1), 0);
   m_end();
@@ -379,6 +381,10 @@ static void barriers(void) {
   CHECK_INT(arrive(0, 3, 0, NULL, 0, sim_now() + 1000, &mine), CFN_TIMEOUT);
   load(&v);
   CHECK_INT(v.party[0].serial & 0xff, JOINED); /* and has not arrived any more */
+  m_meddle("cfn_refs_swap", 'c', NULL, 1, 1, m_next); /* its withdrawal is lost once */
+  mine = (cfn_arrival_t){0};
+  CHECK_INT(arrive(0, 3, 0, NULL, 0, sim_now() + 1000, &mine), CFN_TIMEOUT);
+  m_end();
   t_case("a party of a number that is here no more, nor known");
   v.party[0] = (party_t){0, LOST, 999, 7};
   v.party[1] = (party_t){0, LOST, 2, 7};

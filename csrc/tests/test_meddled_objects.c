@@ -351,6 +351,11 @@ static void evicting(void) {
     CHECK_INT(away(), 1);
     end();
   }
+  two();
+  m_meddle("evict_one", 'c', NULL, 0, 1, m_next16);
+  CHECK_INT(cfn_bus_evict(a, 2 * CFN_PAGE), 0);
+  m_end();
+  end();
   t_case("the bus is destroyed meanwhile: nothing stays on disk");
   two();
   m_meddle("write_out", 'l', NULL, 0, 1, retires);

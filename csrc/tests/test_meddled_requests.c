@@ -140,6 +140,14 @@ static void answers(void) {
     cfn_store_seq(&asker->actor.slot->reply_tail, 1);
     end();
   }
+  t_case("a slot that names no chunk");
+  start();
+  ask();
+  cfn_store_seq(slot(), cfn_slot_word(0, 9999));
+  cfn_store_seq(&asker->actor.slot->reply_tail, 1);
+  CHECK_INT(wait_for_answer(0, sizeof out), CFN_TIMEOUT);
+  cfn_bus_request_end(asker, correlation);
+  end();
   t_case("a referenced chunk that is nobody's");
   start();
   ask();
@@ -426,6 +434,9 @@ static void looking(void) {
   CHECK_INT(peek(), 0);
   CHECK_INT(more, 1);
   memcpy(payload + 8 + 4, &second, 4);
+  c->count = 0;
+  CHECK_INT(peek(), 1); /* of a frame that makes no sense nothing is shown */
+  c->count = 2;
   drain();
   end();
 }

@@ -223,6 +223,10 @@ static void waiting(void) {
   CHECK_INT(cfn_bus_ref_wait(a, "k", 1, seen, patience(), &now), 0);
   m_end();
   CHECK_INT(now, seen + 1);
+  t_case("its name has another record by the second look, with the same value");
+  m_meddle("cfn_refs_load", 'l', &ref_of("k")->mid, 1, 1, m_next24);
+  CHECK_INT(cfn_bus_ref_wait(a, "k", 1, now, sim_now() + 1000, &now), CFN_TIMEOUT);
+  m_end();
   t_case("its record is closed meanwhile");
   m_meddle("wait", 'w', &ref_of("k")->event.word, 0, 1, close_k);
   int e;
