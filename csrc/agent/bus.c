@@ -9,7 +9,7 @@
 #include "mem/directory.h"
 
 #define SPIN_FIRST 8u
-#define OPEN_TRIES 100
+#define TRIES 100 /* each that is lost was somebody else's success */
 #define SOON_NS 30000u
 #define SAME_WAIT_NS 100000000u /* between two slices of one wait: the caller sees to its signals */
 #ifdef CFN_NO_TICK /* tests/tool_wakes.c: nothing may hide a lost wake-up */
@@ -42,7 +42,7 @@ int cfn_bus_open(const char *dir, const char *name, const cfn_wish_t *wish, int 
   if (!bus) return cfn_fail(CFN_NO_MEMORY, 0, 0, "no memory for a handle");
   bool made = false;
   int r = CFN_RETIRED;
-  for (int tries = 0; r == CFN_RETIRED && tries < OPEN_TRIES; tries++) { /* destroyed between the two */
+  for (int tries = 0; r == CFN_RETIRED && tries < TRIES; tries++) { /* destroyed between the two */
     r = cfn_region_open(dir, name, wish ? wish : &nothing, flags, &bus->region, &made);
     if (r != CFN_OK) break;
     r = cfn_attach(bus->region, &bus->actor, &bus->id_word);
@@ -366,6 +366,10 @@ static int check_agent_name(const char *agent) {
   return cfn_name_check(agent, strlen(agent), "the agent name");
 }
 
+static int fail_again(const char *agent) {
+  return cfn_fail(CFN_AGAIN, 0, 0, "agent '%s' changes hands all the time", agent);
+}
+
 static int register_locked(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profile,
                            cfn_address_t *out, bool *created, bool describe) {
   int r = check_agent_name(agent);
@@ -403,7 +407,8 @@ int cfn_bus_act_as(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profi
   }
   cfn_address_t address;
   bool made = false;
-  for (int tries = 0; tries < 100; tries++) {
+  int tries = 0;
+  for (; tries < TRIES; tries++) {
     r = register_locked(bus, agent, profile, &address, &made, !(flags & CFN_ACT_ONLY));
     if (r < 0 || !(flags & CFN_ACT_OWN)) break;
     uint32_t holder = 0;
@@ -425,6 +430,7 @@ int cfn_bus_act_as(cfn_bus_t *bus, const char *agent, const cfn_profile_t *profi
     if (r == CFN_AGENT_DEAD) cfn_reap_if_dead(&bus->actor, holder);
     else if (r != CFN_STALE) break;
   }
+  if (tries == TRIES) r = fail_again(agent);
   if (r == CFN_OK) {
     strncpy(bus->agent, agent, sizeof bus->agent - 1);
     bus->mailbox = address.index + 1;
@@ -477,9 +483,9 @@ int cfn_bus_wait_agent(cfn_bus_t *bus, const char *agent, uint64_t deadline, cfn
 
 int cfn_bus_unregister(cfn_bus_t *bus, const char *agent, int flags, uint64_t *dropped) {
   *dropped = 0;
-  int r = cfn_bus_enter(bus);
+  int r = cfn_bus_enter(bus), tries = 0;
   if (r < 0) return r;
-  for (int tries = 0; tries < 100; tries++) {
+  for (; tries < TRIES; tries++) {
     cfn_address_t address;
     r = find_locked(bus, agent, &address);
     if (r < 0) break;
@@ -506,6 +512,9 @@ int cfn_bus_unregister(cfn_bus_t *bus, const char *agent, int flags, uint64_t *d
         r = cfn_registry_remove(&bus->actor, address.index, address.mid, consumer, dropped);
         if (own) bus->mailbox = 0;
         if (own) cfn_store_seq(&bus->actor.slot->agent, 0);
+        if (r == CFN_STALE) continue; /* another removed it first */
+        if (r == CFN_AGENT_FENCED)
+          cfn_fail(r, 0, 0, "the inbox of '%s' was taken over while it was removed; who has it now goes on with that", agent);
       }
     }
     if (r == CFN_AGENT_BUSY) {
@@ -516,6 +525,7 @@ int cfn_bus_unregister(cfn_bus_t *bus, const char *agent, int flags, uint64_t *d
     }
     break;
   }
+  if (tries == TRIES) r = fail_again(agent);
   return cfn_bus_left(bus, r);
 }
 

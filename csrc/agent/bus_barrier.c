@@ -230,16 +230,13 @@ static int arrive(cfn_bus_t *bus, reading_t *it, uint32_t parties, cfn_arrival_t
 }
 
 /* Gives up: unless it is over, we are not here any more. CFN_TIMEOUT, or how it ended. */
-static int withdraw(cfn_bus_t *bus, reading_t *it, const cfn_arrival_t *mine) {
-  int64_t at = find(it, mine);
+static int withdraw(cfn_bus_t *bus, reading_t *it, uint32_t mine) {
   uint32_t here, takes = count(it, &here);
-  if (at >= 0) {
-    party_t p = it->b->party[at];
-    remove_party(it, (uint32_t)at);
-    if (kind_of(&p) == JOINED_AND_ARRIVED) it->b->party[it->n++] = (party_t){p.who, serial(number_of(&p), JOINED), p.mailbox, p.pid};
-    int r = write_it(bus, it, false);
-    if (r != CFN_OK) return r;
-  }
+  party_t p = it->b->party[mine];
+  remove_party(it, mine);
+  if (kind_of(&p) == JOINED_AND_ARRIVED) it->b->party[it->n++] = (party_t){p.who, serial(number_of(&p), JOINED), p.mailbox, p.pid};
+  int r = write_it(bus, it, false);
+  if (r != CFN_OK) return r;
   return cfn_fail(CFN_TIMEOUT, here, takes, "timed out: %u of %u parties came to barrier '%s' in time (this one among them)",
                   here, takes, it->key.text + 2);
 }
@@ -259,7 +256,7 @@ static int look_or_sleep(cfn_bus_t *bus, reading_t *it, int flags, const cfn_add
     r = write_it(bus, it, over || it->b->broken);
     return cfn_bus_left(bus, r == CFN_OK ? CFN_AGAIN : r);
   }
-  if (cfn_deadline_passed(deadline)) return cfn_bus_left(bus, withdraw(bus, it, mine));
+  if (cfn_deadline_passed(deadline)) return cfn_bus_left(bus, withdraw(bus, it, (uint32_t)at));
   cfn_event_shm_t *event;
   uint32_t armed;
   if (cfn_ref_arm(bus, &it->v, &event, &armed) != CFN_OK) return cfn_bus_left(bus, CFN_AGAIN);

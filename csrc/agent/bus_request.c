@@ -77,7 +77,9 @@ static void drain_replies(cfn_bus_t *bus) {
         if (!cfn_cas_seq(&chunk->own, own, mine)) continue;
         /* dies here: TAKEN(dead) in the dead one's own ring: emptied with the ring */
         cfn_frame_t frame;
-        cfn_pending_t *p = cfn_frame_read(r, ref - 1, chunk, &frame) == CFN_OK ? deliver(bus, &frame) : NULL;
+        cfn_pending_t *p = NULL;
+        if (cfn_frame_read(r, ref - 1, chunk, &frame) == CFN_OK) p = deliver(bus, &frame);
+        else cfn_bus_count(bus, CFN_COUNT_CORRUPT, 1);
         /* The copy is good only if the chunk is still ours after it was made, and the region still there. */
         if (p && (cfn_load_seq(&chunk->own) != mine || cfn_region_lost(r))) {
           free(p->wire);

@@ -14,14 +14,6 @@ typedef struct reaping {
 
 static bool authorised(const reaping_t *p) { return cfn_load_seq(&p->slot->id) == p->word; }
 
-static void ring_target(const reaping_t *p, uint64_t target) {
-  uint32_t index = cfn_target_index(target);
-  unsigned kind = cfn_target_kind(target);
-  if (kind == CFN_TO_MAILBOX ? index < p->r->geo.config.agents
-                             : kind == CFN_TO_REPLY && index < p->r->geo.config.attachments)
-    cfn_route_ring(p->r, kind, index);
-}
-
 /* One chunk that the register names. */
 static void reap_chunk(const reaping_t *p, uint64_t announced) {
   if (announced == 0 || announced > p->r->geo.chunks) return;
@@ -37,7 +29,7 @@ static void reap_chunk(const reaping_t *p, uint64_t announced) {
     cfn_ring_t q;
     bool held = cfn_ring_of_target(p->r, target, &q) && cfn_ring_holds(&q, k);
     if (held) {
-      ring_target(p, target);
+      cfn_route_ring(p->r, cfn_target_kind(target), cfn_target_index(target));
       return;
     }
     /* LAST, after the ring was searched: a reaper that slept through the attachment's reuse would

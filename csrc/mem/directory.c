@@ -84,6 +84,7 @@ static probe_t probe(const cfn_region_t *r, uint32_t record, const char *name, s
   return p;
 }
 
+/* Afterwards the intent is another, cleared by us or by somebody else: an exact one never comes back. */
 static void finish(const cfn_region_t *r, uint64_t intent) {
   cfn_a64 *intent_word = &cfn_state(r)->intent;
   uint64_t cleared = cfn_intent_word(cfn_intent_ver(intent) + 1, 0, 0);
@@ -137,7 +138,6 @@ int cfn_directory_insert(const cfn_region_t *r, uint32_t i, uint64_t pend) {
     uint64_t mine = cfn_intent_word(cfn_intent_ver(intent) + 1, 0, i + 1);
     if (!cfn_cas_seq(intent_word, intent, mine)) continue;
     finish(r, mine);
-    while (cfn_load_seq(intent_word) == mine) finish(r, mine);
     break;
   }
   /* FAIL(pend+1) means the name was taken; anything later means it was linked. */
@@ -159,7 +159,6 @@ int cfn_directory_remove(const cfn_region_t *r, uint32_t i, uint64_t open_word) 
     uint64_t mine = cfn_intent_word(cfn_intent_ver(intent) + 1, CFN_INTENT_REMOVE, i + 1);
     if (!cfn_cas_seq(intent_word, intent, mine)) continue;
     finish(r, mine);
-    while (cfn_load_seq(intent_word) == mine) finish(r, mine);
     return CFN_OK;
   }
 }

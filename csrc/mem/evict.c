@@ -35,7 +35,7 @@ static void fixed(void *context, uint32_t blob_plus1) {
 
 /* What was looked at a moment ago will be again: it costs as much as many pages that slept. */
 static uint8_t cost(const cfn_region_t *r, uint32_t b, uint64_t now) {
-  uint64_t at = cfn_load_relaxed(&cfn_blob_record(r, b)->codec) >> 8, age = now > at ? now - at : 0;
+  int64_t at = (int64_t)cfn_load_relaxed(&cfn_blob_record(r, b)->codec) >> 8, age = (int64_t)now - at;
   return age < 2 ? 64 : age < 60 ? 16 : age < 3600 ? IDLE : 1;
 }
 

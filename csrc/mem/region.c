@@ -65,7 +65,7 @@ int cfn_region_path(const char *dir, const char *name, char out[CFN_PATH_BYTES])
   if (r < 0) return r;
   int n = snprintf(out, CFN_PATH_BYTES, "%s/cfnshm.%u.%s", base_dir(dir), (unsigned)geteuid(), name);
   if (n < 0 || n >= CFN_PATH_BYTES - 32)
-    return cfn_fail(CFN_INVALID, CFN_PATH_BYTES, n, "the bus directory %s is too long a path",
+    return cfn_fail(CFN_INVALID, CFN_PATH_BYTES, n, "the bus directory %.200s... is too long a path",
                     base_dir(dir));
   return CFN_OK;
 }

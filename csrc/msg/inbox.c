@@ -163,14 +163,12 @@ void cfn_inbox_announce(cfn_inbox_t *in, bool now) {
     for (unsigned i = 0; i < CFN_LANES; i++) in->lane[i].freed = 0;
   }
   if (freed == 0) return;
-  if (wanted) {
-    /* Waking one sender for each slot would cost a system call a message; waiting for a quarter
-     * would let them sleep beside a slow reader. So: many, or the last ring is long ago. */
-    uint64_t clock = cfn_os_coarse_ns();
-    if (quarter == UINT32_MAX && clock - in->room_rung_ns < ROOM_RING_NS) return;
-    in->room_rung_ns = clock;
-    cfn_event_ring_some(space, 1); /* who is woken passes it on, see bus_send.c */
-  }
+  /* Waking one sender for each slot would cost a system call a message; waiting for a quarter
+   * would let them sleep beside a slow reader. So: many, or the last ring is long ago. */
+  uint64_t clock = cfn_os_coarse_ns();
+  if (quarter == UINT32_MAX && clock - in->room_rung_ns < ROOM_RING_NS) return;
+  in->room_rung_ns = clock;
+  cfn_event_ring_some(space, 1); /* who is woken passes it on, see bus_send.c */
   for (unsigned i = 0; i < CFN_LANES; i++) in->lane[i].freed = 0;
 }
 
@@ -499,11 +497,6 @@ int cfn_inbox_put_back(cfn_inbox_t *in, cfn_token_t token) {
   lane->current = 0;
   queue_again(in, TOKEN_LEASE(token));
   return CFN_OK;
-}
-
-int cfn_inbox_lane_of(const cfn_inbox_t *in, cfn_token_t token) {
-  cfn_lease_t *l = lease_of(in, token);
-  return l ? l->lane : -1;
 }
 
 /* Sets the bits of messages first to first + n - 1 of a frame of several; *set = how many were not set before. CFN_OK, or

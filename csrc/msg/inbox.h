@@ -126,8 +126,6 @@ bool cfn_inbox_ready(cfn_inbox_t *in, unsigned lanes);
 int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token, uint32_t n);
 /* Are these two of one frame, one after the other? */
 bool cfn_tokens_follow(cfn_token_t token, cfn_token_t next);
-/* Which lane a token's message came from, or -1. */
-int cfn_inbox_lane_of(const cfn_inbox_t *in, cfn_token_t token);
 /* Announces emptied slots to senders that wait for room; `now` = do not wait to have many. */
 void cfn_inbox_announce(cfn_inbox_t *in, bool now);
 

@@ -29,7 +29,7 @@ LOOKS = re.compile(
     r"|cfn_inbox_ready|cfn_cas|cfn_frame_acked"
 )
 EXITS = re.compile(r"\s*(?:\{\s*)?(?:return|continue|break|goto)\b")
-WAKES = r"cfn_event_ring\w*|cfn_route_ring|cfn_os_futex_wake|cfn_os_fifo_ring|ring_fifo|ring_target|cfn_slab_tell"
+WAKES = r"cfn_event_ring\w*|cfn_route_ring|cfn_os_futex_wake|cfn_os_fifo_ring|ring_fifo|cfn_slab_tell"
 
 
 @dataclass(frozen=True)

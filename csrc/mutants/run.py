@@ -47,6 +47,9 @@ QUICK = [
     "test_spill", "test_loan", "test_lease", "test_barrier", "test_context", "test_arguments",
     "test_wakeups", "test_records", "test_messages", "test_states", "test_mended", "test_attach", "test_threads",
     "test_hostile", "test_liveness", "test_syscalls", "test_frame_stolen",
+    "test_meddled_values", "test_meddled_messages", "test_meddled_agents", "test_meddled_objects", "test_meddled_locks", "test_meddled_requests",
+    "test_meddled_check", "test_meddled_cut",
+    "test_refused_files", "test_refused_buses", "test_refused_lives",
 ]  # fmt: skip
 SLOW = [["test_step_pairs", "--seconds", "16"], ["test_step", "--seconds", "45"], ["test_step_life", "--seconds", "30"],
         ["test_step_sync", "--seconds", "20"], ["test_step_spill", "--seconds", "20"]]

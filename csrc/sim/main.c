@@ -12,27 +12,9 @@
 #include "sim/kernel.h"
 #include "sim/scenarios.h"
 
-static void destroy(void) {
-  kernel_spills(true);
-  cfn_region_destroy_path(NULL, kernel_bus_name());
-}
 static void on_signal(int number) {
-  destroy();
+  sim_destroy();
   _exit(128 + number);
-}
-
-static void create(void) {
-  cfn_wish_t wish = {.agents = 4, .lane_slots = {2, 2, 4 /* LANE */, 2}, .class_wished = 0x3f, .class_chunks = {32},
-                     .refs = 4, .objects = 4, .object_pages = 4, .spill = "/dev/shm"};
-  cfn_bus_t *bus;
-  sim_as(0);
-  if (cfn_bus_open(NULL, kernel_bus_name(), &wish, CFN_OPEN_CREATE, &bus, NULL) < 0)
-    sim_fail("cannot create: %s", cfn_last_failure()->text);
-  cfn_region_t *r = cfn_bus_region(bus);
-  uint8_t *base = r->base;
-  uint64_t bytes = r->geo.region_bytes;
-  cfn_bus_free(bus);
-  sim_begin(base, bytes);
 }
 
 static void show(const char *how, const sim_scenario_t *s, sim_limits_t l, sim_result_t r) {
@@ -73,8 +55,8 @@ int main(int argc, char **argv) {
   }
   mallopt(M_MMAP_THRESHOLD, 1 << 30); /* every run allocates and frees the same: no system calls for it */
   mallopt(M_TRIM_THRESHOLD, 1 << 30);
-  create();
-  atexit(destroy);
+  sim_create();
+  atexit(sim_destroy);
   signal(SIGINT, on_signal);
   signal(SIGTERM, on_signal);
   int found = 0, wanted = 0;

@@ -271,8 +271,15 @@ void sim_yield(void) { /* gives the processor away: costs no preemption, and mus
 
 /* ---- futexes and time ---- */
 
+static void meddled(const volatile void *p, char how, const char *where);
+
 int sim_wait(cfn_a32 *word, uint32_t expected, uint64_t timeout_ns) {
-  if (!S.running) return -ETIMEDOUT;
+  if (!S.running) {
+    meddled(word, 'w', "wait");
+    if (atomic_load_explicit(word, memory_order_relaxed) != expected) return -EAGAIN;
+    S.now += timeout_ns;
+    return -ETIMEDOUT;
+  }
   sim_point();
   if (atomic_load_explicit(word, memory_order_relaxed) != expected) return -EAGAIN;
   process_t *p = &S.process[S.me];
@@ -461,13 +468,24 @@ static void weak_forget(void) {
 
 /* ---- the atomics of the core ---- */
 
+sim_meddler_t *sim_meddler;
+static void meddled(const volatile void *p, char how, const char *where) {
+  sim_meddler_t *meddler = sim_meddler;
+  if (!meddler) return;
+  sim_meddler = NULL; /* what it does itself is left alone */
+  meddler(p, how, where);
+  if (!sim_meddler) sim_meddler = meddler;
+}
+
 uint64_t sim_load(const volatile void *p, unsigned bytes, sim_order_t order, const char *where) {
+  meddled(p, 'l', where);
   if (!inside(p)) return raw_load(p, bytes);
   point(where);
   return S.weak ? weak_load(p, bytes, order) : raw_load(p, bytes);
 }
 
 void sim_store(volatile void *p, unsigned bytes, uint64_t value, sim_order_t order, const char *where) {
+  meddled(p, 's', where);
   if (!inside(p)) {
     raw_store(p, bytes, value);
     return;
@@ -478,6 +496,7 @@ void sim_store(volatile void *p, unsigned bytes, uint64_t value, sim_order_t ord
 }
 
 uint64_t sim_update(volatile void *p, unsigned bytes, char how, uint64_t value, sim_order_t order, const char *where) {
+  meddled(p, how, where);
   bool ours = inside(p);
   if (ours) point(where);
   uint64_t was = raw_load(p, bytes);
@@ -489,6 +508,7 @@ uint64_t sim_update(volatile void *p, unsigned bytes, char how, uint64_t value, 
 }
 
 bool sim_cas(volatile void *p, unsigned bytes, uint64_t expected, uint64_t desired, sim_order_t order, const char *where) {
+  meddled(p, 'c', where);
   bool ours = inside(p);
   if (ours) point(where);
   if (raw_load(p, bytes) != expected) { /* a failed swap is a relaxed load of the newest value here */
@@ -541,18 +561,23 @@ static void end_handles(void) {
   S.handles = 0;
 }
 
-static void run_once(const sim_scenario_t *s) {
+void sim_fresh(void) {
+  end_handles();
   memcpy(S.base, S.pristine, S.bytes);
   kernel_reset();
+  S.now = 1000000000;
+  S.running = false;
+  for (int p = 0; p < SIM_PROCESSES; p++) S.process[p].state = DONE;
+}
+
+static void run_once(const sim_scenario_t *s) {
   S.scenario = s;
   S.used = (sim_limits_t){0};
   S.decided = 0;
   S.points = S.ticks = 0;
-  S.now = 1000000000;
   S.noted = 0;
   S.notes[0] = 0;
-  S.running = false;
-  for (int p = 0; p < SIM_PROCESSES; p++) S.process[p].state = DONE;
+  sim_fresh();
   s->setup();
   if (S.weak) weak_forget();
   for (int p = 0; p < SIM_PROCESSES; p++) {
@@ -576,13 +601,26 @@ static void run_once(const sim_scenario_t *s) {
   end_handles();
 }
 
-void sim_begin(uint8_t *region, uint64_t bytes) {
-  S.base = region;
-  S.bytes = bytes;
-  S.pristine = malloc(bytes);
+void sim_create(void) {
+  cfn_wish_t wish = {.agents = 4, .lane_slots = {2, 2, 4 /* LANE */, 2}, .class_wished = 0x3f, .class_chunks = {32},
+                     .refs = 4, .objects = 4, .object_pages = 4, .spill = "/dev/shm"};
+  cfn_bus_t *bus;
+  sim_as(0);
+  if (cfn_bus_open(NULL, kernel_bus_name(), &wish, CFN_OPEN_CREATE, &bus, NULL) < 0)
+    sim_fail("cannot create: %s", cfn_last_failure()->text);
+  cfn_region_t *r = cfn_bus_region(bus);
+  S.base = r->base;
+  S.bytes = r->geo.region_bytes;
+  cfn_bus_free(bus);
+  S.pristine = malloc(S.bytes);
   S.views = malloc((size_t)(STORES / 16) * LOCATIONS * sizeof *S.views);
   if (!S.pristine || !S.views) abort();
-  memcpy(S.pristine, region, bytes);
+  memcpy(S.pristine, S.base, S.bytes);
+}
+
+void sim_destroy(void) {
+  kernel_spills(true);
+  cfn_region_destroy_path(NULL, kernel_bus_name());
 }
 
 static double seconds_now(void) {

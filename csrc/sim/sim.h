@@ -64,6 +64,14 @@ void sim_bury(int p);
 _Noreturn void sim_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void sim_note(const char *format, ...) __attribute__((format(printf, 1, 2))); /* shown if the run fails */
 
+/* ---- what tests use that run without a scheduler (tests/meddler.h) ---- */
+/* The bus as it was made, and nobody attached. */
+void sim_fresh(void);
+/* Called before each operation of the core on a shared word, and before each sleep ('w'); `how`: 'l'oad, 's'tore, 'c'as, or as
+ * sim_update. It may do what another process does just then. */
+typedef void sim_meddler_t(const volatile void *word, char how, const char *where);
+extern sim_meddler_t *sim_meddler;
+
 /* ---- what the seam uses ---- */
 int sim_me(void); /* the running process, or who the setup acts as */
 void sim_point(void);
@@ -83,7 +91,8 @@ typedef struct sim_result {
   uint64_t runs, points, kills, deepest;
   bool complete; /* all schedules within the limits were run */
 } sim_result_t;
-void sim_begin(uint8_t *region, uint64_t bytes);
+void sim_create(void); /* the bus of all runs */
+void sim_destroy(void);
 sim_result_t sim_exhaust(const sim_scenario_t *s, sim_limits_t limits, double seconds);
 sim_result_t sim_seeds(const sim_scenario_t *s, uint64_t seed, uint64_t runs, bool weak, double seconds);
 /* Schedules within the limits thrown at random: where exhausting them would take too long, and begin with those that

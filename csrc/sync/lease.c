@@ -8,8 +8,8 @@
 
 static uint64_t pid_note(uint64_t word, uint64_t pid) { return cfn_ref_version(word) << PID_BITS | pid; }
 
-static void ring(const cfn_region_t *r, uint32_t ref, bool waiters) {
-  if (waiters) cfn_event_ring_futex(&cfn_ref(r, ref)->event);
+static void ring(const cfn_region_t *r, uint32_t ref) {
+  cfn_event_ring_futex(&cfn_ref(r, ref)->event);
   cfn_event_ring_futex(&cfn_ref(r, ref)->holders);
 }
 
@@ -26,7 +26,7 @@ int cfn_lease_take(const cfn_region_t *r, const cfn_ref_at_t *at, uint64_t word,
 int cfn_lease_give_back(const cfn_region_t *r, uint32_t ref, uint64_t ours) {
   if (!cfn_cas_seq(&cfn_ref(r, ref)->word, ours, cfn_ref_word(0, cfn_refs_next_version(r)))) return CFN_LEASE_LOST;
   /* dies here: free, and who waits may sleep: until the reaper rings, or their own tick */
-  ring(r, ref, true);
+  ring(r, ref);
   return CFN_OK;
 }
 
@@ -37,7 +37,7 @@ void cfn_lease_bury(const cfn_region_t *r, uint32_t ref, uint64_t word, uint64_t
   if (who) cfn_max_seq(&record->changed_by, cfn_ref_change(cfn_ref_version(word), who));
   cfn_max_seq(&record->died_wall_ns, cfn_os_wall_ns());
   cfn_cas_seq(&record->word, word, cfn_ref_word(CFN_REF_DIED, cfn_ref_version(word)));
-  ring(r, ref, true);
+  ring(r, ref);
 }
 
 static uint32_t refs_used(const cfn_region_t *r) {
@@ -56,7 +56,7 @@ void cfn_lease_reap(const cfn_region_t *r, uint32_t dead, const cfn_a64 *id, uin
       if (cfn_load_seq(id) != reap_word) return; /* LAST: or it may be held by its next process */
       cfn_lease_bury(r, i, w, pid, who);
     } else if (!cfn_lease_held(w, &holder)) { /* also one that another reaper has just buried, and not rung */
-      ring(r, i, true);
+      ring(r, i);
     }
   }
 }

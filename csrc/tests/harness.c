@@ -8,14 +8,17 @@
 #include <unistd.h>
 
 #include "base/os.h"
+#ifdef CFN_SIM /* tests/meddler.h: the bus is the simulator's */
+#include "sim/kernel.h"
+#include "sim/sim.h"
+#endif
 
 static char current[200] = "start";
-static char bus_name[64];
 
 static _Noreturn void fail_end(void) {
   const cfn_failure_t *f = cfn_last_failure();
   if (f->code) fprintf(stderr, "  last failure: %s: %s\n", cfn_error_name(f->code), f->text);
-  cfn_region_destroy_path(NULL, t_bus_name());
+  t_destroy();
   abort();
 }
 void t_fail(const char *file, int line, const char *what) {
@@ -35,10 +38,17 @@ void t_case(const char *format, ...) {
 }
 void t_passed(const char *program) { printf("ok %s\n", program); }
 
+#ifdef CFN_SIM
+const char *t_bus_name(void) { return kernel_bus_name(); }
+void t_destroy(void) { sim_destroy(); }
+#else
 const char *t_bus_name(void) {
+  static char bus_name[64];
   if (!bus_name[0]) snprintf(bus_name, sizeof bus_name, "ctest-%d", (int)getpid());
   return bus_name;
 }
+void t_destroy(void) { cfn_region_destroy_path(NULL, t_bus_name()); }
+#endif
 
 cfn_wish_t t_small_wish(void) {
   cfn_wish_t w = {.size_bytes = 0, .agents = 8, .lane_slots = {8, 8, 8, 8}, .class_wished = 0x3f};
@@ -74,7 +84,6 @@ void t_close(cfn_bus_t *bus) {
   cfn_bus_close(bus);
   cfn_bus_free(bus);
 }
-void t_destroy(void) { cfn_region_destroy_path(NULL, t_bus_name()); }
 
 uint64_t t_in(double seconds) {
   return seconds == 0 ? 0 : cfn_os_monotonic_ns() + (uint64_t)(seconds * 1e9);
@@ -146,7 +155,7 @@ void t_check_nothing_held(cfn_bus_t *bus) {
 
 static pid_t root_pid;
 static void clean_up(void) {
-  if (getpid() == root_pid) cfn_region_destroy_path(NULL, t_bus_name());
+  if (getpid() == root_pid) t_destroy();
 }
 static void on_signal(int number) {
   signal(number, SIG_DFL);

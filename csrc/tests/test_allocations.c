@@ -118,6 +118,30 @@ static int64_t do_peek(void) {
   CHECK(n < 0 || n == 90 || more);
   return n == 90 ? 0 : n < 0 ? n : CFN_NO_MEMORY;
 }
+static int64_t do_loan(void) {
+  cfn_loan_t loan;
+  int r = cfn_bus_loan(a, 5000, &loan);
+  if (r == CFN_OK) cfn_bus_loan_drop(a, loan.number);
+  return r;
+}
+static int64_t do_barrier(void) {
+  int r = cfn_bus_barrier_join(a, "x", 1);
+  if (r != CFN_OK) return r;
+  r = cfn_bus_barrier_leave(a, "x", 1);
+  until_failure = -1;
+  if (r != CFN_OK) CHECK_INT(cfn_bus_barrier_leave(a, "x", 1), 0);
+  return r;
+}
+static int64_t do_evict(void) {
+  static uint8_t large[40 * CFN_PAGE], digest[32] = {1};
+  int known, r = cfn_bus_object_put(a, digest, large, sizeof large, &known);
+  if (r == CFN_OK) r = cfn_bus_evict(a, 40 * CFN_PAGE); /* of 64 pages: it must go for that */
+  long keep = until_failure;
+  until_failure = -1;
+  CHECK_INT(cfn_bus_object_delete(a, digest), 0);
+  until_failure = keep;
+  return r;
+}
 static int64_t do_check(void) { return cfn_bus_check(a, NULL, NULL); }
 static int64_t do_repair(void) {
   cfn_repair_t done;
@@ -127,7 +151,7 @@ static int64_t do_repair(void) {
 static const struct { const char *name; int64_t (*run)(void); } operations[] = {
     {"open", do_open},       {"recv", do_recv},       {"leases", do_recv_many_leases}, {"frame", do_frame},
     {"joined", do_joined},   {"request", do_request}, {"peek", do_peek},               {"check", do_check},
-    {"repair", do_repair},
+    {"repair", do_repair},   {"loan", do_loan},       {"barrier", do_barrier},         {"evict", do_evict},
 };
 
 int main(void) {
@@ -138,6 +162,7 @@ int main(void) {
       cfn_wish_t wish = t_small_wish();
       wish.lane_slots[CFN_LANE_NORMAL] = 128;
       wish.class_chunks[0] = 200;
+      wish.spill = "/dev/shm";
       a = t_open("a", &wish);
       b = t_attach("b");
       CHECK_INT(cfn_bus_find(a, "b", &b_at), 0);

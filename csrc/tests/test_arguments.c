@@ -299,11 +299,14 @@ static void buses(void) {
 
 static void codes(void) {
   t_case("every code has a name, a text and an exit status");
-  for (int code = CFN_NO_MEMORY; code <= CFN_OK; code++) {
-    CHECK(strcmp(cfn_error_name(code), "UNKNOWN") != 0);
-    CHECK(strcmp(cfn_error_text(code), "unknown error") != 0);
-    int status = cfn_error_exit_status(code);
-    CHECK(code == CFN_OK ? status == 0 : status > 0 && status < 128);
+#define CODE(name, value, exit_status, text) CFN_##name,
+  static const int all[] = {CFN_OK, CFN_ERROR_LIST(CODE)};
+#undef CODE
+  for (unsigned i = 0; i < sizeof all / sizeof all[0]; i++) {
+    CHECK(strcmp(cfn_error_name(all[i]), "UNKNOWN") != 0);
+    CHECK(strcmp(cfn_error_text(all[i]), "unknown error") != 0);
+    int status = cfn_error_exit_status(all[i]);
+    CHECK(all[i] == CFN_OK ? status == 0 : status > 0 && status < 128);
   }
   CHECK(strcmp(cfn_error_name(-1000), "UNKNOWN") == 0);
   CHECK(strcmp(cfn_error_text(-1000), "unknown error") == 0);

@@ -1,0 +1,58 @@
+#include "tests/meddler.h"
+
+#include <string.h>
+
+#include "sim/kernel.h"
+
+static struct {
+  const char *where;
+  const volatile void *word;
+  m_act_t *what;
+  int after, times, followed;
+  char how;
+} rule;
+
+static void follow(const volatile void *word, char how, const char *where) {
+  if (how != rule.how || (rule.word && rule.word != word) || strcmp(where, rule.where) != 0) return;
+  if (rule.after-- > 0 || rule.followed == rule.times) return;
+  rule.followed++;
+  union { const volatile void *in; cfn_a64 *out; } as = {.in = word};
+  rule.what(as.out);
+}
+
+void m_meddle(const char *where, char how, const volatile void *word, int after, int times, m_act_t *what) {
+  rule.where = where;
+  rule.word = word;
+  rule.what = what;
+  rule.after = after;
+  rule.times = times;
+  rule.followed = 0;
+  rule.how = how;
+  sim_meddler = follow;
+}
+
+int m_end(void) {
+  sim_meddler = NULL;
+  CHECK(rule.followed > 0); /* else the function or the word has another name by now */
+  return rule.followed;
+}
+
+static void add(cfn_a64 *word, uint64_t what) { cfn_store_relaxed(word, cfn_load_relaxed(word) + what); }
+void m_next16(cfn_a64 *word) { add(word, UINT64_C(1) << 16); }
+void m_next20(cfn_a64 *word) { add(word, UINT64_C(1) << 20); }
+void m_next24(cfn_a64 *word) { add(word, UINT64_C(1) << 24); }
+void m_next(cfn_a64 *word) { add(word, 1); }
+
+void m_fresh(bool spills) {
+  sim_meddler = NULL;
+  sim_fresh();
+  begin();
+  kernel_spills(spills);
+  sim_as(0);
+}
+
+void m_main(void) {
+  t_guard(60);
+  sim_create();
+  atexit(sim_destroy);
+}
