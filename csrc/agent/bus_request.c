@@ -79,6 +79,7 @@ static void drain_replies(cfn_bus_t *bus) {
         cfn_frame_t frame;
         cfn_pending_t *p = cfn_frame_read(r, ref - 1, chunk, &frame) == CFN_OK ? deliver(bus, &frame) : NULL;
         /* The copy is good only if the chunk is still ours after it was made, and the region still there. */
+        cfn_reads_over();
         if (p && (cfn_load_seq(&chunk->own) != mine || cfn_region_lost(r))) {
           free(p->wire);
           p->wire = NULL;

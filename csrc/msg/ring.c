@@ -124,7 +124,7 @@ static int retire_slot(const cfn_region_t *r, cfn_a64 *slot, uint64_t lap, unsig
     uint64_t mine = cfn_own_next(own, CFN_TAKEN, me);
     if (!cfn_cas_seq(&chunk->own, own, mine)) return 0;
     /* dies here: TAKEN(me) and referenced; the next retirer takes it over */
-    messages = chunk->count;
+    messages = cfn_plain_load(&chunk->count);
     bool emptied = cfn_cas_seq(slot, w, cfn_slot_word(lap, 0));
     /* dies here: TAKEN(me), unreferenced, announced: the reaper frees it */
     /* Also when another retirer emptied the slot: its free failed on our word, so this is ours. */

@@ -19,6 +19,7 @@ typedef struct sim_ledger {
 } sim_ledger_t;
 extern sim_ledger_t L;
 extern cfn_bus_t *bus[SIM_PROCESSES];
+extern int last_got; /* of whom `take` or `take_many` was last */
 
 /* Up to `most` at once, each noted: how many, or an error. */
 int64_t take_many(int me, cfn_bus_t *reader, uint32_t most, void *out, size_t room, uint32_t *offsets);

@@ -151,7 +151,9 @@ static void look_at_view(int me) {
   cfn_pin_t pin;
   if (cfn_bus_object_pin(bus[me], digest_of(9), &pin) != CFN_OK) return;
   for (int look = 0; look < 3; look++) {
-    for (uint64_t i = 0; i < pin.bytes; i++) SIM_CHECK(((const uint8_t *)pin.data)[i] == 9);
+    uint8_t seen[PAGE];
+    cfn_copy_out(seen, pin.data, pin.bytes);
+    for (uint64_t i = 0; i < pin.bytes; i++) SIM_CHECK(seen[i] == 9);
     cfn_bus_object_bytes(bus[me], digest_of(9)); /* others may go on */
   }
   cfn_bus_object_unpin(bus[me], pin.pin, pin.word);
@@ -226,7 +228,9 @@ static void send_loans(int me) {
     int id = me * 8 + k, r = cfn_bus_loan(bus[me], LETTER, &loan);
     SIM_CHECK(r == CFN_OK || r == CFN_NO_SPACE);
     if (r != CFN_OK) continue;
-    memset(loan.data, id, LETTER);
+    uint8_t body[LETTER];
+    memset(body, id, LETTER);
+    cfn_copy_in(loan.data, body, LETTER);
     if (k == 2) {
       cfn_bus_loan_drop(bus[me], loan.number);
       SIM_CHECK(cfn_bus_loan_send(bus[me], loan.number, 0, 1, CFN_LANE_NORMAL, 0, "", 0, 0, NULL) == CFN_INVALID);

@@ -254,26 +254,30 @@ static int send_frame_of_3(int me, int first) {
   for (int i = 0; i < 3 && r == CFN_OK; i++) L.told[first + i]++;
   return r;
 }
-static void setup_frame_reuse(void) {
+/* Every chunk is taken, but for what is in an inbox already; calls are made as process 1. */
+static void fill_chunks(void) {
   static const char *const fillers[] = {"one", "f0", "f1"};
-  begin();
-  bus[0] = sim_open(0, "reader");
-  bus[1] = sim_open(1, "one");
-  bus[2] = sim_open(2, "reader");
   cfn_address_t at;
   uint8_t body[40] = {0};
-  SIM_CHECK(send_frame_of_3(1, 8) == CFN_OK);
-  sim_as(0);
-  old_token = 0;
-  SIM_CHECK(take(0, bus[0], &old_token, 0) > 0);
   sim_as(1);
-  for (int i = 0; i < 3; i++) { /* every other chunk is taken, so that the frame's is used again */
+  for (int i = 0; i < 3; i++) {
     if (i) SIM_CHECK(cfn_bus_register(bus[1], fillers[i], NULL, &at, NULL) == CFN_OK);
     SIM_CHECK(cfn_bus_find(bus[1], fillers[i], &at) == CFN_OK);
     for (unsigned lane = CFN_LANES; lane-- > 0;)
       while (cfn_bus_send_one(bus[1], at.index, at.mid, lane, 0, body, sizeof body, "", 0, 0, 0, NULL) == CFN_OK) {
       }
   }
+}
+static void setup_frame_reuse(void) {
+  begin();
+  bus[0] = sim_open(0, "reader");
+  bus[1] = sim_open(1, "one");
+  bus[2] = sim_open(2, "reader");
+  SIM_CHECK(send_frame_of_3(1, 8) == CFN_OK);
+  sim_as(0);
+  old_token = 0;
+  SIM_CHECK(take(0, bus[0], &old_token, 0) > 0);
+  fill_chunks(); /* so that the frame's is used again */
 }
 static void ack_the_old_one(int me) {
   int r = cfn_bus_ack(bus[me], &old_token, 1);
@@ -282,6 +286,56 @@ static void ack_the_old_one(int me) {
 static void steal_and_send_anew(int me) {
   steal_and_read(me);
   send_frame_of_3(me, 16);
+}
+
+/* ---- no chunk is free but those that are being read ---- */
+
+static void setup_scarce(int messages) {
+  begin();
+  bus[0] = sim_open(0, "reader");
+  bus[1] = sim_open(1, "one");
+  bus[2] = sim_open(2, NULL);
+  for (int i = 0; i < messages; i++) SIM_CHECK(post(1, bus[1], "reader", 8 + i, 0) == CFN_OK);
+  fill_chunks();
+}
+static void setup_scarce_one(void) { setup_scarce(1); }
+static void setup_scarce_two(void) { setup_scarce(2); }
+static void send_for_chunk(int me) { post(me, bus[me], "reader", me * 8 + 2, patience()); }
+static void send_two_for_chunks(int me) {
+  for (int i = 2; i < 4; i++) post(me, bus[me], "reader", me * 8 + i, patience());
+}
+static void read_waiting(int me, int n) {
+  uint64_t token = 0;
+  while (n-- > 0)
+    if (take(me, bus[me], &token, patience()) < 0) return;
+  cfn_bus_ack(bus[me], &token, 1);
+}
+static void read_three(int me) { read_waiting(me, 3); }
+static void read_four(int me) { read_waiting(me, 4); }
+
+/* What was handed out before is read once more, and stolen, and its chunk is used again. */
+static void setup_again(void) {
+  uint64_t token = 0;
+  begin();
+  bus[0] = sim_open(0, "reader");
+  bus[1] = sim_open(1, "one");
+  SIM_CHECK(post(1, bus[1], "reader", 8, 0) == CFN_OK);
+  bus[2] = sim_open(2, "reader");
+  sim_as(2);
+  SIM_CHECK(take(2, bus[2], &token, 0) > 0);
+  SIM_CHECK(cfn_bus_release_inbox(bus[2]) == CFN_OK);
+  fill_chunks();
+}
+static void read_the_old_one(int me) {
+  uint64_t token = 0;
+  /* It was the reader before there was another; unless that one died since. */
+  if (take(me, bus[me], &token, 0) > 0) SIM_CHECK(last_got == 8 || sim_anyone_killed());
+}
+static void steal_ack_and_send(int me) {
+  uint64_t token = 0;
+  if (cfn_bus_claim_inbox(bus[me], 1) < 0 || take(me, bus[me], &token, 0) <= 0) return;
+  SIM_CHECK(cfn_bus_ack(bus[me], &token, 1) == CFN_OK);
+  post(me, bus[me], "reader", 16, 0);
 }
 
 /* ---- many sleepers, many ringers, nothing else ---- */
@@ -361,6 +415,11 @@ const sim_scenario_t sim_message_scenarios[] = {
     {"frame-batch-hand", setup_frame, {batch_by_hand, NULL, steal_and_read}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
     {"frame-batch-two", setup_frame, {batch_in_two, NULL, steal_and_read}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
     {"frame-reuse", setup_frame_reuse, {ack_the_old_one, NULL, steal_and_send_anew}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"scarce", setup_scarce_one, {read_three, send_for_chunk, send_for_chunk}, audit_reader, 0, false, {1, 0, 0, 0}, NULL},
+    {"scarce-killed", setup_scarce_one, {read_three, send_for_chunk, send_for_chunk}, audit_reader, 6, true, {1, 1, 0, 0}, NULL},
+    {"scarce-peek", setup_scarce_two, {read_four, send_two_for_chunks, peek_twice}, audit_reader, 0, false, {1, 0, 0, 0}, NULL},
+    {"again", setup_again, {read_the_old_one, NULL, steal_ack_and_send}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"again-killed", setup_again, {read_the_old_one, NULL, steal_ack_and_send}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
     {"frame-reuse-killed", setup_frame_reuse, {ack_the_old_one, NULL, steal_and_send_anew}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
     {"request", setup_request, {serve, ask}, verify_request, 0, false, {2, 0, 0, 0}, NULL},
     {"request-killed", setup_request, {serve, ask}, verify_request, 3, true, {1, 1, 0, 0}, NULL},
