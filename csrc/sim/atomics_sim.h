@@ -20,8 +20,8 @@ typedef struct sim_place {
   int line;
   char weakened; /* 'y', 'n', or 0: not looked at yet */
 } sim_place_t;
-#define SIM_AT(what, p) \
-  ({ static sim_place_t at_ = {__FILE__, __func__, what, #p, __LINE__, 0}; &at_; })
+#define SIM_AT(what, word) \
+  ({ static sim_place_t at_ = {__FILE__, __func__, what, word, __LINE__, 0}; &at_; })
 
 uint64_t sim_load(const volatile void *p, unsigned bytes, sim_order_t order, sim_place_t *at);
 void sim_store(volatile void *p, unsigned bytes, uint64_t value, sim_order_t order, sim_place_t *at);
@@ -35,26 +35,27 @@ void sim_copy_in(volatile void *to, const void *from, size_t bytes);
 void sim_reads_over(sim_place_t *at);
 
 #define SIM_OF(p) __typeof__(+*(p))
-#define SIM_LOAD(what, order, p) ((SIM_OF(p))sim_load((p), sizeof *(p), order, SIM_AT(what, p)))
-#define SIM_STORE(what, order, p, v) sim_store((p), sizeof *(p), (v), order, SIM_AT(what, p))
-#define SIM_UPDATE(what, how, order, p, v) ((SIM_OF(p))sim_update((p), sizeof *(p), how, (v), order, SIM_AT(what, p)))
-#define cfn_load_relaxed(p) SIM_LOAD("load_relaxed", SIM_RELAXED, p)
-#define cfn_load_acquire(p) SIM_LOAD("load_acquire", SIM_ACQUIRE, p)
-#define cfn_load_seq(p) SIM_LOAD("load_seq", SIM_SEQ, p)
-#define cfn_store_relaxed(p, v) SIM_STORE("store_relaxed", SIM_RELAXED, p, v)
-#define cfn_store_release(p, v) SIM_STORE("store_release", SIM_RELEASE, p, v)
-#define cfn_store_seq(p, v) SIM_STORE("store_seq", SIM_SEQ, p, v)
-#define cfn_add_relaxed(p, v) SIM_UPDATE("add_relaxed", '+', SIM_RELAXED, p, v)
-#define cfn_add_seq(p, v) SIM_UPDATE("add_seq", '+', SIM_SEQ, p, v)
-#define cfn_or_relaxed(p, v) SIM_UPDATE("or_relaxed", '|', SIM_RELAXED, p, v)
-#define cfn_or_seq(p, v) SIM_UPDATE("or_seq", '|', SIM_SEQ, p, v)
-#define cfn_and_release(p, v) SIM_UPDATE("and_release", '&', SIM_RELEASE, p, v)
+#define SIM_LOAD(what, order, p, word) ((SIM_OF(p))sim_load((p), sizeof *(p), order, SIM_AT(what, word)))
+#define SIM_STORE(what, order, p, v, word) sim_store((p), sizeof *(p), (v), order, SIM_AT(what, word))
+#define SIM_UPDATE(what, how, order, p, v, word) \
+  ((SIM_OF(p))sim_update((p), sizeof *(p), how, (v), order, SIM_AT(what, word)))
+#define cfn_load_relaxed(p) SIM_LOAD("load_relaxed", SIM_RELAXED, p, #p)
+#define cfn_load_acquire(p) SIM_LOAD("load_acquire", SIM_ACQUIRE, p, #p)
+#define cfn_load_seq(p) SIM_LOAD("load_seq", SIM_SEQ, p, #p)
+#define cfn_store_relaxed(p, v) SIM_STORE("store_relaxed", SIM_RELAXED, p, v, #p)
+#define cfn_store_release(p, v) SIM_STORE("store_release", SIM_RELEASE, p, v, #p)
+#define cfn_store_seq(p, v) SIM_STORE("store_seq", SIM_SEQ, p, v, #p)
+#define cfn_add_relaxed(p, v) SIM_UPDATE("add_relaxed", '+', SIM_RELAXED, p, v, #p)
+#define cfn_add_seq(p, v) SIM_UPDATE("add_seq", '+', SIM_SEQ, p, v, #p)
+#define cfn_or_relaxed(p, v) SIM_UPDATE("or_relaxed", '|', SIM_RELAXED, p, v, #p)
+#define cfn_or_seq(p, v) SIM_UPDATE("or_seq", '|', SIM_SEQ, p, v, #p)
+#define cfn_and_release(p, v) SIM_UPDATE("and_release", '&', SIM_RELEASE, p, v, #p)
 
-#define cfn_cas_release(w, e, d) sim_cas((w), 8, (e), (d), SIM_RELEASE, SIM_AT("cas_release", w))
-#define cfn_cas_acqrel(w, e, d) sim_cas((w), 8, (e), (d), SIM_ACQREL, SIM_AT("cas_acqrel", w))
-#define cfn_cas_seq(w, e, d) sim_cas((w), 8, (e), (d), SIM_SEQ, SIM_AT("cas_seq", w))
-#define cfn_cas32_seq(w, e, d) sim_cas((w), 4, (e), (d), SIM_SEQ, SIM_AT("cas32_seq", w))
-#define cfn_max_seq(w, v) sim_max((w), (v), SIM_AT("max_seq", w))
+#define cfn_cas_release(w, e, d) sim_cas((w), 8, (e), (d), SIM_RELEASE, SIM_AT("cas_release", #w))
+#define cfn_cas_acqrel(w, e, d) sim_cas((w), 8, (e), (d), SIM_ACQREL, SIM_AT("cas_acqrel", #w))
+#define cfn_cas_seq(w, e, d) sim_cas((w), 8, (e), (d), SIM_SEQ, SIM_AT("cas_seq", #w))
+#define cfn_cas32_seq(w, e, d) sim_cas((w), 4, (e), (d), SIM_SEQ, SIM_AT("cas32_seq", #w))
+#define cfn_max_seq(w, v) sim_max((w), (v), SIM_AT("max_seq", #w))
 
 #define cfn_plain_load(p) \
   ({ uint64_t plain_ = 0; sim_copy_out(&plain_, (p), sizeof *(p)); (__typeof__((void)0, *(p)))plain_; })
@@ -62,7 +63,7 @@ void sim_reads_over(sim_place_t *at);
   ({ __typeof__(*(p)) plain_ = (v); sim_copy_in((p), &plain_, sizeof plain_); })
 #define cfn_copy_out(to, from, n) sim_copy_out((to), (from), (n))
 #define cfn_copy_in(to, from, n) sim_copy_in((to), (from), (n))
-#define cfn_reads_over() sim_reads_over(SIM_AT("reads_over", .))
+#define cfn_reads_over() sim_reads_over(SIM_AT("reads_over", "."))
 
 static inline void cfn_cpu_relax(void) {}
 

@@ -23,6 +23,7 @@ static void note_got(int me, const void *out) {
   int id = last_got = id_of(out);
   SIM_CHECK(id < IDS);
   sim_note("  process %d got %d%s", me, id, w->wire_flags & CFN_WIRE_REDELIVERED ? " again" : "");
+  if (L.thief[me]) SIM_CHECK(!L.over[id]);
   L.got[id]++;
   if (!(w->wire_flags & CFN_WIRE_REDELIVERED)) {
     L.unmarked[id]++;

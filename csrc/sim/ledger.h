@@ -16,6 +16,8 @@ typedef struct sim_ledger {
   int unmarked[IDS]; /* of these, without the mark of a redelivery */
   int acked[IDS];
   int last[SIM_PROCESSES]; /* highest id got of each sender: per-sender order */
+  bool thief[SIM_PROCESSES]; /* it took the inbox over, */
+  bool over[IDS]; /* when these were acked */
 } sim_ledger_t;
 extern sim_ledger_t L;
 extern cfn_bus_t *bus[SIM_PROCESSES];

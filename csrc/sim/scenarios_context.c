@@ -117,6 +117,21 @@ static void read_twice(int me) {
   read_value(me);
   read_value(me);
 }
+/* Its record is used again, for values of another name. */
+static void setup_few(void) {
+  setup_context();
+  SIM_CHECK(set(0, "k", 8, FEW) == CFN_OK);
+}
+static void read_first_or_second(int me) {
+  for (int i = 0; i < 2; i++) {
+    int id = value(bus[me], "k");
+    SIM_CHECK(id == 8 || id == 9);
+  }
+}
+static void set_second_and_others(int me) {
+  set(me, "k", 9, FEW);
+  for (int i = 0; i < 4; i++) set(me, "o", 16 + i, FEW);
+}
 static void read_or_none(int me) {
   int id = value(bus[me], "k");
   SIM_CHECK(id == 0 || id == 8 || id == 10);
@@ -158,9 +173,20 @@ static void look_at_view(int me) {
   }
   cfn_bus_object_unpin(bus[me], pin.pin, pin.word);
 }
+static void attach_and_look(int me) { /* a ledger that nobody looked at before */
+  bus[me] = sim_open(me, NULL);
+  look_at_view(me);
+}
 static void delete_and_fill(int me) {
   delete(me, 9);
   for (int i = 0; i < 3; i++) put(me, me * 8 + 11 + i);
+}
+
+static void verify_few(void) {
+  sim_as(SIM_PROCESSES - 1);
+  cfn_bus_t *late = sim_open(SIM_PROCESSES - 1, NULL);
+  SIM_CHECK(value(late, "k") == 9);
+  everybody_leaves(SIM_PROCESSES - 1);
 }
 
 /* Whatever was done: what has no name and no value any more leaves all its room. */
@@ -314,6 +340,8 @@ const sim_scenario_t sim_context_scenarios[] = {
     {"object-view", setup_objects, {look_at_view, delete_and_fill, collect}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
     {"object-view-killed", setup_objects, {look_at_view, delete_and_fill, collect}, verify_context, ALL, true, {1, 1, 0, 0}, NULL},
     /* Holders against collectors, closely: what is held is not used again, and what is used again is not held. */
+    {"value-few", setup_few, {read_first_or_second, set_second_and_others}, verify_few, 0, false, {2, 0, 0, 0}, NULL},
+    {"heap-attach", setup_objects, {attach_and_look, delete_and_fill}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
     {"heap-hold", setup_objects, {look_at_view, delete_and_fill}, verify_context, 0, false, {3, 0, 0, 0},
      "cfn_heap_hold,change,cfn_index_find,hold,mark_batch,held,decide,claim_blob,cfn_heap_begin,cfn_heap_publish"},
     {"heap-collectors", setup_objects, {collect, look_at_view, delete_and_fill}, verify_context, 0, false, {3, 0, 0, 0},

@@ -16,6 +16,8 @@
 #define LINE 64u
 #define LINES 65536u /* versions of lines of plain memory, in one run */
 #define PENDING 8u
+#define HOT 64u  /* points behind a weakened operation at which its process prefers what is old, */
+#define HOTTER 6u /* and in the first of which others come in, or it is killed */
 #define NOTES 4096u
 #define STALE_DEPTH 8u /* how many stores back a stale read looks at most */
 
@@ -46,6 +48,7 @@ typedef struct store {
   const uint16_t *view; /* how many locations, and how far its process had seen each, if it was a release; else NULL */
   uint32_t time;
   bool sc;
+  bool weakened; /* should have been a release: nothing follows from reading it */
 } store_t;
 typedef struct location {
   uintptr_t address; /* + 1: a line of plain memory */
@@ -84,7 +87,9 @@ static struct {
   /* one operation that is relaxed */
   struct { char file[64], what[16], word[160]; int first, last; } weaken;
   const char *weakened; /* as it was given */
+  bool young; /* this run: what the weakened load itself reads, if what follows is old */
   bool eager, old_lines; /* this run: old there and right behind it, rather than anywhere; old lines of plain memory */
+  unsigned stubborn; /* so often */
   unsigned hot; /* points for which it has just been passed, by */
   int hot_process;
   uint64_t passed;
@@ -246,9 +251,9 @@ static void point_by_seed(void) {
     }
   if (S.hot && S.hot_process == S.me) {
     S.hot--;
-    if (S.eager && S.used.kills < S.limits.kills && S.scenario->killable >> S.me & 1 && next_random() % 8 == 0) die();
+    if (S.eager && S.hot > HOT - HOTTER && S.used.kills < S.limits.kills && S.scenario->killable >> S.me & 1 && next_random() % 8 == 0) die();
   }
-  if (next_random() % 16 == 0 || (S.hot && S.eager && next_random() % 2)) {
+  if (next_random() % 16 == 0 || (S.hot > HOT - HOTTER && S.eager && next_random() % 2)) {
     preempted_by = -1;
     to_scheduler();
   }
@@ -424,7 +429,7 @@ static store_t *append(location_t *l, uint64_t value) {
     l->store = realloc(l->store, l->room * sizeof *l->store);
     if (!l->store) abort();
   }
-  l->store[l->stores] = (store_t){value, NULL, ++S.clock, false};
+  l->store[l->stores] = (store_t){value, NULL, ++S.clock, false, false};
   return &l->store[l->stores++];
 }
 
@@ -485,6 +490,12 @@ static const uint16_t *snapshot(const uint16_t *seen, const uint16_t *also) {
   return view;
 }
 
+/* The weakened operation was done, or what it wrote was met: here what is old matters. */
+static void hot_here(void) {
+  S.hot = HOT;
+  S.hot_process = S.me;
+}
+
 static void later(uint32_t *time, uint32_t than) {
   if (than > *time) *time = than;
 }
@@ -505,7 +516,7 @@ static uint32_t back(uint32_t most, bool eager) {
   if (most == 0 || S.used.stale >= S.limits.stale) return 0;
   uint32_t n;
   if (S.mode != BY_SEED) n = choose(most + 1);
-  else if (eager) n = next_random() % 2 ? most : 0;
+  else if (eager) n = (S.stubborn && S.stubborn--) || next_random() % 2 ? most : 0;
   else n = next_random() % S.stale_every ? 0 : next_random() % 2 ? most : (uint32_t)(next_random() % (most + 1));
   if (n) S.used.stale++;
   return n;
@@ -517,25 +528,28 @@ static uint64_t weak_load(const volatile void *p, unsigned bytes, sim_order_t or
   uint32_t newest = l->stores - 1u, i = newest - back(newest - oldest_for(me, l, order), eager);
   const store_t *s = &l->store[i];
   me->seen[l - S.location] = (uint16_t)i;
+  if (s->weakened) hot_here();
   if (order & SIM_ACQUIRE) {
     join_view(me->seen, s->view);
-    later(&me->sc, s->time);
+    if (!s->weakened) later(&me->sc, s->time);
   }
   return s->value;
 }
 
-static void weak_stored(location_t *l, uint64_t value, sim_order_t order, bool update) {
+static void weak_stored(location_t *l, uint64_t value, sim_order_t order, bool update, bool relaxed) {
   process_t *me = &S.process[S.me];
   uint16_t at = (uint16_t)(l - S.location);
   const store_t *was = &l->store[l->stores - 1];
+  if (update && was->weakened) hot_here();
   const uint16_t *before = update ? was->view : NULL; /* a release goes on through updates */
   if (update && (order & SIM_ACQUIRE)) {
     join_view(me->seen, before);
-    later(&me->sc, was->time);
+    if (!was->weakened) later(&me->sc, was->time);
   }
   me->seen[at] = l->stores;
   store_t *s = append(l, value);
   s->sc = order == SIM_SEQ;
+  s->weakened = relaxed;
   if (s->sc) me->sc = s->time;
   if (order & SIM_RELEASE) {
     me->pendings = 0;
@@ -607,8 +621,7 @@ void sim_copy_in(volatile void *to, const void *from, size_t bytes) {
 void sim_reads_over(sim_place_t *at) {
   if (!S.weak || !S.running) return;
   if (weakened(at)) {
-    S.hot = 6;
-    S.hot_process = S.me;
+    hot_here();
     S.passed++;
   } else {
     later(&S.process[S.me].sc, S.process[S.me].read);
@@ -639,11 +652,10 @@ static void weak_forget(void) {
 /* The point before an operation, and the order that it has. */
 static sim_order_t arrive(sim_order_t order, sim_place_t *at) {
   bool weak = weakened(at);
-  if (weak) S.hot = 4, S.hot_process = S.me; /* others come in here, and behind it */
+  if (weak) hot_here(); /* others come in here, and behind it */
   point(at->function);
   if (!weak) return order;
-  S.hot = 6;
-  S.hot_process = S.me;
+  hot_here();
   S.passed++;
   return SIM_RELAXED;
 }
@@ -651,7 +663,8 @@ static sim_order_t arrive(sim_order_t order, sim_place_t *at) {
 uint64_t sim_load(const volatile void *p, unsigned bytes, sim_order_t order, sim_place_t *at) {
   if (!inside(p)) return raw_load(p, bytes);
   sim_order_t is = arrive(order, at);
-  return S.weak ? weak_load(p, bytes, is, S.eager && S.hot && S.hot_process == S.me) : raw_load(p, bytes);
+  bool eager = S.eager && S.hot && S.hot_process == S.me && !(S.young && is != order);
+  return S.weak ? weak_load(p, bytes, is, eager) : raw_load(p, bytes);
 }
 
 void sim_store(volatile void *p, unsigned bytes, uint64_t value, sim_order_t order, sim_place_t *at) {
@@ -660,7 +673,7 @@ void sim_store(volatile void *p, unsigned bytes, uint64_t value, sim_order_t ord
     return;
   }
   order = arrive(order, at);
-  if (S.weak) weak_stored(word_at(p, bytes), value, order, false);
+  if (S.weak) weak_stored(word_at(p, bytes), value, order, false, weakened(at));
   raw_store(p, bytes, value);
 }
 
@@ -670,7 +683,7 @@ uint64_t sim_update(volatile void *p, unsigned bytes, char how, uint64_t value, 
   uint64_t was = raw_load(p, bytes);
   uint64_t is = how == '+' ? was + value : how == '|' ? was | value : was & value;
   if (bytes == 4) is = (uint32_t)is;
-  if (ours && S.weak) weak_stored(word_at(p, bytes), is, order, true);
+  if (ours && S.weak) weak_stored(word_at(p, bytes), is, order, true, weakened(at));
   raw_store(p, bytes, is);
   return was;
 }
@@ -690,7 +703,7 @@ bool sim_cas(volatile void *p, unsigned bytes, uint64_t expected, uint64_t desir
   bool ours = inside(p);
   if (ours) order = arrive(order, at);
   if (ours && S.weak ? fails_on_an_old_word(word_at(p, bytes), expected) : raw_load(p, bytes) != expected) return false;
-  if (ours && S.weak) weak_stored(word_at(p, bytes), desired, order, true);
+  if (ours && S.weak) weak_stored(word_at(p, bytes), desired, order, true, weakened(at));
   raw_store(p, bytes, desired);
   return true;
 }
@@ -839,7 +852,9 @@ sim_result_t sim_seeds(const sim_scenario_t *s, uint64_t seed, uint64_t runs, bo
       S.eager = S.weakened && next_random() % 2;
       if (S.eager && next_random() % 2) S.stale_every = 200;
       S.hot = 0;
+      S.stubborn = next_random() % 2 ? 4u << next_random() % 6 : 0; /* not for ever: who waits for news would never get it */
       S.old_lines = next_random() % 2;
+      S.young = next_random() % 2;
     }
     for (unsigned c = 0; c < sizeof S.change / sizeof S.change[0]; c++) S.change[c] = 1 + next_random() % (typical >> c % 4);
     run_once(s);
