@@ -1,6 +1,6 @@
 """Mutants made by rule from the text of the core: each compare-and-set becomes a plain store, each cursor that
 only rises may fall, each re-check is passed over, each store and each wake is left out, each memory order
-is relaxed (that one at run time, by `cfnsim --weaken`: all of them are one build).
+is relaxed. (What concerns one operation is done at run time, by `cfnsim --weaken`: all of them are one build.)
 
 A mutant's name is `file function rule number`, the number counting the places of that rule in that function:
 it stays the same while lines move.
@@ -32,6 +32,10 @@ EXITS = re.compile(r"\s*(?:\{\s*)?(?:return|continue|break|goto)\b")
 WAKES = r"cfn_event_ring\w*|cfn_route_ring|cfn_os_futex_wake|cfn_os_fifo_ring|ring_fifo|ring_target|cfn_slab_tell"
 
 
+# What cfnsim can do to an operation at run time: `--weaken`, and what else than relaxed.
+INSTEAD = {"order": "", "store": "store", "falls": "fall", "no store": "nothing", "no mark": "nothing"}
+
+
 @dataclass(frozen=True)
 class Made:
     file: str
@@ -43,7 +47,7 @@ class Made:
     new: str  # ... by this
     line: int
     old: str
-    place: str = ""  # of a weakened order, as cfnsim knows it
+    place: str = ""  # of the operation, as cfnsim knows it
 
     @property
     def name(self) -> str:
@@ -139,7 +143,7 @@ def mutants(csrc: Path) -> list[Made]:
                 count[rule] += 1
                 line = text.count("\n", 0, a) + 1
                 old = " ".join(text[a:b].split()) if rule != "order" else _call(text, code, a, b)
-                place = _place(file, text, code, a, b) if rule == "order" else ""
+                place = _place(file, text, code, a, code.index("(", a)) if rule in INSTEAD else ""
                 made.append(Made(file, function, rule, count[rule], a, b, new, line, old, place))
     return made
 

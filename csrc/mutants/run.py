@@ -7,7 +7,8 @@
     run.py --only TEXT               of either, those whose name contains TEXT
 
 Each mutant is built in a copy and run against the checks of `make test`, the cheap ones first, until one goes
-red; a weakened order needs no build of its own (cfnsim --weaken), so two of those run at a time. --table FILE keeps the table: rows of other mutants in it stay, and with --resume mutants that have a
+red; what concerns one operation is done by cfnsim at run time first (--weaken); of weakened orders, which need no build at all, two
+run at a time. --table FILE keeps the table: rows of other mutants in it stay, and with --resume mutants that have a
 row are passed over (--resume=survivors: those that were found or are explained; --resume=found: those that were found). Exit status 1 if a mutant survives that
 explained.py has no reason for. The table is committed as csrc/mutants/table.md.
 """
@@ -27,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from explained import EXPLAINED
-from made import Made, mutants
+from made import INSTEAD, Made, mutants
 from named import NAMED, WEAK, Mutant
 
 CSRC = Path(__file__).resolve().parent.parent
@@ -104,7 +105,7 @@ def red_made(work: Path, mutant: Made, quick: list[str], seconds: float, slow: b
     for name in quick:
         if why := fails([work / "build" / name], 60):
             return f"{name}: {why}"
-    if why := fails([work / "build" / "cfnsim", *scenarios, "--seconds", seconds], 10 * seconds + 60):
+    if not mutant.place and (why := fails([work / "build" / "cfnsim", *scenarios, "--seconds", seconds], 10 * seconds + 60)):
         return f"cfnsim: {why}"
     if slow and not build(work, [command[0] for command in SLOW]):
         for command in SLOW:
@@ -113,16 +114,16 @@ def red_made(work: Path, mutant: Made, quick: list[str], seconds: float, slow: b
     return ""
 
 
-def red_order(work: Path, mutant: Made, seconds: float) -> str:
-    """The processor here does not reorder enough to show it: the simulator does."""
-    command = [work / "build" / "cfnsim", "--weaken", mutant.place, "--seconds"]
+def red_in_place(work: Path, mutant: Made, seconds: float) -> str:
+    """One operation, changed at run time. (Of orders the processor here shows nothing: it does not reorder enough.)"""
+    command = [work / "build" / "cfnsim", "--weaken", mutant.place, *(["--instead", i] if (i := INSTEAD[mutant.rule]) else [])]
     closer = CLOSER.get(f"{mutant.file} {mutant.function}")
-    why = fails([*command, 4 * seconds, "--scenario", closer], 40 * seconds + 200) if closer else ""
+    why = fails([*command, "--seconds", 4 * seconds, "--scenario", closer], 40 * seconds + 200) if closer else ""
     if not why or why == "exit status 3":
-        why = fails([*command, seconds], 10 * seconds + 200)
+        why = fails([*command, "--seconds", seconds], 10 * seconds + 200)
     if why == "exit status 3":
         return NOBODY
-    return f"cfnsim --weak: {why}" if why else ""
+    return f"cfnsim{' --weak' * mutant.weak}: {why}" if why else ""
 
 
 def changed(mutant: Mutant | Made, text: str) -> str:
@@ -181,7 +182,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20, help="of cfnsim for each mutant or scenario (default 20)")
     parser.add_argument("--rule", default="", help="only those made by this rule: order, store, 'no check', ...")
     parser.add_argument("--jobs", type=int, default=2, help="weakened orders at a time (default 2)")
-    parser.add_argument("--tests", default="", metavar="A,B", help="only these of the quick C tests, beside cfnsim")
+    parser.add_argument("--tests", default="", metavar="A,B", help="only these of the quick C tests (or none), beside cfnsim")
     parser.add_argument("--slow", action="store_true", help="survivors are single-stepped, too")
     parser.add_argument("--table", type=Path, metavar="FILE", help="keep the table there")
     parser.add_argument("--resume", nargs="?", const="all", choices=["all", "survivors", "found"], help="pass over known rows")
@@ -204,7 +205,7 @@ def main() -> int:
     for name, reason in EXPLAINED.items():
         if name in rows and rows[name][1].lower().startswith("survives"):
             rows[name] = (rows[name][0], f"survives: {reason}")
-    quick = arguments.tests.split(",") if arguments.tests else QUICK
+    quick = QUICK if not arguments.tests else [t for t in arguments.tests.split(",") if t != "none"]
     ran = bad = 0
     orders: list[Made] = []
 
@@ -239,10 +240,14 @@ def main() -> int:
             if isinstance(mutant, Made) and mutant.weak:
                 orders.append(mutant)
                 continue
+            begun = time.monotonic()
+            if isinstance(mutant, Made) and mutant.place and (found := red_in_place(work, mutant, arguments.seconds)) not in ("", NOBODY):
+                ran += 1
+                keep(mutant, found, time.monotonic() - begun)
+                continue
             path = work / "csrc" / mutant.file
             text = path.read_text()
             path.write_text(changed(mutant, text))
-            begun = time.monotonic()
             if problem := build(work, ["cfnsim"] if getattr(mutant, "weak", True) else targets):
                 found = f"does not build: {problem.strip().splitlines()[0][:80]}"
             elif isinstance(mutant, Made):
@@ -257,7 +262,7 @@ def main() -> int:
 
         def one(mutant: Made) -> tuple[Made, str, float]:
             begun = time.monotonic()
-            return mutant, red_order(work, mutant, arguments.seconds), time.monotonic() - begun
+            return mutant, red_in_place(work, mutant, arguments.seconds), time.monotonic() - begun
 
         with ThreadPoolExecutor(arguments.jobs) as pool:
             for done in pool.map(one, orders):

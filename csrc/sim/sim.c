@@ -87,6 +87,7 @@ static struct {
   /* one operation that is relaxed */
   struct { char file[64], what[16], word[160]; int first, last; } weaken;
   const char *weakened; /* as it was given */
+  char instead; /* 's' a swap stores, 'f' a maximum may fall, 'n' nothing is written; or 0: it is relaxed */
   bool young; /* this run: what the weakened load itself reads, if what follows is old */
   bool eager, old_lines; /* this run: old there and right behind it, rather than anywhere; old lines of plain memory */
   unsigned stubborn; /* so often */
@@ -103,7 +104,8 @@ static void print_schedule(FILE *f) {
   if (S.mode == BY_SEED) {
     fprintf(f, "  again: --scenario %s --seed %llu%s", S.scenario->name, (unsigned long long)S.seed,
             S.weak ? " --weak" : "");
-    fprintf(f, S.weakened ? " --weaken '%s'\n" : "\n", S.weakened);
+    if (S.weakened) fprintf(f, " --weaken '%s'", S.weakened);
+    fprintf(f, S.instead == 's' ? " --instead store\n" : S.instead == 'f' ? " --instead fall\n" : S.instead ? " --instead nothing\n" : "\n");
     return;
   }
   fprintf(f, "  again: --scenario %s --limits %d,%d,%d,%d --decisions ", S.scenario->name, S.limits.preemptions,
@@ -531,7 +533,7 @@ static uint64_t weak_load(const volatile void *p, unsigned bytes, sim_order_t or
   if (s->weakened) hot_here();
   if (order & SIM_ACQUIRE) {
     join_view(me->seen, s->view);
-    if (!s->weakened) later(&me->sc, s->time);
+    if (!s->weakened || S.instead) later(&me->sc, s->time);
   }
   return s->value;
 }
@@ -657,7 +659,7 @@ static sim_order_t arrive(sim_order_t order, sim_place_t *at) {
   if (!weak) return order;
   hot_here();
   S.passed++;
-  return SIM_RELAXED;
+  return S.instead ? order : SIM_RELAXED;
 }
 
 uint64_t sim_load(const volatile void *p, unsigned bytes, sim_order_t order, sim_place_t *at) {
@@ -673,6 +675,7 @@ void sim_store(volatile void *p, unsigned bytes, uint64_t value, sim_order_t ord
     return;
   }
   order = arrive(order, at);
+  if (S.instead == 'n' && weakened(at)) return;
   if (S.weak) weak_stored(word_at(p, bytes), value, order, false, weakened(at));
   raw_store(p, bytes, value);
 }
@@ -683,6 +686,7 @@ uint64_t sim_update(volatile void *p, unsigned bytes, char how, uint64_t value, 
   uint64_t was = raw_load(p, bytes);
   uint64_t is = how == '+' ? was + value : how == '|' ? was | value : was & value;
   if (bytes == 4) is = (uint32_t)is;
+  if (ours && S.instead == 'n' && weakened(at)) is = was;
   if (ours && S.weak) weak_stored(word_at(p, bytes), is, order, true, weakened(at));
   raw_store(p, bytes, is);
   return was;
@@ -702,6 +706,11 @@ static bool fails_on_an_old_word(location_t *l, uint64_t expected) {
 bool sim_cas(volatile void *p, unsigned bytes, uint64_t expected, uint64_t desired, sim_order_t order, sim_place_t *at) {
   bool ours = inside(p);
   if (ours) order = arrive(order, at);
+  if (ours && S.instead == 's' && weakened(at)) {
+    if (S.weak) weak_stored(word_at(p, bytes), desired, order, false, false);
+    raw_store(p, bytes, desired);
+    return true;
+  }
   if (ours && S.weak ? fails_on_an_old_word(word_at(p, bytes), expected) : raw_load(p, bytes) != expected) return false;
   if (ours && S.weak) weak_stored(word_at(p, bytes), desired, order, true, weakened(at));
   raw_store(p, bytes, desired);
@@ -711,10 +720,18 @@ bool sim_cas(volatile void *p, unsigned bytes, uint64_t expected, uint64_t desir
 uint64_t sim_max(cfn_a64 *word, uint64_t value, sim_place_t *at) {
   for (;;) {
     uint64_t seen = sim_load(word, 8, SIM_SEQ, at);
+    if (S.instead == 'f' && weakened(at)) {
+      sim_store(word, 8, value, SIM_SEQ, at);
+      return seen;
+    }
     if (seen >= value || sim_cas(word, 8, seen, value, SIM_SEQ, at)) return seen;
   }
 }
 
+bool sim_instead(const char *what) {
+  S.instead = what[0];
+  return !strcmp(what, "store") || !strcmp(what, "fall") || !strcmp(what, "nothing");
+}
 bool sim_weaken(const char *place) {
   S.weakened = place;
   return sscanf(place, "%63[^:]:%d-%d:%15[^:]:%159[^\n]", S.weaken.file, &S.weaken.first, &S.weaken.last, S.weaken.what,
@@ -846,12 +863,12 @@ sim_result_t sim_seeds(const sim_scenario_t *s, uint64_t seed, uint64_t runs, bo
   for (uint64_t i = 0; i < runs && seconds_now() < end; i++) {
     S.seed = S.random = seed + i;
     next_random();
+    S.eager = S.weakened && next_random() % 2; /* no number is thrown without it: seeds stay what they are */
+    S.hot = 0;
     if (weak) { /* in some runs much is old, in others little */
       static const uint8_t every[] = {2, 3, 8, 30};
       S.stale_every = every[next_random() % 4];
-      S.eager = S.weakened && next_random() % 2;
       if (S.eager && next_random() % 2) S.stale_every = 200;
-      S.hot = 0;
       S.stubborn = next_random() % 2 ? 4u << next_random() % 6 : 0; /* not for ever: who waits for news would never get it */
       S.old_lines = next_random() % 2;
       S.young = next_random() % 2;

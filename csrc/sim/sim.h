@@ -96,6 +96,8 @@ sim_result_t sim_sample(const sim_scenario_t *s, sim_limits_t limits, uint64_t s
 /* --weaken FILE:FIRST-LAST:OPERATION:WORD: the operation of that name on that word (as written), in these lines, is
  * relaxed. False: the place makes no sense. */
 bool sim_weaken(const char *place);
+/* Not relaxed, but: "store" (a swap stores), "fall" (a maximum may fall), "nothing" (it writes nothing). */
+bool sim_instead(const char *what);
 uint64_t sim_weakened_passed(void); /* how often it was done */
 void sim_replay(const sim_scenario_t *s, sim_limits_t limits, const char *decisions);
 
