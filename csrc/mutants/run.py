@@ -49,7 +49,8 @@ SCENARIOS = {
 CLOSER = {
     "msg/inbox.c cfn_inbox_hand_out": "again", "mem/heap.c cfn_heap_holders": "heap-attach", "mem/evict.c evict_one": "spill",
     "mem/directory.c cfn_directory_help": "names-reaped", "mem/directory.c cfn_directory_find": "remove-reuse-find",
-    "mem/heap.c cfn_heap_copy_few": "value-few", "mem/heap.c read_record": "value-few", "mem/heap.c cfn_heap_look": "value-few", "mem/heap.c mark_batch": "heap-collectors",
+    "mem/heap.c cfn_heap_copy_few": "value-few", "mem/heap.c read_record": "value-few,value-pages",
+    "mem/heap.c cfn_heap_look": "value-few", "mem/heap.c mark_batch": "heap-collectors",
     "msg/envelope.h cfn_frame_acked": "frame-first", "msg/inbox.c cfn_lane_peek": "peek,scarce-peek",
     "msg/ring.c retire_slot": "remove-acked-killed",
 }

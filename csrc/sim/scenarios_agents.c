@@ -88,6 +88,14 @@ static void setup_names_reaped(void) {
   bus[3] = NULL;
 }
 static void reap_the_dead(int me) { cfn_bus_reap(bus[me]); }
+static void wait_for_name(int me) {
+  cfn_address_t at;
+  int r;
+  do {
+    r = cfn_bus_wait_agent(bus[me], "name", patience(), &at);
+  } while (r == CFN_INTERRUPTED);
+  SIM_CHECK(r == CFN_OK);
+}
 /* Two records of one name would split its messages. */
 static void verify_names(void) {
   sim_as(SIM_PROCESSES - 1);
@@ -387,6 +395,7 @@ const sim_scenario_t sim_agent_scenarios[] = {
     {"remove-acked", setup_remove_acked, {ack_the_later_and_leave, send_by_old_address}, verify_remove, 0, false, {2, 0, 0, 0}, NULL},
     {"remove-acked-killed", setup_remove_acked, {ack_the_later_and_leave, send_by_old_address}, verify_remove, 3, true, {1, 1, 0, 0}, NULL},
     {"names-reaped", setup_names_reaped, {register_name, register_name, reap_the_dead}, verify_names, 0, true, {2, 0, 0, 0}, NULL},
+    {"names-wait", setup_names, {wait_for_name, register_name, wait_for_name}, verify_names, 0, false, {2, 0, 0, 0}, NULL},
     {"names-three", setup_names, {register_name, unregister_name, register_name}, verify_names, 0, false, {2, 0, 0, 0}, NULL},
     {"names-killed", setup_names, {register_name, unregister_name, register_name}, verify_names, ALL, true, {1, 1, 0, 0}, NULL},
     {"names-twice", setup_names, {register_name, register_name}, verify_names, 0, false, {2, 0, 0, 0}, NULL},
