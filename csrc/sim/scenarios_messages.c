@@ -46,6 +46,12 @@ static void read_one(int me) { /* and nothing afterwards: it is done with someth
   uint64_t token = 0;
   if (take(me, bus[me], &token, patience()) > 0) cfn_bus_ack(bus[me], &token, 1);
 }
+static void read_two_and_stop(int me) {
+  uint64_t token[2] = {0};
+  for (int i = 0; i < 2; i++)
+    if (take(me, bus[me], &token[i], patience()) <= 0) return;
+  for (int i = 0; i < 2; i++) cfn_bus_ack(bus[me], &token[i], 1);
+}
 static void read_some(int me) {
   uint64_t token = 0;
   for (int i = 0; i < LANE + 1; i++)
@@ -468,6 +474,7 @@ const sim_scenario_t sim_message_scenarios[] = {
     {"read-killed", setup_steal, {read_at_once, send_third, succeed_and_read}, audit_reader, 1, true, {1, 1, 0, 0}, NULL},
     {"full", setup_full, {read_all, send_waiting, send_waiting}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
     {"full-one", setup_full, {read_one, send_waiting}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"full-two", setup_full, {read_two_and_stop, send_waiting, send_waiting}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
     {"receipt", setup_two, {read_two, wait_for_ack, wait_for_seen}, audit_reader, 0, false, {1, 0, 0, 0}, NULL},
     {"receipt-seen", setup_two, {read_one_and_keep_it, NULL, wait_for_seen}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
     {"receipt-second", setup_one_there, {ack_the_second, NULL, wait_for_ack}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
