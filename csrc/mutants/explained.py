@@ -329,4 +329,10 @@ ORDERS: dict[str, dict[int, str]] = {
     "agent/repair.c free_leaked": {1: DOCTOR, 2: DOCTOR},
     "agent/repair.c cfn_hint_in_hand": {1: DOCTOR, 2: DOCTOR},
 }  # fmt: skip
+CHECKER = "the checker changes nothing, and reports only what stays as it is over several looks"
 EXPLAINED |= {f"{place} order {n}": reason for place, reasons in ORDERS.items() for n, reason in reasons.items()}
+
+
+def why(name: str) -> str:
+    """Why that mutant survives; "" if nobody can say."""
+    return EXPLAINED.get(name) or (CHECKER if name.startswith("agent/check.c ") else "")

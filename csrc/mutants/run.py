@@ -27,7 +27,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from explained import EXPLAINED
+from explained import why
 from made import INSTEAD, Made, mutants
 from named import NAMED, WEAK, Mutant
 
@@ -47,7 +47,7 @@ SCENARIOS = {
 }
 # Where a weakened order of a function shows; the other scenarios follow.
 CLOSER = {
-    "msg/inbox.c cfn_inbox_hand_out": "again", "mem/heap.c cfn_heap_holders": "heap-attach", "mem/evict.c evict_one": "spill",
+    "msg/inbox.c cfn_inbox_hand_out": "again", "mem/heap.c cfn_heap_holders": "heap-attach", "mem/evict.c evict_one": "spill-two",
     "mem/directory.c cfn_directory_help": "names-reaped", "mem/directory.c cfn_directory_find": "remove-reuse-find",
     "mem/heap.c cfn_heap_copy_few": "value-few", "mem/heap.c read_record": "value-few,value-pages",
     "mem/heap.c cfn_heap_look": "value-few", "mem/heap.c mark_batch": "heap-collectors",
@@ -96,35 +96,35 @@ def fails(command: list[object], limit: float) -> str:
 def red_named(work: Path, mutant: Mutant, seconds: float) -> str:
     for scenario in mutant.scenarios.split():
         command = [work / "build" / "cfnsim", "--scenario", scenario, "--seconds", seconds]
-        if why := fails(command, 10 * seconds + 60):
-            return f"cfnsim {scenario}: {why}"
+        if told := fails(command, 10 * seconds + 60):
+            return f"cfnsim {scenario}: {told}"
     return ""
 
 
 def red_made(work: Path, mutant: Made, quick: list[str], seconds: float, slow: bool) -> str:
     scenarios = [o for s in [SCENARIOS.get(mutant.file.rpartition(".")[0])] if s for o in ("--scenario", s)]
     for name in quick:
-        if why := fails([work / "build" / name], 60):
-            return f"{name}: {why}"
-    if not mutant.place and (why := fails([work / "build" / "cfnsim", *scenarios, "--seconds", seconds], 10 * seconds + 60)):
-        return f"cfnsim: {why}"
+        if told := fails([work / "build" / name], 60):
+            return f"{name}: {told}"
+    if not mutant.place and (told := fails([work / "build" / "cfnsim", *scenarios, "--seconds", seconds], 10 * seconds + 60)):
+        return f"cfnsim: {told}"
     if slow and not build(work, [command[0] for command in SLOW]):
         for command in SLOW:
-            if why := fails([work / "build" / command[0], *command[1:]], 400):
-                return f"{command[0]}: {why}"
+            if told := fails([work / "build" / command[0], *command[1:]], 400):
+                return f"{command[0]}: {told}"
     return ""
 
 
 def red_in_place(work: Path, mutant: Made, seconds: float) -> str:
     """One operation, changed at run time. (Of orders the processor here shows nothing: it does not reorder enough.)"""
-    command = [work / "build" / "cfnsim", "--weaken", mutant.place, *(["--instead", i] if (i := INSTEAD[mutant.rule]) else [])]
+    command = [work / "cfnsim", "--weaken", mutant.place, *(["--instead", i] if (i := INSTEAD[mutant.rule]) else [])]
     closer = CLOSER.get(f"{mutant.file} {mutant.function}")
-    why = fails([*command, "--seconds", 4 * seconds, "--scenario", closer], 40 * seconds + 200) if closer else ""
-    if not why or why == "exit status 3":
-        why = fails([*command, "--seconds", seconds], 10 * seconds + 200)
-    if why == "exit status 3":
+    told = fails([*command, "--seconds", 8 * seconds, "--scenario", closer], 80 * seconds + 200) if closer else ""
+    if told in ("", "exit status 3"):
+        told = fails([*command, "--seconds", seconds], 10 * seconds + 200)
+    if told == "exit status 3":
         return NOBODY
-    return f"cfnsim{' --weak' * mutant.weak}: {why}" if why else ""
+    return f"cfnsim{' --weak' * mutant.weak}: {told}" if told else ""
 
 
 def changed(mutant: Mutant | Made, text: str) -> str:
@@ -203,8 +203,8 @@ def main() -> int:
     rows = load(arguments.table) if arguments.table else {}
     names = {m.name for m in everything}
     rows = {n: row for n, row in rows.items() if n in names}
-    for name, reason in EXPLAINED.items():
-        if name in rows and rows[name][1].lower().startswith("survives"):
+    for name in rows:
+        if rows[name][1].lower().startswith("survives") and (reason := why(name)):
             rows[name] = (rows[name][0], f"survives: {reason}")
     quick = QUICK if not arguments.tests else [t for t in arguments.tests.split(",") if t != "none"]
     ran = bad = 0
@@ -212,7 +212,7 @@ def main() -> int:
 
     def keep(mutant: Mutant | Made, found: str, seconds: float) -> bool:
         """Its row; true if it survived and nobody can say why."""
-        reason = mutant.survives if isinstance(mutant, Mutant) else EXPLAINED.get(mutant.name, "")
+        reason = mutant.survives if isinstance(mutant, Mutant) else why(mutant.name)
         survived = found in ("", NOBODY)
         if survived:
             found = f"survives: {reason}" if reason else f"SURVIVES: {found}".rstrip(": ")
@@ -230,6 +230,7 @@ def main() -> int:
         targets = ["cfnsim", *(quick if any(isinstance(m, Made) and not m.weak for m in chosen) else [])]
         if problem := build(work, targets):
             sys.exit(problem)
+        shutil.copy2(work / "build" / "cfnsim", work / "cfnsim")  # stays as it is
         for mutant in chosen:
             known = rows.get(mutant.name, ("", ""))[1]
             if known and arguments.resume == "all":
@@ -258,8 +259,6 @@ def main() -> int:
             path.write_text(text)
             ran += 1
             bad += keep(mutant, found, time.monotonic() - begun)
-        if orders and ran and (problem := build(work, ["cfnsim"])):
-            sys.exit(problem)
 
         def one(mutant: Made) -> tuple[Made, str, float]:
             begun = time.monotonic()

@@ -54,7 +54,7 @@ static int weakened(const char *only, double seconds, uint64_t seed, bool weak) 
   for (int i = 0; i < sim_scenario_count(); i++) {
     if (only && !sim_listed(only, sim_scenario(i)->name)) continue;
     uint64_t before = sim_weakened_passed();
-    for (uint64_t n = 0; n < 5 && sim_weakened_passed() == before; n++) sim_seeds(sim_scenario(i), seed + n, 1, weak, 1e9);
+    for (uint64_t n = 0; n < 3 && sim_weakened_passed() == before; n++) sim_seeds(sim_scenario(i), seed + n, 1, weak, 1e9);
     doing += does[i] = sim_weakened_passed() > before;
   }
   if (!doing) {
