@@ -255,7 +255,8 @@ def mixed(minutes: float, seed: int, say: Say) -> Row:
            "ended more than once": repeats, **did, "memory %": _flat(samples, "memory"),
            "client and supervisor memory %": _flat(samples, "own"), "descriptors %": _flat(samples, "fds"),
            "rate %": _flat(samples, "rate"), "rate": statistics.median(s["rate"] for s in samples),
-           "memory MiB": statistics.median(s["memory"] for s in samples) / (1 << 20), "machine's processors": cpu}  # fmt: skip
+           "memory MiB": statistics.median(s["memory"] for s in samples) / (1 << 20),
+           "machine's processors": cpu}  # fmt: skip
     say(f"{agents} agents, tasks of {len(kinds)} kinds, {minutes:g} minutes, seed {seed}: {given:,} tasks, {missing} "
         f"without an answer, {twice} with two, {len(failed)} failed, {undone} answered and not in the ledger; "
         + ", ".join(f"{n:,} {what}" for what, n in did.items())

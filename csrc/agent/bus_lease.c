@@ -222,7 +222,7 @@ static int try_take(cfn_bus_t *bus, int kind, const char *name, uint32_t bytes, 
 static int take_or_sleep(cfn_bus_t *bus, int kind, const char *name, uint32_t bytes, const cfn_ref_key_t *key, int flags,
                          uint64_t deadline, cfn_held_t *out, cfn_holder_t *died) {
   cfn_ref_at_t at;
-  uint64_t word;
+  uint64_t word = 0;
   int r = cfn_ref_load(bus, key->text, key->bytes, true, &at, &word);
   if (r == CFN_OK) r = try_take(bus, kind, name, bytes, flags, &at, word, out, died);
   if (r != CFN_TIMEOUT) return cfn_bus_left(bus, r);

@@ -111,7 +111,7 @@ int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const v
                   cfn_hold_t *h, cfn_filling_t *f) {
   int e = cfn_bus_store_begin(bus, bytes, h, f);
   if (e < 0) return e;
-  if (bytes) memcpy(f->data, data, bytes);
+  if (bytes) cfn_copy_in(f->data, data, bytes);
   if (cfn_heap_publish(bus->region, f, digest, codec)) return CFN_OK;
   cfn_ledger_clear(h);
   return fail_fenced();
@@ -253,7 +253,7 @@ static int64_t get(cfn_bus_t *bus, const uint8_t digest[32], void *out, uint64_t
       if (e == CFN_STALE) continue;
     }
     if (e < 0) return e;
-    if (blob.bytes <= room && blob.data) memcpy(out, blob.data, blob.bytes);
+    if (blob.bytes <= room && blob.data) cfn_copy_out(out, blob.data, blob.bytes);
     else if (blob.bytes <= room && cfn_heap_copy_few(r, blob.blob, &blob, out) != CFN_OK)
       e = CFN_UNKNOWN_OBJECT; /* we hold it: only if we were judged dead */
     cfn_ledger_clear(&h);

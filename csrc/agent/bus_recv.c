@@ -42,9 +42,9 @@ int64_t cfn_wire_write(void *out, size_t room, const cfn_frame_t *f, const cfn_r
   w->deliveries = 1;
   memset(w->reserved, 0, sizeof w->reserved);
   uint8_t *p = (uint8_t *)out + sizeof *w;
-  memcpy(p, f->payload, f->name_bytes);
-  memcpy(p + f->name_bytes, rec->type, rec->type_bytes);
-  if (inside) memcpy((uint8_t *)out + head, rec->body, rec->body_bytes);
+  cfn_copy_out(p, f->payload, f->name_bytes);
+  cfn_copy_out(p + f->name_bytes, rec->type, rec->type_bytes);
+  if (inside) cfn_copy_out((uint8_t *)out + head, rec->body, rec->body_bytes);
   return w->total_bytes;
 }
 
@@ -229,8 +229,9 @@ int cfn_bus_copy_body(cfn_bus_t *bus, uint64_t token, void *out, size_t bytes) {
   } else if (record.body_bytes != bytes) {
     r = cfn_fail(CFN_INVALID, record.body_bytes, (int64_t)bytes, "the body has %u bytes", record.body_bytes);
   } else {
-    memcpy(out, record.body, bytes);
+    cfn_copy_out(out, record.body, bytes);
     /* The copy is good only if the lease still holds after it was made. */
+    cfn_reads_over();
     if (!cfn_inbox_still_mine(&bus->inbox, token)) r = lost_inbox(bus);
   }
   return cfn_bus_left(bus, r);

@@ -154,7 +154,7 @@ static int64_t copy_value(cfn_bus_t *bus, const cfn_ref_at_t *at, uint64_t word,
   }
   if (e == CFN_OK && h.cell) {
     /* While the ref still names it, what we hold is the same blob that we looked at. */
-    if (cfn_load_seq(&ref->word) == word) memcpy(out, blob.data, blob.bytes);
+    if (cfn_load_seq(&ref->word) == word) cfn_copy_out(out, blob.data, blob.bytes);
     else e = CFN_STALE;
     cfn_ledger_clear(&h);
   }

@@ -81,6 +81,7 @@ static void drain_replies(cfn_bus_t *bus) {
         if (cfn_frame_read(r, ref - 1, chunk, &frame) == CFN_OK) p = deliver(bus, &frame);
         else cfn_bus_count(bus, CFN_COUNT_CORRUPT, 1);
         /* The copy is good only if the chunk is still ours after it was made, and the region still there. */
+        cfn_reads_over();
         if (p && (cfn_load_seq(&chunk->own) != mine || cfn_region_lost(r))) {
           free(p->wire);
           p->wire = NULL;

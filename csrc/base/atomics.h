@@ -1,8 +1,8 @@
 /* Atomic words, with the memory order in the name.
  *
  * Only lock-free 32- and 64-bit words may live in the region: a lock-based fallback would keep its
- * lock in one process. There are no fences: ThreadSanitizer does not understand them, and an order
- * that belongs to an operation can be read where the operation stands.
+ * lock in one process. There are no fences but one (cfn_reads_over): ThreadSanitizer does not understand
+ * them, and an order that belongs to an operation can be read where the operation stands.
  */
 #ifndef CFN_BASE_ATOMICS_H
 #define CFN_BASE_ATOMICS_H
@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 typedef _Atomic uint64_t cfn_a64;
 typedef _Atomic uint32_t cfn_a32;
@@ -32,7 +33,7 @@ _Static_assert(sizeof(cfn_a64) == 8 && sizeof(cfn_a32) == 4, "atomic words must 
 #define cfn_add_seq(p, v) atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)
 #define cfn_or_relaxed(p, v) atomic_fetch_or_explicit((p), (v), memory_order_relaxed)
 #define cfn_or_seq(p, v) atomic_fetch_or_explicit((p), (v), memory_order_seq_cst)
-#define cfn_and_relaxed(p, v) atomic_fetch_and_explicit((p), (v), memory_order_relaxed)
+#define cfn_and_release(p, v) atomic_fetch_and_explicit((p), (v), memory_order_release)
 
 /* Compare-and-set of an EXACT word. True if it was swapped; the expected value is never written
  * back, because every algorithm here re-reads and re-decides instead of retrying with a word it
@@ -62,6 +63,30 @@ static inline uint64_t cfn_max_seq(cfn_a64 *word, uint64_t value) {
                              word, &seen, value, memory_order_seq_cst, memory_order_seq_cst)) {
   }
   return seen;
+}
+
+/* Memory that is not atomic: written by whoever owns it, published by one of the words above. These say where: the
+ * simulator gives such memory a history, too. */
+#define cfn_plain_load(p) (*(p))
+#define cfn_plain_store(p, v) (*(p) = (v))
+static inline void cfn_copy_out(void *to, const void *from, size_t n) {
+  if (n) memcpy(to, from, n); /* where nothing is copied, there may be no place for it */
+}
+static inline void cfn_copy_in(void *to, const void *from, size_t n) {
+  if (n) memcpy(to, from, n);
+}
+
+/* What was read before it was read before anything that is looked at behind it. For copies of plain memory that are
+ * believed only if a word has not changed after they were made: the load of that word, whatever its order, may be done
+ * before plain loads that stand above it. (No atomic_thread_fence: ThreadSanitizer refuses it.) */
+static inline void cfn_reads_over(void) {
+#if defined(__aarch64__)
+  __asm__ volatile("dmb ishld" ::: "memory");
+#elif defined(__x86_64__) || defined(__i386__)
+  __asm__ volatile("" ::: "memory"); /* loads are not reordered */
+#else
+  __sync_synchronize();
+#endif
 }
 
 static inline void cfn_cpu_relax(void) {

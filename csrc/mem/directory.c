@@ -169,10 +169,11 @@ int cfn_directory_find(const cfn_region_t *r, cfn_kind_t kind, const char *name,
   uint32_t mask = r->geo.config.directory_slots - 1;
   uint32_t start = hash_of(kind, name, bytes);
   for (uint32_t n = 0; n <= mask; n++) {
-    uint32_t value = cfn_dir_value(cfn_load_acquire(&dir[(start + n) & mask]));
+    /* seq_cst, and so the state below: who waits for a name arms an event, and then looks here once more */
+    uint32_t value = cfn_dir_value(cfn_load_seq(&dir[(start + n) & mask]));
     if (value == 0) break;
     if (value == CFN_DIR_TOMB || value > r->geo.records || kind_of(r, value - 1) != kind) continue;
-    uint64_t before = cfn_load_acquire(cfn_record_state(r, value - 1));
+    uint64_t before = cfn_load_seq(cfn_record_state(r, value - 1));
     if (cfn_mid_state(before) != CFN_MID_OPEN) continue;
     char other[CFN_KEY_BYTES];
     if (cfn_record_key(r, value - 1, other) != bytes || memcmp(other, name, bytes) != 0) continue;

@@ -17,8 +17,9 @@ uint32_t cfn_slab_largest(const cfn_region_t *r) {
 static bool claim_one(const cfn_region_t *r, uint32_t k, unsigned me, cfn_a64 *cell) {
   cfn_chunk_shm_t *chunk = cfn_chunk(r, k);
   /* acquire pairs with the freeing CAS: the last reader's loads of the payload are over before our
-   * stores begin */
-  uint64_t own = cfn_load_acquire(&chunk->own);
+   * stores begin; seq_cst: the Dekker pair of a sender that armed the class event, and looks again
+   * here, with who frees and then looks at the event */
+  uint64_t own = cfn_load_seq(&chunk->own);
   if (cfn_own_state(own) != CFN_FREE) return false;
   cfn_store_relaxed(cell, k + 1); /* ordered before the CAS by its release half */
   /* dies here: the register names a chunk whose word does not name us; a reaper ignores it */
@@ -35,7 +36,7 @@ static uint64_t take_hints(cfn_a64 *word, uint64_t inside, uint32_t n) {
     some |= may & -may;
     may &= may - 1;
   }
-  return some ? cfn_and_relaxed(word, ~some) & some : 0;
+  return some ? cfn_and_release(word, ~some) & some : 0; /* release: who takes them has said so before */
 }
 
 int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsigned cls,

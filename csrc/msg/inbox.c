@@ -434,7 +434,8 @@ int cfn_inbox_hand_out(cfn_inbox_t *in, const cfn_run_t *run, uint32_t n, uint32
   if (again) count(in, CFN_COUNT_REDELIVERED, again);
   *redelivered = again;
   /* LAST: after the copies were made, and after the mark that they were handed out. They are good, and the next reader
-   * will know of them, only if the lease still holds. */
+   * will know of them, only if the lease still holds. (The mark is no barrier: if they were marked before, it is a load.) */
+  cfn_reads_over();
   if (cfn_inbox_still_mine(in, cfn_run_token(in, run, 0))) return CFN_OK;
   count(in, CFN_COUNT_RECEIVED, -(uint64_t)n);
   if (again) count(in, CFN_COUNT_REDELIVERED, -(uint64_t)again);
@@ -568,10 +569,10 @@ bool cfn_tokens_follow(cfn_token_t token, cfn_token_t next) { return next == tok
 __attribute__((no_sanitize("thread"))) static void copy_racy(void *to, const void *from, size_t n) {
   const volatile uint64_t *f = from;
   uint64_t *t = to;
-  for (size_t i = 0; i < (n + 7) / 8; i++) t[i] = f[i];
+  for (size_t i = 0; i < (n + 7) / 8; i++) t[i] = cfn_plain_load(&f[i]);
 }
 __attribute__((no_sanitize("thread"))) static uint32_t count_racy(const cfn_chunk_shm_t *chunk) {
-  return *(const volatile uint32_t *)&chunk->count;
+  return cfn_plain_load((const volatile uint32_t *)&chunk->count);
 }
 
 uint64_t cfn_lane_depth(const cfn_region_t *r, uint32_t mailbox, unsigned lane) {
@@ -588,6 +589,7 @@ uint64_t cfn_lane_depth(const cfn_region_t *r, uint32_t mailbox, unsigned lane) 
     uint64_t own = cfn_load_seq(&chunk->own);
     if (cfn_own_state(own) == CFN_DONE || cfn_own_state(own) == CFN_FREE) continue;
     uint32_t n = count_racy(chunk);
+    cfn_reads_over();
     uint32_t acked = 0;
     for (uint32_t j = 0; n > 1 && n <= CFN_FRAME_MESSAGES && j < n; j++)
       acked += cfn_frame_acked(chunk, j);
@@ -626,6 +628,7 @@ int cfn_lane_peek(const cfn_region_t *r, uint32_t mailbox, unsigned lane, uint8_
     for (unsigned part = 0; peek.frame.count > 1 && part < CFN_FRAME_PARTS; part++)
       peek.part[part] = cfn_part_acked(cfn_load_seq(&chunk->part[part]));
     peek.seen = cfn_load_seq(&words->seen);
+    cfn_reads_over();
     if (cfn_load_seq(slot) != w || cfn_load_seq(&chunk->own) != own) continue; /* LAST */
     visit(context, &peek);
     seen++;

@@ -35,8 +35,9 @@ int cfn_ring_publish(const cfn_ring_t *q, uint32_t k, const cfn_a64 *authority, 
     /* acquire pairs with the helpers' release below: who sees tail t+1 sees slot t filled */
     uint64_t t = cfn_load_acquire(q->tail);
     cfn_a64 *slot = cfn_ring_slot(q, t);
-    /* acquire pairs with the consumer's emptying CAS */
-    uint64_t w = cfn_load_acquire(slot);
+    /* acquire pairs with the consumer's emptying CAS; seq_cst: FULL may be said of a position that
+     * cfn_ring_full did not look at, to a sender that has armed the space event */
+    uint64_t w = cfn_load_seq(slot);
     int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(q, t));
     if (ahead == 0 && cfn_slot_ref(w) == 0) {
       /* AFTER the slot: a removal first closes the mailbox, then bumps the slot. Seeing it open
@@ -124,7 +125,7 @@ static int retire_slot(const cfn_region_t *r, cfn_a64 *slot, uint64_t lap, unsig
     uint64_t mine = cfn_own_next(own, CFN_TAKEN, me);
     if (!cfn_cas_seq(&chunk->own, own, mine)) return 0;
     /* dies here: TAKEN(me) and referenced; the next retirer takes it over */
-    messages = chunk->count;
+    messages = cfn_plain_load(&chunk->count);
     bool emptied = cfn_cas_seq(slot, w, cfn_slot_word(lap, 0));
     /* dies here: TAKEN(me), unreferenced, announced: the reaper frees it */
     /* Also when another retirer emptied the slot: its free failed on our word, so this is ours. */

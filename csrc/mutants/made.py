@@ -1,6 +1,6 @@
 """Mutants made by rule from the text of the core: each compare-and-set becomes a plain store, each cursor that
 only rises may fall, each re-check is passed over, each store and each wake is left out, each memory order
-is relaxed.
+is relaxed. (What concerns one operation is done at run time, by `cfnsim --weaken`: all of them are one build.)
 
 A mutant's name is `file function rule number`, the number counting the places of that rule in that function:
 it stays the same while lines move.
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FILES = [
-    "mem/slab.h", "mem/slab.c", "sync/event.h", "sync/event.c", "msg/envelope.h", "msg/envelope.c", "msg/ring.c",
-    "msg/inbox.h", "msg/inbox.c", "msg/outbox.c", "mem/directory.c", "mem/heap.c", "mem/index.c", "sync/refs.c",
+    "mem/region.h", "mem/region.c", "mem/slab.h", "mem/slab.c", "sync/event.h", "sync/event.c", "msg/envelope.h", "msg/envelope.c", "msg/ring.h", "msg/ring.c",
+    "msg/inbox.h", "msg/inbox.c", "msg/outbox.c", "mem/directory.c", "mem/heap.c", "mem/index.c", "mem/evict.c", "sync/refs.c",
     "sync/lease.c", "agent/bus_lease.c", "agent/bus_semaphore.c", "agent/bus_barrier.c",
     "agent/bus_object.c", "agent/bus_ref.c", "agent/registry.c", "agent/attach.c",
     "agent/reap.c", "agent/liveness.c", "agent/bus.c", "agent/bus_send.c", "agent/bus_recv.c",
-    "agent/bus_request.c",
+    "agent/bus_request.c", "agent/bus_loan.c", "agent/bus_info.c", "agent/check.c", "agent/repair.c",
 ]  # fmt: skip
 
 # A re-check is an early exit that depends on a word of the region, read in the condition itself.
@@ -30,6 +30,10 @@ LOOKS = re.compile(
 )
 EXITS = re.compile(r"\s*(?:\{\s*)?(?:return|continue|break|goto)\b")
 WAKES = r"cfn_event_ring\w*|cfn_route_ring|cfn_os_futex_wake|cfn_os_fifo_ring|ring_fifo|cfn_slab_tell"
+
+
+# What cfnsim can do to an operation at run time: `--weaken`, and what else than relaxed.
+INSTEAD = {"order": "", "store": "store", "falls": "fall", "no store": "nothing", "no mark": "nothing"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Made:
     new: str  # ... by this
     line: int
     old: str
+    place: str = ""  # of the operation, as cfnsim knows it
 
     @property
     def name(self) -> str:
@@ -119,10 +124,12 @@ def _places(text: str, code: str, start: int, end: int) -> Iterator[tuple[str, i
         closed = _close(code, opened)
         a, b = _arguments(code, opened, closed)[0]
         yield "no mark", at, closed, f"cfn_load_seq({text[a:b]})"
-    orders = r"\bcfn_(?:(load|store|or|add)_(?:seq|acquire|release)|(cas)_(?:seq|acqrel|release)|(cas32)_seq)\("
-    for found in re.finditer(orders, code[start:end]):
-        kind = found[1] or found[2] or found[3]
-        yield "order", start + found.start(), start + found.end() - 1, f"cfn_{kind}_relaxed"
+    for orders in (
+        r"\bcfn_(?:(?:load|store|or|add|and)_(?:seq|acquire|release)|cas_(?:seq|acqrel|release)|cas32_seq)\(",
+        r"\bcfn_(?:max_seq|reads_over)\(",
+    ):
+        for found in re.finditer(orders, code[start:end]):
+            yield "order", start + found.start(), start + found.end() - 1, ""
 
 
 def mutants(csrc: Path) -> list[Made]:
@@ -136,8 +143,17 @@ def mutants(csrc: Path) -> list[Made]:
                 count[rule] += 1
                 line = text.count("\n", 0, a) + 1
                 old = " ".join(text[a:b].split()) if rule != "order" else _call(text, code, a, b)
-                made.append(Made(file, function, rule, count[rule], a, b, new, line, old))
+                place = _place(file, text, code, a, code.index("(", a)) if rule in INSTEAD else ""
+                made.append(Made(file, function, rule, count[rule], a, b, new, line, old, place))
     return made
+
+
+def _place(file: str, text: str, code: str, start: int, opened: int) -> str:
+    closed = _close(code, opened)
+    first, last = (text.count("\n", 0, at) + 1 for at in (start, closed))
+    found = _arguments(code, opened, closed)
+    word = " ".join(code[found[0][0] : found[0][1]].split()) or "."
+    return f"{file}:{first}-{last}:{text[start + 4 : opened]}:{word}"
 
 
 def _call(text: str, code: str, start: int, opened: int) -> str:

@@ -163,7 +163,7 @@ WEAK = [
            "if (cfn_load_relaxed(authority) != expect) return CFN_STALE;\n      /* COMMIT", "remove",
            "the acquire loads of tail and slot before it forbid the old value already"),
     Mutant("weak: the slot is loaded relaxed before the authority", "msg/ring.c",
-           "    uint64_t w = cfn_load_acquire(slot);\n    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(q, t));",
+           "    uint64_t w = cfn_load_seq(slot);\n    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(q, t));",
            "    uint64_t w = cfn_load_relaxed(slot);\n    int64_t ahead = cfn_lap_minus(cfn_slot_lap(w), cfn_ring_lap(q, t));",
            "remove", "a slot that was emptied for good never fits a tail of before; the swap fails"),
     Mutant("weak: the head move reads old words", "msg/inbox.c",

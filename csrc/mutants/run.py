@@ -7,8 +7,9 @@
     run.py --only TEXT               of either, those whose name contains TEXT
 
 Each mutant is built in a copy and run against the checks of `make test`, the cheap ones first, until one goes
-red. --table FILE keeps the table: rows of other mutants in it stay, and with --resume mutants that have a
-row are passed over (--resume=survivors: those that were found or are explained). Exit status 1 if a mutant survives that
+red; what concerns one operation is done by cfnsim at run time first (--weaken); of weakened orders, which need no build at all, two
+run at a time. --table FILE keeps the table: rows of other mutants in it stay, and with --resume mutants that have a
+row are passed over (--resume=survivors: those that were found or are explained; --resume=found: those that were found). Exit status 1 if a mutant survives that
 explained.py has no reason for. The table is committed as csrc/mutants/table.md.
 """
 
@@ -23,10 +24,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from explained import EXPLAINED
-from made import Made, mutants
+from explained import why
+from made import INSTEAD, Made, mutants
 from named import NAMED, WEAK, Mutant
 
 CSRC = Path(__file__).resolve().parent.parent
@@ -43,6 +45,15 @@ SCENARIOS = {
     "agent/bus_ref": "value*,barrier*", "agent/bus_object": "object*,recall*,spill*", "sync/lease": "lock*,circle*",
     "agent/bus_lease": "lock*,circle*", "agent/bus_semaphore": "permits*", "agent/bus_barrier": "barrier*",
 }
+# Where a weakened order of a function shows; the other scenarios follow.
+CLOSER = {
+    "msg/inbox.c cfn_inbox_hand_out": "again", "mem/heap.c cfn_heap_holders": "heap-attach", "mem/evict.c evict_one": "spill-two",
+    "mem/directory.c cfn_directory_help": "names-reaped", "mem/directory.c cfn_directory_find": "remove-reuse-find",
+    "mem/heap.c cfn_heap_copy_few": "value-few", "mem/heap.c read_record": "value-few,value-pages",
+    "mem/heap.c cfn_heap_look": "value-few", "mem/heap.c mark_batch": "heap-collectors",
+    "msg/envelope.h cfn_frame_acked": "frame-first", "msg/inbox.c cfn_lane_peek": "peek,scarce-peek",
+    "msg/ring.c retire_slot": "remove-acked-killed",
+}
 QUICK = [
     "test_spill", "test_loan", "test_lease", "test_barrier", "test_context", "test_arguments",
     "test_wakeups", "test_records", "test_messages", "test_states", "test_mended", "test_attach", "test_threads",
@@ -53,6 +64,9 @@ QUICK = [
 ]  # fmt: skip
 SLOW = [["test_step_pairs", "--seconds", "16"], ["test_step", "--seconds", "45"], ["test_step_life", "--seconds", "30"],
         ["test_step_sync", "--seconds", "20"], ["test_step_spill", "--seconds", "20"]]
+
+
+NOBODY = "no scenario does it"
 
 
 def build(work: Path, targets: list[str]) -> str:
@@ -85,26 +99,35 @@ def fails(command: list[object], limit: float) -> str:
 def red_named(work: Path, mutant: Mutant, seconds: float) -> str:
     for scenario in mutant.scenarios.split():
         command = [work / "build" / "cfnsim", "--scenario", scenario, "--seconds", seconds]
-        if why := fails(command, 10 * seconds + 60):
-            return f"cfnsim {scenario}: {why}"
+        if told := fails(command, 10 * seconds + 60):
+            return f"cfnsim {scenario}: {told}"
     return ""
 
 
 def red_made(work: Path, mutant: Made, quick: list[str], seconds: float, slow: bool) -> str:
     scenarios = [o for s in [SCENARIOS.get(mutant.file.rpartition(".")[0])] if s for o in ("--scenario", s)]
-    if mutant.weak:  # the processor here does not reorder enough to show it: the simulator does
-        why = fails([work / "build" / "cfnsim", "--weak", *scenarios, "--seconds", seconds], 10 * seconds + 60)
-        return f"cfnsim --weak: {why}" if why else ""
     for name in quick:
-        if why := fails([work / "build" / name], 60):
-            return f"{name}: {why}"
-    if why := fails([work / "build" / "cfnsim", *scenarios, "--seconds", seconds], 10 * seconds + 60):
-        return f"cfnsim: {why}"
+        if told := fails([work / "build" / name], 60):
+            return f"{name}: {told}"
+    if not mutant.place and (told := fails([work / "build" / "cfnsim", *scenarios, "--seconds", seconds], 10 * seconds + 60)):
+        return f"cfnsim: {told}"
     if slow and not build(work, [command[0] for command in SLOW]):
         for command in SLOW:
-            if why := fails([work / "build" / command[0], *command[1:]], 400):
-                return f"{command[0]}: {why}"
+            if told := fails([work / "build" / command[0], *command[1:]], 400):
+                return f"{command[0]}: {told}"
     return ""
+
+
+def red_in_place(work: Path, mutant: Made, seconds: float) -> str:
+    """One operation, changed at run time. (Of orders the processor here shows nothing: it does not reorder enough.)"""
+    command = [work / "cfnsim", "--weaken", mutant.place, *(["--instead", i] if (i := INSTEAD[mutant.rule]) else [])]
+    closer = CLOSER.get(f"{mutant.file} {mutant.function}")
+    told = fails([*command, "--seconds", 8 * seconds, "--scenario", closer], 80 * seconds + 200) if closer else ""
+    if told in ("", "exit status 3"):
+        told = fails([*command, "--seconds", seconds], 10 * seconds + 200)
+    if told == "exit status 3":
+        return NOBODY
+    return f"cfnsim{' --weak' * mutant.weak}: {told}" if told else ""
 
 
 def changed(mutant: Mutant | Made, text: str) -> str:
@@ -161,15 +184,18 @@ def main() -> int:
     parser.add_argument("--only", default="", help="mutants whose name contains this")
     parser.add_argument("--skip", default="", help="not those whose name contains this")
     parser.add_argument("--seconds", type=float, default=20, help="of cfnsim for each mutant or scenario (default 20)")
-    parser.add_argument("--tests", default="", metavar="A,B", help="only these of the quick C tests, beside cfnsim")
+    parser.add_argument("--rule", default="", help="only those made by this rule: order, store, 'no check', ...")
+    parser.add_argument("--jobs", type=int, default=2, help="weakened orders at a time (default 2)")
+    parser.add_argument("--tests", default="", metavar="A,B", help="only these of the quick C tests (or none), beside cfnsim")
     parser.add_argument("--slow", action="store_true", help="survivors are single-stepped, too")
     parser.add_argument("--table", type=Path, metavar="FILE", help="keep the table there")
-    parser.add_argument("--resume", nargs="?", const="all", choices=["all", "survivors"], help="pass over known rows")
+    parser.add_argument("--resume", nargs="?", const="all", choices=["all", "survivors", "found"], help="pass over known rows")
     arguments = parser.parse_args()
     everything: list[Mutant | Made] = [*NAMED, *WEAK, *mutants(CSRC)]
     chosen = [
         m for m in everything
         if arguments.only in m.name and not (arguments.skip and arguments.skip in m.name)
+        and not (arguments.rule and getattr(m, "rule", "") != arguments.rule)
         and not (arguments.named and isinstance(m, Made)) and not (arguments.made and isinstance(m, Mutant))
     ]  # fmt: skip
     if arguments.list:
@@ -180,11 +206,25 @@ def main() -> int:
     rows = load(arguments.table) if arguments.table else {}
     names = {m.name for m in everything}
     rows = {n: row for n, row in rows.items() if n in names}
-    for name, reason in EXPLAINED.items():
-        if name in rows and rows[name][1].lower().startswith("survives"):
+    for name in rows:
+        if rows[name][1].lower().startswith("survives") and (reason := why(name)):
             rows[name] = (rows[name][0], f"survives: {reason}")
-    quick = arguments.tests.split(",") if arguments.tests else QUICK
+    quick = QUICK if not arguments.tests else [t for t in arguments.tests.split(",") if t != "none"]
     ran = bad = 0
+    orders: list[Made] = []
+
+    def keep(mutant: Mutant | Made, found: str, seconds: float) -> bool:
+        """Its row; true if it survived and nobody can say why."""
+        reason = mutant.survives if isinstance(mutant, Mutant) else why(mutant.name)
+        survived = found in ("", NOBODY)
+        if survived:
+            found = f"survives: {reason}" if reason else f"SURVIVES: {found}".rstrip(": ")
+        rows[mutant.name] = (what(mutant), found.replace("|", "\\|")[:160])
+        print(f"{mutant.name:60} {found[:110]}  ({seconds:.0f} s)", flush=True)
+        if arguments.table:
+            save(arguments.table, rows, everything)
+        return survived and not reason
+
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory(dir=shm) as buses:
         os.environ["CFNSHM_DIR"] = buses  # what a killed check leaves goes with it
@@ -193,16 +233,26 @@ def main() -> int:
         targets = ["cfnsim", *(quick if any(isinstance(m, Made) and not m.weak for m in chosen) else [])]
         if problem := build(work, targets):
             sys.exit(problem)
+        shutil.copy2(work / "build" / "cfnsim", work / "cfnsim")  # stays as it is
         for mutant in chosen:
             known = rows.get(mutant.name, ("", ""))[1]
             if known and arguments.resume == "all":
                 continue
             if known and arguments.resume == "survivors" and not known.startswith("SURVIVES"):
                 continue
+            if known and arguments.resume == "found" and not known.lower().startswith("survives"):
+                continue
+            if isinstance(mutant, Made) and mutant.weak:
+                orders.append(mutant)
+                continue
+            begun = time.monotonic()
+            if isinstance(mutant, Made) and mutant.place and (found := red_in_place(work, mutant, arguments.seconds)) not in ("", NOBODY):
+                ran += 1
+                keep(mutant, found, time.monotonic() - begun)
+                continue
             path = work / "csrc" / mutant.file
             text = path.read_text()
             path.write_text(changed(mutant, text))
-            begun = time.monotonic()
             if problem := build(work, ["cfnsim"] if getattr(mutant, "weak", True) else targets):
                 found = f"does not build: {problem.strip().splitlines()[0][:80]}"
             elif isinstance(mutant, Made):
@@ -211,14 +261,16 @@ def main() -> int:
                 found = red_named(work, mutant, arguments.seconds)
             path.write_text(text)
             ran += 1
-            if not found:
-                reason = mutant.survives if isinstance(mutant, Mutant) else EXPLAINED.get(mutant.name, "")
-                bad += not reason
-                found = f"survives: {reason}" if reason else "SURVIVES"
-            rows[mutant.name] = (what(mutant), found.replace("|", "\\|")[:160])
-            print(f"{mutant.name:60} {found[:110]}  ({time.monotonic() - begun:.0f} s)", flush=True)
-            if arguments.table:
-                save(arguments.table, rows, everything)
+            bad += keep(mutant, found, time.monotonic() - begun)
+
+        def one(mutant: Made) -> tuple[Made, str, float]:
+            begun = time.monotonic()
+            return mutant, red_in_place(work, mutant, arguments.seconds), time.monotonic() - begun
+
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            for done in pool.map(one, orders):
+                ran += 1
+                bad += keep(*done)
     print(f"{ran} mutants, {bad} survive without a reason")
     return 1 if bad else 0
 

@@ -16,9 +16,12 @@ typedef struct sim_ledger {
   int unmarked[IDS]; /* of these, without the mark of a redelivery */
   int acked[IDS];
   int last[SIM_PROCESSES]; /* highest id got of each sender: per-sender order */
+  bool thief[SIM_PROCESSES]; /* it took the inbox over, */
+  bool over[IDS]; /* when these were acked */
 } sim_ledger_t;
 extern sim_ledger_t L;
 extern cfn_bus_t *bus[SIM_PROCESSES];
+extern int last_got; /* of whom `take` or `take_many` was last */
 
 /* Up to `most` at once, each noted: how many, or an error. */
 int64_t take_many(int me, cfn_bus_t *reader, uint32_t most, void *out, size_t room, uint32_t *offsets);

@@ -1,8 +1,10 @@
 /* cfnsim [--seconds S] [--scenario NAME,NAME*] [--limits P,K,S,W] [--decisions LIST] [--seed N] [--seeds N] [--weak]
+ *        [--weaken FILE:FIRST-LAST:OPERATION:WORD [--instead store|fall|nothing]]
  *
  * Without arguments: every scenario, exhaustively within its small limits, then by random seeds, then with
  * weak memory, for about a minute. --seconds S shares S seconds among the scenarios and raises the limits
- * until the time is over; --weak alone runs only with weak memory. */
+ * until the time is over; --weak alone runs only with weak memory. --weaken makes one operation of the core relaxed: all
+ * scenarios run for a while, then those in which it was done, for S seconds; exit status 3: it was done in none. */
 #include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -27,11 +29,36 @@ static void show(const char *how, const sim_scenario_t *s, sim_limits_t l, sim_r
   fflush(stdout);
 }
 
+/* Those in which the weakened operation is done, in turn, until the time is over. */
+static int weakened(const char *only, double seconds, uint64_t seed, bool weak) {
+  bool does[256] = {false};
+  int doing = 0;
+  for (int i = 0; i < sim_scenario_count(); i++) {
+    if (only && !sim_listed(only, sim_scenario(i)->name)) continue;
+    uint64_t before = sim_weakened_passed();
+    for (uint64_t n = 0; n < 3 && sim_weakened_passed() == before; n++) sim_seeds(sim_scenario(i), seed + n, 1, weak, 1e9);
+    doing += does[i] = sim_weakened_passed() > before;
+  }
+  if (!doing) {
+    printf("nobody does it\n");
+    return 3;
+  }
+  uint64_t runs = 0;
+  seconds += 0.05 * doing;
+  for (int turn = 0; turn < 4; turn++)
+    for (int i = 0; i < sim_scenario_count(); i++)
+      if (does[i])
+        runs += sim_seeds(sim_scenario(i), seed + 1000000u * (uint64_t)(turn + 1), UINT64_MAX, weak || turn % 2, seconds / 4 / doing).runs;
+  printf("weakened: done %llu times, in %d scenarios, %llu runs\n", (unsigned long long)sim_weakened_passed(), doing,
+         (unsigned long long)runs);
+  return 0;
+}
+
 int main(int argc, char **argv) {
   double seconds = 0;
   const char *only = NULL, *decisions = NULL;
   sim_limits_t limits = {0};
-  bool limited = false, weak = false, seeded = false;
+  bool limited = false, weak = false, seeded = false, weaken = false, instead = false;
   uint64_t seed = 1, seeds = 0;
   for (int i = 1; i < argc; i++) {
     const char *value = i + 1 < argc ? argv[i + 1] : "";
@@ -43,6 +70,8 @@ int main(int argc, char **argv) {
     if (!strcmp(argv[i - 1], "--seconds")) seconds = atof(value);
     else if (!strcmp(argv[i - 1], "--scenario")) only = value;
     else if (!strcmp(argv[i - 1], "--decisions")) decisions = value;
+    else if (!strcmp(argv[i - 1], "--weaken") && sim_weaken(value)) weaken = true;
+    else if (!strcmp(argv[i - 1], "--instead") && sim_instead(value)) instead = true;
     else if (!strcmp(argv[i - 1], "--seeds")) seeds = strtoull(value, NULL, 10);
     else if (!strcmp(argv[i - 1], "--seed")) seed = strtoull(value, NULL, 10), seeded = true;
     else if (!strcmp(argv[i - 1], "--limits") &&
@@ -59,6 +88,7 @@ int main(int argc, char **argv) {
   atexit(sim_destroy);
   signal(SIGINT, on_signal);
   signal(SIGTERM, on_signal);
+  if (weaken && !seeded) return weakened(only, seconds > 0 ? seconds : 10, seed, !instead);
   int found = 0, wanted = 0;
   for (int i = 0; i < sim_scenario_count(); i++) wanted += (!only || sim_listed(only, sim_scenario(i)->name));
   double each = (seconds > 0 ? seconds : 60) / (wanted ? wanted : 1) / 3;

@@ -44,6 +44,21 @@ static void verify_remove(void) {
   audit(NULL);
 }
 
+/* It has read, and acked the later one of two, when it goes. */
+static void setup_remove_acked(void) {
+  begin();
+  bus[0] = sim_open(0, "reader");
+  bus[1] = sim_open(1, NULL);
+  for (int i = 1; i < 3; i++) SIM_CHECK(post(1, bus[1], "reader", 8 + i, 0) == CFN_OK);
+}
+static void ack_the_later_and_leave(int me) {
+  uint64_t token[2] = {0}, dropped;
+  for (int i = 0; i < 2; i++)
+    if (take(me, bus[me], &token[i], 0) <= 0) return;
+  SIM_CHECK(cfn_bus_ack(bus[me], &token[1], 1) == CFN_OK);
+  cfn_bus_unregister(bus[me], "reader", 0, &dropped);
+}
+
 /* ---- names: the same one registered twice at once, and taken away ---- */
 
 static void setup_names(void) {
@@ -64,6 +79,22 @@ static void unregister_name(int me) {
 static void register_and_unregister(int me) {
   register_name(me);
   unregister_name(me);
+}
+/* One who has to do with neither finishes what they began: somebody else died. */
+static void setup_names_reaped(void) {
+  setup_names();
+  bus[3] = sim_open(3, NULL);
+  sim_bury(3);
+  bus[3] = NULL;
+}
+static void reap_the_dead(int me) { cfn_bus_reap(bus[me]); }
+static void wait_for_name(int me) {
+  cfn_address_t at;
+  int r;
+  do {
+    r = cfn_bus_wait_agent(bus[me], "name", patience(), &at);
+  } while (r == CFN_INTERRUPTED);
+  SIM_CHECK(r == CFN_OK);
 }
 /* Two records of one name would split its messages. */
 static void verify_names(void) {
@@ -361,6 +392,10 @@ const sim_scenario_t sim_agent_scenarios[] = {
     {"remove", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 0, false, {2, 0, 0, 0}, NULL},
     {"remove-killed", setup_remove, {remove_and_register, send_by_old_address}, verify_remove, 3, true, {1, 1, 0, 0}, NULL},
     {"names", setup_names, {register_and_unregister, register_name}, verify_names, 0, false, {2, 0, 0, 0}, NULL},
+    {"remove-acked", setup_remove_acked, {ack_the_later_and_leave, send_by_old_address}, verify_remove, 0, false, {2, 0, 0, 0}, NULL},
+    {"remove-acked-killed", setup_remove_acked, {ack_the_later_and_leave, send_by_old_address}, verify_remove, 3, true, {1, 1, 0, 0}, NULL},
+    {"names-reaped", setup_names_reaped, {register_name, register_name, reap_the_dead}, verify_names, 0, true, {2, 0, 0, 0}, NULL},
+    {"names-wait", setup_names, {wait_for_name, register_name, wait_for_name}, verify_names, 0, false, {2, 0, 0, 0}, NULL},
     {"names-three", setup_names, {register_name, unregister_name, register_name}, verify_names, 0, false, {2, 0, 0, 0}, NULL},
     {"names-killed", setup_names, {register_name, unregister_name, register_name}, verify_names, ALL, true, {1, 1, 0, 0}, NULL},
     {"names-twice", setup_names, {register_name, register_name}, verify_names, 0, false, {2, 0, 0, 0}, NULL},
@@ -368,6 +403,7 @@ const sim_scenario_t sim_agent_scenarios[] = {
     {"names-stale-killed", setup_stale, {register_name, register_second, register_name}, verify_stale, ALL, true, {1, 1, 0, 0}, NULL},
     {"names-lookup", setup_stale, {look_up, register_second, register_name}, verify_stale, 0, false, {2, 0, 0, 0}, NULL},
     {"remove-reuse", setup_reuse, {remove_plainly, remove_and_reuse}, verify_reuse, 0, false, {2, 0, 0, 0}, NULL},
+    {"remove-reuse-find", setup_reuse, {remove_and_register, send_by_old_address}, verify_remove, 0, false, {2, 0, 0, 0}, NULL},
     {"remove-reuse-killed", setup_reuse, {remove_plainly, remove_and_reuse}, verify_reuse, 3, true, {1, 1, 0, 0}, NULL},
     {"remove-scarce", setup_scarce, {remove_plainly, remove_and_reuse}, verify_reuse, 0, false, {2, 0, 0, 0}, NULL},
     {"remove-scarce-killed", setup_scarce, {remove_plainly, remove_and_reuse}, verify_reuse, 3, true, {1, 1, 0, 0}, NULL},

@@ -62,6 +62,8 @@ static bool object(cfn_bus_t *of, int id) {
   return true;
 }
 
+static uint64_t first_version; /* of "k" */
+
 static void setup_context(void) {
   begin();
   added = 0;
@@ -117,6 +119,25 @@ static void read_twice(int me) {
   read_value(me);
   read_value(me);
 }
+/* Its record is used again, for values of another name. */
+static void setup_few(void) {
+  setup_context();
+  SIM_CHECK(set(0, "k", 8, FEW) == CFN_OK);
+}
+static void read_first_or_second(int me) {
+  for (int i = 0; i < 2; i++) {
+    int id = value(bus[me], "k");
+    SIM_CHECK(id == 8 || id == 9);
+  }
+}
+static void set_second_and_others(int me) {
+  set(me, "k", 9, FEW);
+  for (int i = 0; i < 4; i++) set(me, "o", 16 + i, FEW);
+}
+static void set_second_and_other_pages(int me) { /* some of them with pages, some without */
+  set(me, "k", 9, PAGE);
+  for (int i = 0; i < 5; i++) set(me, "o", 16 + i, i % 2 ? FEW : PAGE);
+}
 static void read_or_none(int me) {
   int id = value(bus[me], "k");
   SIM_CHECK(id == 0 || id == 8 || id == 10);
@@ -151,14 +172,54 @@ static void look_at_view(int me) {
   cfn_pin_t pin;
   if (cfn_bus_object_pin(bus[me], digest_of(9), &pin) != CFN_OK) return;
   for (int look = 0; look < 3; look++) {
-    for (uint64_t i = 0; i < pin.bytes; i++) SIM_CHECK(((const uint8_t *)pin.data)[i] == 9);
+    uint8_t seen[PAGE];
+    cfn_copy_out(seen, pin.data, pin.bytes);
+    for (uint64_t i = 0; i < pin.bytes; i++) SIM_CHECK(seen[i] == 9);
     cfn_bus_object_bytes(bus[me], digest_of(9)); /* others may go on */
   }
   cfn_bus_object_unpin(bus[me], pin.pin, pin.word);
 }
+static void attach_and_look(int me) { /* a ledger that nobody looked at before */
+  bus[me] = sim_open(me, NULL);
+  look_at_view(me);
+}
 static void delete_and_fill(int me) {
   delete(me, 9);
   for (int i = 0; i < 3; i++) put(me, me * 8 + 11 + i);
+}
+
+/* Who waits for a change of a name is woken by it: from none to the first, to another, to none. */
+static void wait_for_change(int me, const char *key, uint64_t seen) {
+  uint64_t version;
+  int r;
+  do {
+    r = cfn_bus_ref_wait(bus[me], key, 1, seen, patience(), &version);
+  } while (r == CFN_INTERRUPTED);
+  SIM_CHECK(r == CFN_OK && version != seen);
+}
+static uint64_t version_of(int me, const char *key) {
+  cfn_ref_info_t info;
+  return cfn_bus_ref_get(bus[me], key, 1, NULL, 0, &info) < 0 ? 0 : info.version;
+}
+static void wait_for_first(int me) { wait_for_change(me, "w", 0); }
+static void set_first(int me) { set(me, "w", me * 8 + 1, FEW); }
+static void wait_for_both(int me) {
+  uint64_t seen = version_of(me, "k");
+  if (seen == first_version) wait_for_change(me, "k", seen);
+}
+static void setup_watched(void) {
+  setup_context();
+  first_version = version_of(0, "k");
+}
+static void verify_watched(void) {
+  sim_as(SIM_PROCESSES - 1);
+  everybody_leaves(SIM_PROCESSES - 1);
+}
+static void verify_few(void) {
+  sim_as(SIM_PROCESSES - 1);
+  cfn_bus_t *late = sim_open(SIM_PROCESSES - 1, NULL);
+  SIM_CHECK(value(late, "k") == 9);
+  everybody_leaves(SIM_PROCESSES - 1);
 }
 
 /* Whatever was done: what has no name and no value any more leaves all its room. */
@@ -226,7 +287,9 @@ static void send_loans(int me) {
     int id = me * 8 + k, r = cfn_bus_loan(bus[me], LETTER, &loan);
     SIM_CHECK(r == CFN_OK || r == CFN_NO_SPACE);
     if (r != CFN_OK) continue;
-    memset(loan.data, id, LETTER);
+    uint8_t body[LETTER];
+    memset(body, id, LETTER);
+    cfn_copy_in(loan.data, body, LETTER);
     if (k == 2) {
       cfn_bus_loan_drop(bus[me], loan.number);
       SIM_CHECK(cfn_bus_loan_send(bus[me], loan.number, 0, 1, CFN_LANE_NORMAL, 0, "", 0, 0, NULL) == CFN_INVALID);
@@ -310,6 +373,12 @@ const sim_scenario_t sim_context_scenarios[] = {
     {"object-view", setup_objects, {look_at_view, delete_and_fill, collect}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
     {"object-view-killed", setup_objects, {look_at_view, delete_and_fill, collect}, verify_context, ALL, true, {1, 1, 0, 0}, NULL},
     /* Holders against collectors, closely: what is held is not used again, and what is used again is not held. */
+    {"value-few", setup_few, {read_first_or_second, set_second_and_others}, verify_few, 0, false, {2, 0, 0, 0}, NULL},
+    {"value-pages", setup_context, {read_first_or_second, set_second_and_other_pages}, verify_few, 0, false, {2, 0, 0, 0}, NULL},
+    {"value-wait", setup_context, {wait_for_first, set_first, wait_for_first}, verify_watched, 0, false, {2, 0, 0, 0}, NULL},
+    {"value-wait-next", setup_watched, {wait_for_both, set_few}, verify_watched, 0, false, {2, 0, 0, 0}, NULL},
+    {"value-wait-gone", setup_watched, {wait_for_both, unset}, verify_watched, 0, false, {2, 0, 0, 0}, NULL},
+    {"heap-attach", setup_objects, {attach_and_look, delete_and_fill}, verify_context, 0, false, {2, 0, 0, 0}, NULL},
     {"heap-hold", setup_objects, {look_at_view, delete_and_fill}, verify_context, 0, false, {3, 0, 0, 0},
      "cfn_heap_hold,change,cfn_index_find,hold,mark_batch,held,decide,claim_blob,cfn_heap_begin,cfn_heap_publish"},
     {"heap-collectors", setup_objects, {collect, look_at_view, delete_and_fill}, verify_context, 0, false, {3, 0, 0, 0},

@@ -42,6 +42,16 @@ static void read_all(int me) {
     if (take(me, bus[me], &token, patience()) < 0) return;
   cfn_bus_ack(bus[me], &token, 1);
 }
+static void read_one(int me) { /* and nothing afterwards: it is done with something else */
+  uint64_t token = 0;
+  if (take(me, bus[me], &token, patience()) > 0) cfn_bus_ack(bus[me], &token, 1);
+}
+static void read_two_and_stop(int me) {
+  uint64_t token[2] = {0};
+  for (int i = 0; i < 2; i++)
+    if (take(me, bus[me], &token[i], patience()) <= 0) return;
+  for (int i = 0; i < 2; i++) cfn_bus_ack(bus[me], &token[i], 1);
+}
 static void read_some(int me) {
   uint64_t token = 0;
   for (int i = 0; i < LANE + 1; i++)
@@ -72,6 +82,8 @@ static void read_unstolen(int me) { /* nobody takes an inbox from a living reade
 }
 static void steal_and_read(int me) { /* nobody steals from the thief */
   if (cfn_bus_claim_inbox(bus[me], 1) < 0) return;
+  L.thief[me] = true;
+  for (int id = 0; id < IDS; id++) L.over[id] = L.acked[id] != 0;
   uint64_t token = 0;
   int64_t n;
   while ((n = take(me, bus[me], &token, 0)) > 0) {
@@ -209,6 +221,13 @@ static void ack_in_disorder(int me) {
     if (cfn_bus_ack(bus[me], &token[i], 1) == CFN_OK) L.acked[16 + i]++;
 }
 
+static void ack_the_first(int me) {
+  uint64_t token[3] = {0};
+  for (int n = 0; n < 3; n++)
+    if (take(me, bus[me], &token[n], 0) <= 0) return;
+  if (cfn_bus_ack(bus[me], &token[0], 1) == CFN_OK) L.acked[16]++;
+}
+
 /* Taken and acked together; the first half of them with one more ack by hand before. */
 static void batch(int me, bool by_hand) {
   _Alignas(8) uint8_t out[4096];
@@ -254,26 +273,30 @@ static int send_frame_of_3(int me, int first) {
   for (int i = 0; i < 3 && r == CFN_OK; i++) L.told[first + i]++;
   return r;
 }
-static void setup_frame_reuse(void) {
+/* Every chunk is taken, but for what is in an inbox already; calls are made as process 1. */
+static void fill_chunks(void) {
   static const char *const fillers[] = {"one", "f0", "f1"};
-  begin();
-  bus[0] = sim_open(0, "reader");
-  bus[1] = sim_open(1, "one");
-  bus[2] = sim_open(2, "reader");
   cfn_address_t at;
   uint8_t body[40] = {0};
-  SIM_CHECK(send_frame_of_3(1, 8) == CFN_OK);
-  sim_as(0);
-  old_token = 0;
-  SIM_CHECK(take(0, bus[0], &old_token, 0) > 0);
   sim_as(1);
-  for (int i = 0; i < 3; i++) { /* every other chunk is taken, so that the frame's is used again */
+  for (int i = 0; i < 3; i++) {
     if (i) SIM_CHECK(cfn_bus_register(bus[1], fillers[i], NULL, &at, NULL) == CFN_OK);
     SIM_CHECK(cfn_bus_find(bus[1], fillers[i], &at) == CFN_OK);
     for (unsigned lane = CFN_LANES; lane-- > 0;)
       while (cfn_bus_send_one(bus[1], at.index, at.mid, lane, 0, body, sizeof body, "", 0, 0, 0, NULL) == CFN_OK) {
       }
   }
+}
+static void setup_frame_reuse(void) {
+  begin();
+  bus[0] = sim_open(0, "reader");
+  bus[1] = sim_open(1, "one");
+  bus[2] = sim_open(2, "reader");
+  SIM_CHECK(send_frame_of_3(1, 8) == CFN_OK);
+  sim_as(0);
+  old_token = 0;
+  SIM_CHECK(take(0, bus[0], &old_token, 0) > 0);
+  fill_chunks(); /* so that the frame's is used again */
 }
 static void ack_the_old_one(int me) {
   int r = cfn_bus_ack(bus[me], &old_token, 1);
@@ -282,6 +305,111 @@ static void ack_the_old_one(int me) {
 static void steal_and_send_anew(int me) {
   steal_and_read(me);
   send_frame_of_3(me, 16);
+}
+
+/* ---- receipts that are waited for ---- */
+
+static void send_and_wait(int me, uint32_t n, int want) {
+  static uint8_t body[SIM_PROCESSES][3][40];
+  cfn_outgoing_t m[3];
+  cfn_address_t at;
+  cfn_receipt_t receipt;
+  for (uint32_t i = 0; i < n; i++) {
+    memset(body[me][i], me * 8 + (int)i, sizeof body[me][i]);
+    m[i] = (cfn_outgoing_t){.body = body[me][i], .body_bytes = sizeof body[me][i]};
+  }
+  SIM_CHECK(cfn_bus_find(bus[me], "reader", &at) == CFN_OK);
+  SIM_CHECK(cfn_bus_send(bus[me], &at, CFN_LANE_NORMAL, m, n, 0, &receipt) == CFN_OK);
+  for (uint32_t i = 0; i < n; i++) L.told[me * 8 + (int)i]++;
+  int r;
+  do {
+    r = cfn_bus_receipt_wait(bus[me], &receipt, want, patience());
+  } while (r == CFN_INTERRUPTED);
+  sim_note("  process %d was told %d", me, r);
+  SIM_CHECK(r >= want && r <= CFN_RECEIPT_ACKED);
+  for (uint32_t i = 0; i < n; i++) SIM_CHECK(want < CFN_RECEIPT_ACKED || L.got[me * 8 + (int)i] || sim_is_weak());
+}
+static void wait_for_ack(int me) { send_and_wait(me, 1, CFN_RECEIPT_ACKED); }
+static void wait_for_seen(int me) { send_and_wait(me, 1, CFN_RECEIPT_SEEN); }
+static void wait_for_acks(int me) { send_and_wait(me, 3, CFN_RECEIPT_ACKED); }
+static void read_one_and_keep_it(int me) {
+  uint64_t token = 0;
+  take(me, bus[me], &token, patience());
+}
+static void ack_the_second(int me) {
+  uint64_t token[2] = {0};
+  for (int i = 0; i < 2; i++)
+    if (take(me, bus[me], &token[i], patience()) <= 0) return;
+  SIM_CHECK(cfn_bus_ack(bus[me], &token[1], 1) == CFN_OK);
+}
+static void setup_one_there(void) {
+  setup_two();
+  SIM_CHECK(post(1, bus[1], "reader", 9, 0) == CFN_OK);
+}
+static void read_frame_waiting(int me) {
+  uint64_t token[3] = {0};
+  for (int n = 0; n < 3; n++) {
+    uint64_t one = 0;
+    if (take(me, bus[me], &one, patience()) <= 0) return;
+    token[n] = one;
+  }
+  for (int i = 3; i-- > 0;) SIM_CHECK(cfn_bus_ack(bus[me], &token[i], 1) == CFN_OK);
+}
+
+/* ---- no chunk is free but those that are being read ---- */
+
+static void setup_scarce(int messages) {
+  begin();
+  bus[0] = sim_open(0, "reader");
+  bus[1] = sim_open(1, "one");
+  bus[2] = sim_open(2, NULL);
+  for (int i = 0; i < messages; i++) SIM_CHECK(post(1, bus[1], "reader", 8 + i, 0) == CFN_OK);
+  fill_chunks();
+}
+static void setup_scarce_one(void) { setup_scarce(1); }
+static void setup_scarce_two(void) { setup_scarce(2); }
+static void send_for_chunk(int me) { post(me, bus[me], "reader", me * 8 + 2, patience()); }
+static void send_two_for_chunks(int me) {
+  for (int i = 2; i < 4; i++) post(me, bus[me], "reader", me * 8 + i, patience());
+}
+static void read_waiting(int me, int n) {
+  uint64_t token = 0;
+  while (n-- > 0)
+    if (take(me, bus[me], &token, patience()) < 0) return;
+  cfn_bus_ack(bus[me], &token, 1);
+}
+static void read_three(int me) { read_waiting(me, 3); }
+static void read_four(int me) { read_waiting(me, 4); }
+
+/* What was handed out before is read once more, and stolen, and its chunk is used again. */
+static void setup_again(void) {
+  uint64_t token = 0;
+  begin();
+  bus[0] = sim_open(0, "reader");
+  bus[1] = sim_open(1, "one");
+  SIM_CHECK(post(1, bus[1], "reader", 8, 0) == CFN_OK);
+  bus[2] = sim_open(2, "reader");
+  sim_as(2);
+  SIM_CHECK(take(2, bus[2], &token, 0) > 0);
+  SIM_CHECK(cfn_bus_release_inbox(bus[2]) == CFN_OK);
+  fill_chunks();
+}
+static void read_the_old_one(int me) {
+  uint64_t token = 0;
+  /* It was the reader before there was another; unless that one died since. */
+  if (take(me, bus[me], &token, 0) > 0) SIM_CHECK(last_got == 8 || sim_anyone_killed());
+}
+static void read_the_body(int me) {
+  uint64_t token = 0;
+  uint8_t body[40];
+  if (take(me, bus[me], &token, 0) <= 0 || cfn_bus_copy_body(bus[me], token, body, sizeof body) != CFN_OK) return;
+  for (unsigned i = 0; i < sizeof body; i++) SIM_CHECK(body[i] == last_got);
+}
+static void steal_ack_and_send(int me) {
+  uint64_t token = 0;
+  if (cfn_bus_claim_inbox(bus[me], 1) < 0 || take(me, bus[me], &token, 0) <= 0) return;
+  SIM_CHECK(cfn_bus_ack(bus[me], &token, 1) == CFN_OK);
+  post(me, bus[me], "reader", 16, 0);
 }
 
 /* ---- many sleepers, many ringers, nothing else ---- */
@@ -345,6 +473,12 @@ const sim_scenario_t sim_message_scenarios[] = {
     {"send-killed", setup_two, {read_two, send_one, send_one}, audit_reader, 6, true, {1, 1, 0, 0}, NULL},
     {"read-killed", setup_steal, {read_at_once, send_third, succeed_and_read}, audit_reader, 1, true, {1, 1, 0, 0}, NULL},
     {"full", setup_full, {read_all, send_waiting, send_waiting}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"full-one", setup_full, {read_one, send_waiting}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"full-two", setup_full, {read_two_and_stop, send_waiting, send_waiting}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"receipt", setup_two, {read_two, wait_for_ack, wait_for_seen}, audit_reader, 0, false, {1, 0, 0, 0}, NULL},
+    {"receipt-seen", setup_two, {read_one_and_keep_it, NULL, wait_for_seen}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"receipt-second", setup_one_there, {ack_the_second, NULL, wait_for_ack}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"receipt-frame", setup_two, {read_frame_waiting, wait_for_acks}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
     {"full-killed", setup_full, {read_some, send_waiting, send_waiting}, audit_reader, 6, true, {1, 1, 0, 0}, NULL},
     {"steal", setup_steal, {read_at_once, send_third, steal_and_read}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
     {"steal-killed", setup_steal, {read_at_once, NULL, steal_and_read}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
@@ -353,6 +487,7 @@ const sim_scenario_t sim_message_scenarios[] = {
     {"steal-release", setup_steal, {read_and_give_back, send_third, steal_and_read}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
     {"peek", setup_lap, {read_at_once, send_a_lap, peek_twice}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
     {"frame-steal", setup_frame, {ack_in_disorder, NULL, steal_and_read}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"frame-first", setup_frame, {ack_the_first, NULL, steal_and_read}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
     {"frame-killed", setup_frame, {ack_in_disorder, NULL, steal_and_read}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
     {"heirs", setup_heirs, {read_unstolen, read_unstolen, send_more}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
     {"heirs-killed", setup_heirs, {read_at_once, read_at_once, send_more}, audit_reader, ALL, true, {1, 1, 0, 0}, NULL},
@@ -361,6 +496,12 @@ const sim_scenario_t sim_message_scenarios[] = {
     {"frame-batch-hand", setup_frame, {batch_by_hand, NULL, steal_and_read}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
     {"frame-batch-two", setup_frame, {batch_in_two, NULL, steal_and_read}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
     {"frame-reuse", setup_frame_reuse, {ack_the_old_one, NULL, steal_and_send_anew}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"scarce", setup_scarce_one, {read_three, send_for_chunk, send_for_chunk}, audit_reader, 0, false, {1, 0, 0, 0}, NULL},
+    {"scarce-killed", setup_scarce_one, {read_three, send_for_chunk, send_for_chunk}, audit_reader, 6, true, {1, 1, 0, 0}, NULL},
+    {"scarce-peek", setup_scarce_two, {read_four, send_two_for_chunks, peek_twice}, audit_reader, 0, false, {1, 0, 0, 0}, NULL},
+    {"again", setup_again, {read_the_old_one, NULL, steal_ack_and_send}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"again-body", setup_again, {read_the_body, NULL, steal_ack_and_send}, audit_reader, 0, false, {2, 0, 0, 0}, NULL},
+    {"again-killed", setup_again, {read_the_old_one, NULL, steal_ack_and_send}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
     {"frame-reuse-killed", setup_frame_reuse, {ack_the_old_one, NULL, steal_and_send_anew}, audit_reader, 5, true, {1, 1, 0, 0}, NULL},
     {"request", setup_request, {serve, ask}, verify_request, 0, false, {2, 0, 0, 0}, NULL},
     {"request-killed", setup_request, {serve, ask}, verify_request, 3, true, {1, 1, 0, 0}, NULL},

@@ -60,7 +60,9 @@ static void look(int me, int id) {
   SIM_CHECK(e == CFN_OK || e == CFN_NO_SPACE || (e == CFN_UNKNOWN_OBJECT && there[id] < 0));
   if (e != CFN_OK) return;
   for (int times = 0; times < 2; times++) {
-    for (uint64_t i = 0; i < pin.bytes; i++) SIM_CHECK(((const uint8_t *)pin.data)[i] == id);
+    uint8_t seen[HALF];
+    cfn_copy_out(seen, pin.data, HALF);
+    for (uint64_t i = 0; i < pin.bytes; i++) SIM_CHECK(seen[i] == id);
     cfn_bus_object_bytes(bus[me], digest_of(id)); /* others may go on */
   }
   cfn_bus_object_unpin(bus[me], pin.pin, pin.word);

@@ -11,10 +11,15 @@
 #define STACK_BYTES (256u << 10)
 #define POINTS_MOST 200000u /* of one run: beyond is an endless loop */
 #define DECISIONS_MOST 65536u
-#define LOCATIONS 2048u
-#define STORES 65536u
+#define LOCATIONS 4096u
+#define VIEW_WORDS (8u << 20) /* of all views of a run */
+#define LINE 64u
+#define LINES 65536u /* versions of lines of plain memory, in one run */
+#define PENDING 8u
+#define HOT 64u  /* points behind a weakened operation at which its process prefers what is old, */
+#define HOTTER 6u /* and in the first of which others come in, or it is killed */
 #define NOTES 4096u
-#define STALE_DEPTH 3u /* how many stores back a stale read looks at most */
+#define STALE_DEPTH 8u /* how many stores back a stale read looks at most */
 
 enum { READY, WAITING, STOPPED, DONE, KILLED };
 enum { BY_DECISIONS, BY_SEED };
@@ -30,17 +35,25 @@ typedef struct process {
   int answer; /* of the wait */
   uint32_t priority;
   uint16_t seen[LOCATIONS]; /* per location: the oldest store it may still read */
+  uint32_t sc;   /* when its last seq_cst operation took place, or what it read by acquire was written */
+  uint32_t read; /* when the latest of what it read of plain memory was written */
+  /* Stores behind which it did not release anything: what comes after them may come before them. */
+  struct { uint16_t location, store; } pending[PENDING];
+  uint32_t pendings;
 } process_t;
 
 /* One store in a location's order, for weak memory. */
 typedef struct store {
-  uint64_t value;
-  uint16_t *view; /* what its process had seen, if it was a release; else NULL */
+  uint64_t value; /* of a line of plain memory: which of `lines` */
+  const uint16_t *view; /* how many locations, and how far its process had seen each, if it was a release; else NULL */
+  uint32_t time;
+  bool sc;
+  bool weakened; /* should have been a release: nothing follows from reading it */
 } store_t;
 typedef struct location {
-  const volatile void *address;
+  uintptr_t address; /* + 1: a line of plain memory */
   store_t *store;
-  uint16_t stores, room, sc; /* sc: index of the last seq_cst store */
+  uint16_t stores, room, bytes;
 } location_t;
 
 static struct {
@@ -66,9 +79,21 @@ static struct {
   int handles, whose[64];
   /* weak memory */
   location_t location[LOCATIONS];
-  uint32_t locations;
+  uint16_t found[2 * LOCATIONS]; /* by address: location + 1 */
+  uint32_t locations, clock;
   uint16_t *views, kernel_view[LOCATIONS];
-  uint32_t views_used;
+  uint32_t views_used, lines_used, stale_every;
+  uint8_t (*lines)[LINE];
+  /* one operation that is relaxed */
+  struct { char file[64], what[16], word[160]; int first, last; } weaken;
+  const char *weakened; /* as it was given */
+  char instead; /* 's' a swap stores, 'f' a maximum may fall, 'n' nothing is written; or 0: it is relaxed */
+  bool young; /* this run: what the weakened load itself reads, if what follows is old */
+  bool eager, old_lines; /* this run: old there and right behind it, rather than anywhere; old lines of plain memory */
+  unsigned stubborn; /* so often */
+  unsigned hot; /* points for which it has just been passed, by */
+  int hot_process;
+  uint64_t passed;
   char notes[NOTES];
   size_t noted;
 } S;
@@ -77,8 +102,10 @@ static struct {
 
 static void print_schedule(FILE *f) {
   if (S.mode == BY_SEED) {
-    fprintf(f, "  again: --scenario %s --seed %llu%s\n", S.scenario->name, (unsigned long long)S.seed,
+    fprintf(f, "  again: --scenario %s --seed %llu%s", S.scenario->name, (unsigned long long)S.seed,
             S.weak ? " --weak" : "");
+    if (S.weakened) fprintf(f, " --weaken '%s'", S.weakened);
+    fprintf(f, S.instead == 's' ? " --instead store\n" : S.instead == 'f' ? " --instead fall\n" : S.instead ? " --instead nothing\n" : "\n");
     return;
   }
   fprintf(f, "  again: --scenario %s --limits %d,%d,%d,%d --decisions ", S.scenario->name, S.limits.preemptions,
@@ -163,9 +190,14 @@ bool sim_anyone_killed(void) {
   return false;
 }
 
+bool sim_is_weak(void) { return S.weak; }
+
 static void to_scheduler(void) { swapcontext(&S.process[S.me].context, &S.scheduler); }
 
+static void lose_stores(void);
+
 static void die(void) {
+  if (S.weak) lose_stores();
   S.process[S.me].state = KILLED;
   S.used.kills++;
   kernel_died(S.me);
@@ -219,7 +251,11 @@ static void point_by_seed(void) {
       to_scheduler();
       return;
     }
-  if (next_random() % 16 == 0) {
+  if (S.hot && S.hot_process == S.me) {
+    S.hot--;
+    if (S.eager && S.hot > HOT - HOTTER && S.used.kills < S.limits.kills && S.scenario->killable >> S.me & 1 && next_random() % 8 == 0) die();
+  }
+  if (next_random() % 16 == 0 || (S.hot > HOT - HOTTER && S.eager && next_random() % 2)) {
     preempted_by = -1;
     to_scheduler();
   }
@@ -232,6 +268,18 @@ bool sim_listed(const char *list, const char *name) {
     if (p[n - 1] == '*' ? !strncmp(p, name, n - 1) : !strncmp(p, name, n) && !name[n]) return true;
   }
   return false;
+}
+
+/* Is it the one that is relaxed? */
+static bool weakened(sim_place_t *at) {
+  if (!S.weakened) return false;
+  if (!at->weakened) {
+    size_t long_ = strlen(at->file), n = strlen(S.weaken.file);
+    bool same = long_ >= n && !strcmp(at->file + long_ - n, S.weaken.file) && !strcmp(at->what, S.weaken.what) &&
+                !strcmp(at->word, S.weaken.word) && at->line >= S.weaken.first && at->line <= S.weaken.last;
+    at->weakened = same ? 'y' : 'n';
+  }
+  return at->weakened == 'y';
 }
 
 static void point(const char *where) {
@@ -254,7 +302,10 @@ static void point(const char *where) {
   to_scheduler();
 }
 
-void sim_point(void) { point(NULL); }
+void sim_point(void) {
+  if (S.running) S.process[S.me].pendings = 0; /* the kernel is called: all before it has been done */
+  point(NULL);
+}
 
 void sim_yield(void) { /* gives the processor away: costs no preemption, and must let others on */
   if (!S.running) return;
@@ -381,89 +432,228 @@ static bool inside(const volatile void *p) {
   return S.running && (const uint8_t *)(uintptr_t)p >= S.base && (const uint8_t *)(uintptr_t)p < S.base + S.bytes;
 }
 
-static void append(location_t *l, uint64_t value, uint16_t *view) {
+static store_t *append(location_t *l, uint64_t value) {
   if (l->stores == l->room) {
     l->room = l->room ? (uint16_t)(l->room * 2) : 8;
     l->store = realloc(l->store, l->room * sizeof *l->store);
     if (!l->store) abort();
   }
-  l->store[l->stores++] = (store_t){value, view};
+  l->store[l->stores] = (store_t){value, NULL, ++S.clock, false, false};
+  return &l->store[l->stores++];
 }
 
-static location_t *locate(const volatile void *p, unsigned bytes) {
-  uint32_t i = (uint32_t)(((uintptr_t)p >> 2) * 2654435761u) % LOCATIONS;
-  while (S.location[i].address && S.location[i].address != p) i = (i + 1) % LOCATIONS;
-  location_t *l = &S.location[i];
-  if (!l->address) {
-    if (++S.locations == LOCATIONS / 2) sim_fail("more words are touched than the simulator follows");
-    l->address = p;
-    append(l, raw_load(p, bytes), NULL);
-  } else if (l->store[l->stores - 1].value != raw_load(p, bytes)) {
-    append(l, raw_load(p, bytes), NULL); /* written without the simulator: by plain stores of its owner */
+/* The location of an address; *new: it was not touched in this run before. */
+static location_t *locate(uintptr_t address, bool *new) {
+  uint32_t i = (uint32_t)((address >> 2) * 2654435761u + (address & 1) * 40503u) % (2 * LOCATIONS);
+  while (S.found[i] && S.location[S.found[i] - 1].address != address) i = (i + 1) % (2 * LOCATIONS);
+  *new = !S.found[i];
+  if (*new) {
+    if (S.locations == LOCATIONS) sim_fail("more words are touched than the simulator follows");
+    S.location[S.locations].address = address;
+    S.location[S.locations].stores = 0;
+    S.found[i] = (uint16_t)++S.locations;
+  }
+  return &S.location[S.found[i] - 1];
+}
+
+static location_t *word_at(const volatile void *p, unsigned bytes) {
+  bool new;
+  location_t *l = locate((uintptr_t)p, &new);
+  /* Or written without the simulator. */
+  l->bytes = (uint16_t)bytes;
+  if (new || l->store[l->stores - 1].value != raw_load(p, bytes)) append(l, raw_load(p, bytes));
+  if (new) l->store[0].time = 0;
+  return l;
+}
+
+static store_t *append_line(location_t *l, const uint8_t *line) {
+  if (S.lines_used == LINES) sim_fail("more plain memory is written than the simulator follows");
+  memcpy(S.lines[S.lines_used], line, LINE);
+  return append(l, S.lines_used++);
+}
+
+static location_t *line_at(uint8_t *line, size_t from, size_t n) {
+  bool new;
+  location_t *l = locate((uintptr_t)line + 1, &new);
+  if (new) append_line(l, line)->time = 0;
+  if (memcmp(S.lines[l->store[l->stores - 1].value] + from, line + from, n) != 0) {
+    append_line(l, line); /* written without the simulator, nobody knows by whom: it is what everybody reads */
+    for (int p = 0; p < SIM_PROCESSES; p++) S.process[p].seen[l - S.location] = (uint16_t)(l->stores - 1u);
   }
   return l;
 }
 
-static void join_view(uint16_t *into, const uint16_t *from) {
-  if (!from) return;
-  for (uint32_t i = 0; i < LOCATIONS; i++)
-    if (from[i] > into[i]) into[i] = from[i];
+static void join_view(uint16_t *into, const uint16_t *view) {
+  if (!view) return;
+  for (uint32_t i = 0; i < view[0]; i++)
+    if (view[i + 1] > into[i]) into[i] = view[i + 1];
 }
 
-static uint16_t *snapshot(const uint16_t *seen, const uint16_t *also) {
-  if (S.views_used == STORES / 16) sim_fail("more release stores than the simulator follows");
-  uint16_t *view = S.views + (size_t)S.views_used++ * LOCATIONS;
-  memcpy(view, seen, sizeof S.process[0].seen);
-  join_view(view, also);
+static const uint16_t *snapshot(const uint16_t *seen, const uint16_t *also) {
+  if (S.views_used + S.locations + 1 > VIEW_WORDS) sim_fail("more release stores than the simulator follows");
+  uint16_t *view = S.views + S.views_used;
+  S.views_used += S.locations + 1;
+  view[0] = (uint16_t)S.locations;
+  memcpy(view + 1, seen, S.locations * sizeof *view);
+  join_view(view + 1, also);
   return view;
 }
 
-static uint64_t weak_load(const volatile void *p, unsigned bytes, sim_order_t order) {
-  process_t *me = &S.process[S.me];
-  location_t *l = locate(p, bytes);
-  uint32_t at = (uint32_t)(l - S.location), newest = l->stores - 1u;
-  uint32_t oldest = me->seen[at];
-  if (order == SIM_SEQ && l->sc > oldest) oldest = l->sc;
-  if (newest - oldest > STALE_DEPTH) oldest = newest - STALE_DEPTH;
-  uint32_t back = 0;
-  if (newest > oldest && S.used.stale < S.limits.stale) {
-    back = S.mode == BY_SEED ? (next_random() % 3 ? 0 : (uint32_t)(next_random() % (newest - oldest + 1)))
-                             : choose(newest - oldest + 1);
-    if (back) S.used.stale++;
-  }
-  uint32_t i = newest - back;
-  me->seen[at] = (uint16_t)i;
-  if (order & SIM_ACQUIRE) join_view(me->seen, l->store[i].view);
-  return l->store[i].value;
+/* The weakened operation was done, or what it wrote was met: here what is old matters. */
+static void hot_here(void) {
+  S.hot = HOT;
+  S.hot_process = S.me;
 }
 
-static void weak_stored(const volatile void *p, location_t *l, uint64_t value, sim_order_t order, bool update) {
-  (void)p;
+static void later(uint32_t *time, uint32_t than) {
+  if (than > *time) *time = than;
+}
+
+/* A seq_cst load takes its place in the one order of all seq_cst operations anywhere behind the last one of its process
+ * (or of whom that has synchronised with; or behind what an acquiring load read, as no processor looks at anything before
+ * it): not where it stands in time. So plain and relaxed loads above it may well be younger. */
+static uint32_t oldest_for(const process_t *me, const location_t *l, sim_order_t order) {
+  uint32_t newest = l->stores - 1u, oldest = me->seen[l - S.location];
+  if (newest - oldest > STALE_DEPTH) oldest = newest - STALE_DEPTH;
+  for (uint32_t i = newest; order == SIM_SEQ && i > oldest; i--)
+    if (l->store[i].sc && l->store[i].time <= me->sc) return i;
+  return oldest;
+}
+
+/* How many stores back, of `most` that are permitted. */
+static uint32_t back(uint32_t most, bool eager) {
+  if (most == 0 || S.used.stale >= S.limits.stale) return 0;
+  uint32_t n;
+  if (S.mode != BY_SEED) n = choose(most + 1);
+  else if (eager) n = (S.stubborn && S.stubborn--) || next_random() % 2 ? most : 0;
+  else n = next_random() % S.stale_every ? 0 : next_random() % 2 ? most : (uint32_t)(next_random() % (most + 1));
+  if (n) S.used.stale++;
+  return n;
+}
+
+static uint64_t weak_load(const volatile void *p, unsigned bytes, sim_order_t order, bool eager) {
   process_t *me = &S.process[S.me];
-  uint32_t at = (uint32_t)(l - S.location);
-  uint16_t *before = update ? l->store[l->stores - 1].view : NULL; /* a release goes on through updates */
-  if (update && (order & SIM_ACQUIRE)) join_view(me->seen, before);
+  location_t *l = word_at(p, bytes);
+  uint32_t newest = l->stores - 1u, i = newest - back(newest - oldest_for(me, l, order), eager);
+  const store_t *s = &l->store[i];
+  me->seen[l - S.location] = (uint16_t)i;
+  if (s->weakened) hot_here();
+  if (order & SIM_ACQUIRE) {
+    join_view(me->seen, s->view);
+    if (!s->weakened || S.instead) later(&me->sc, s->time);
+  }
+  return s->value;
+}
+
+static void weak_stored(location_t *l, uint64_t value, sim_order_t order, bool update, bool relaxed) {
+  process_t *me = &S.process[S.me];
+  uint16_t at = (uint16_t)(l - S.location);
+  const store_t *was = &l->store[l->stores - 1];
+  if (update && was->weakened) hot_here();
+  const uint16_t *before = update ? was->view : NULL; /* a release goes on through updates */
+  if (update && (order & SIM_ACQUIRE)) {
+    join_view(me->seen, before);
+    if (!was->weakened) later(&me->sc, was->time);
+  }
   me->seen[at] = l->stores;
-  append(l, value, NULL);
-  if (order & SIM_RELEASE) l->store[l->stores - 1].view = snapshot(me->seen, before);
-  else if (before) l->store[l->stores - 1].view = before;
-  if (order == SIM_SEQ) l->sc = (uint16_t)(l->stores - 1);
+  store_t *s = append(l, value);
+  s->sc = order == SIM_SEQ;
+  s->weakened = relaxed;
+  if (s->sc) me->sc = s->time;
+  if (order & SIM_RELEASE) {
+    me->pendings = 0;
+    s->view = snapshot(me->seen, before);
+  } else {
+    s->view = before;
+  }
+  if (!update && me->pendings < PENDING) {
+    me->pending[me->pendings].location = at;
+    me->pending[me->pendings++].store = (uint16_t)(l->stores - 1u);
+  }
+}
+
+/* Who is killed may have done what stands further down in its text, and not yet stores above it: unless it released
+ * something in between. */
+static void lose_stores(void) {
+  process_t *me = &S.process[S.me];
+  while (me->pendings && S.mode == BY_SEED) {
+    uint32_t at = me->pending[--me->pendings].location;
+    location_t *l = &S.location[at];
+    bool seen = l->stores - 1 != me->pending[me->pendings].store || l->stores < 2;
+    for (int p = 0; p < SIM_PROCESSES; p++) seen |= p != S.me && S.process[p].seen[at] >= l->stores - 1;
+    if (seen || next_random() % 2) continue;
+    l->stores--;
+    me->seen[at] = (uint16_t)(l->stores - 1);
+    raw_store((volatile void *)l->address, l->bytes, l->store[l->stores - 1].value);
+  }
+}
+
+void sim_copy_out(void *to, const volatile void *from, size_t bytes) {
+  uint8_t *out = to, *at = (uint8_t *)(uintptr_t)from;
+  if (!S.weak || !inside(from)) {
+    memcpy(out, at, bytes);
+    return;
+  }
+  process_t *me = &S.process[S.me];
+  while (bytes) {
+    size_t skip = (uintptr_t)at % LINE, n = LINE - skip < bytes ? LINE - skip : bytes;
+    location_t *l = line_at(at - skip, skip, n);
+    uint32_t newest = l->stores - 1u, i = newest - back(newest - oldest_for(me, l, SIM_RELAXED), S.old_lines);
+    me->seen[l - S.location] = (uint16_t)i;
+    later(&me->read, l->store[i].time);
+    memcpy(out, S.lines[l->store[i].value] + skip, n);
+    out += n;
+    at += n;
+    bytes -= n;
+  }
+}
+
+void sim_copy_in(volatile void *to, const void *from, size_t bytes) {
+  uint8_t *at = (uint8_t *)(uintptr_t)to;
+  const uint8_t *in = from;
+  if (!S.weak || !inside(to)) {
+    memcpy(at, in, bytes);
+    return;
+  }
+  while (bytes) {
+    size_t skip = (uintptr_t)at % LINE, n = LINE - skip < bytes ? LINE - skip : bytes;
+    location_t *l = line_at(at - skip, skip, n);
+    memcpy(at, in, n);
+    S.process[S.me].seen[l - S.location] = l->stores;
+    append_line(l, at - skip);
+    in += n;
+    at += n;
+    bytes -= n;
+  }
+}
+
+void sim_reads_over(sim_place_t *at) {
+  if (!S.weak || !S.running) return;
+  if (weakened(at)) {
+    hot_here();
+    S.passed++;
+  } else {
+    later(&S.process[S.me].sc, S.process[S.me].read);
+  }
 }
 
 void sim_tell_kernel(int p) {
-  if (S.weak) join_view(S.kernel_view, S.process[p].seen);
+  if (!S.weak) return;
+  for (uint32_t i = 0; i < S.locations; i++)
+    if (S.process[p].seen[i] > S.kernel_view[i]) S.kernel_view[i] = S.process[p].seen[i];
 }
 void sim_learn_from_kernel(void) {
-  if (S.weak && S.running) join_view(S.process[S.me].seen, S.kernel_view);
+  if (!S.weak || !S.running) return;
+  process_t *me = &S.process[S.me];
+  for (uint32_t i = 0; i < S.locations; i++)
+    if (S.kernel_view[i] > me->seen[i]) me->seen[i] = S.kernel_view[i];
+  me->sc = S.clock;
 }
 
 static void weak_forget(void) {
   memset(S.kernel_view, 0, sizeof S.kernel_view);
-  for (uint32_t i = 0; i < LOCATIONS; i++) {
-    S.location[i].address = NULL;
-    S.location[i].stores = S.location[i].sc = 0;
-  }
-  S.locations = S.views_used = 0;
+  memset(S.found, 0, sizeof S.found);
+  S.locations = S.views_used = S.lines_used = S.clock = 0;
 }
 
 /* ---- the atomics of the core ---- */
@@ -477,58 +667,97 @@ static void meddled(const volatile void *p, char how, const char *where) {
   if (!sim_meddler) sim_meddler = meddler;
 }
 
-uint64_t sim_load(const volatile void *p, unsigned bytes, sim_order_t order, const char *where) {
-  meddled(p, 'l', where);
-  if (!inside(p)) return raw_load(p, bytes);
-  point(where);
-  return S.weak ? weak_load(p, bytes, order) : raw_load(p, bytes);
+/* The point before an operation, and the order that it has. */
+static sim_order_t arrive(sim_order_t order, sim_place_t *at) {
+  bool weak = weakened(at);
+  if (weak) hot_here(); /* others come in here, and behind it */
+  point(at->function);
+  if (!weak) return order;
+  hot_here();
+  S.passed++;
+  return S.instead ? order : SIM_RELAXED;
 }
 
-void sim_store(volatile void *p, unsigned bytes, uint64_t value, sim_order_t order, const char *where) {
-  meddled(p, 's', where);
+uint64_t sim_load(const volatile void *p, unsigned bytes, sim_order_t order, sim_place_t *at) {
+  meddled(p, 'l', at->function);
+  if (!inside(p)) return raw_load(p, bytes);
+  sim_order_t is = arrive(order, at);
+  bool eager = S.eager && S.hot && S.hot_process == S.me && !(S.young && is != order);
+  return S.weak ? weak_load(p, bytes, is, eager) : raw_load(p, bytes);
+}
+
+void sim_store(volatile void *p, unsigned bytes, uint64_t value, sim_order_t order, sim_place_t *at) {
+  meddled(p, 's', at->function);
   if (!inside(p)) {
     raw_store(p, bytes, value);
     return;
   }
-  point(where);
-  if (S.weak) weak_stored(p, locate(p, bytes), value, order, false);
+  order = arrive(order, at);
+  if (S.instead == 'n' && weakened(at)) return;
+  if (S.weak) weak_stored(word_at(p, bytes), value, order, false, weakened(at));
   raw_store(p, bytes, value);
 }
 
-uint64_t sim_update(volatile void *p, unsigned bytes, char how, uint64_t value, sim_order_t order, const char *where) {
-  meddled(p, how, where);
+uint64_t sim_update(volatile void *p, unsigned bytes, char how, uint64_t value, sim_order_t order, sim_place_t *at) {
+  meddled(p, how, at->function);
   bool ours = inside(p);
-  if (ours) point(where);
+  if (ours) order = arrive(order, at);
   uint64_t was = raw_load(p, bytes);
   uint64_t is = how == '+' ? was + value : how == '|' ? was | value : was & value;
   if (bytes == 4) is = (uint32_t)is;
-  if (ours && S.weak) weak_stored(p, locate(p, bytes), is, order, true);
+  if (ours && S.instead == 'n' && weakened(at)) is = was;
+  if (ours && S.weak) weak_stored(word_at(p, bytes), is, order, true, weakened(at));
   raw_store(p, bytes, is);
   return was;
 }
 
-bool sim_cas(volatile void *p, unsigned bytes, uint64_t expected, uint64_t desired, sim_order_t order, const char *where) {
-  meddled(p, 'c', where);
+/* A swap that fails is a relaxed load, which may be old: also where the newest word would have fitted. */
+static bool fails_on_an_old_word(location_t *l, uint64_t expected) {
+  process_t *me = &S.process[S.me];
+  uint32_t newest = l->stores - 1u, i = newest;
+  if (S.mode == BY_SEED) i -= back(newest - oldest_for(me, l, SIM_RELAXED), false);
+  if (l->store[i].value == expected) i = newest;
+  if (l->store[i].value == expected) return false;
+  me->seen[l - S.location] = (uint16_t)i;
+  return true;
+}
+
+bool sim_cas(volatile void *p, unsigned bytes, uint64_t expected, uint64_t desired, sim_order_t order, sim_place_t *at) {
+  meddled(p, 'c', at->function);
   bool ours = inside(p);
-  if (ours) point(where);
-  if (raw_load(p, bytes) != expected) { /* a failed swap is a relaxed load of the newest value here */
-    if (ours && S.weak) {
-      location_t *l = locate(p, bytes);
-      S.process[S.me].seen[l - S.location] = (uint16_t)(l->stores - 1u);
-    }
-    return false;
+  if (ours) order = arrive(order, at);
+  if (ours && S.instead == 's' && weakened(at)) {
+    if (S.weak) weak_stored(word_at(p, bytes), desired, order, false, false);
+    raw_store(p, bytes, desired);
+    return true;
   }
-  if (ours && S.weak) weak_stored(p, locate(p, bytes), desired, order, true);
+  if (ours && S.weak ? fails_on_an_old_word(word_at(p, bytes), expected) : raw_load(p, bytes) != expected) return false;
+  if (ours && S.weak) weak_stored(word_at(p, bytes), desired, order, true, weakened(at));
   raw_store(p, bytes, desired);
   return true;
 }
 
-uint64_t sim_max(cfn_a64 *word, uint64_t value, const char *where) {
+uint64_t sim_max(cfn_a64 *word, uint64_t value, sim_place_t *at) {
   for (;;) {
-    uint64_t seen = sim_load(word, 8, SIM_SEQ, where);
-    if (seen >= value || sim_cas(word, 8, seen, value, SIM_SEQ, where)) return seen;
+    uint64_t seen = sim_load(word, 8, SIM_SEQ, at);
+    if (S.instead == 'f' && weakened(at)) {
+      sim_store(word, 8, value, SIM_SEQ, at);
+      return seen;
+    }
+    if (seen >= value || sim_cas(word, 8, seen, value, SIM_SEQ, at)) return seen;
   }
 }
+
+bool sim_instead(const char *what) {
+  S.instead = what[0];
+  return !strcmp(what, "store") || !strcmp(what, "fall") || !strcmp(what, "nothing");
+}
+bool sim_weaken(const char *place) {
+  S.weakened = place;
+  return sscanf(place, "%63[^:]:%d-%d:%15[^:]:%159[^\n]", S.weaken.file, &S.weaken.first, &S.weaken.last, S.weaken.what,
+                S.weaken.word) == 5;
+}
+uint64_t sim_weakened_passed(void) { return S.passed; }
 
 /* ---- runs ---- */
 
@@ -585,6 +814,7 @@ static void run_once(const sim_scenario_t *s) {
     if (!s->body[p]) continue;
     if (!q->stack) q->stack = malloc(STACK_BYTES);
     memset(q->seen, 0, sizeof q->seen);
+    q->sc = q->read = q->pendings = 0;
     getcontext(&q->context);
     q->context.uc_stack.ss_sp = q->stack;
     q->context.uc_stack.ss_size = STACK_BYTES;
@@ -613,8 +843,9 @@ void sim_create(void) {
   S.bytes = r->geo.region_bytes;
   cfn_bus_free(bus);
   S.pristine = malloc(S.bytes);
-  S.views = malloc((size_t)(STORES / 16) * LOCATIONS * sizeof *S.views);
-  if (!S.pristine || !S.views) abort();
+  S.views = malloc(VIEW_WORDS * sizeof *S.views);
+  S.lines = malloc(LINES * sizeof *S.lines);
+  if (!S.pristine || !S.views || !S.lines) abort();
   memcpy(S.pristine, S.base, S.bytes);
 }
 
@@ -642,6 +873,7 @@ sim_result_t sim_exhaust(const sim_scenario_t *s, sim_limits_t limits, double se
   S.mode = BY_DECISIONS;
   S.limits = limits;
   S.weak = limits.stale > 0;
+  S.eager = S.old_lines = false;
   S.given = 0;
   for (;;) {
     S.random = 1;
@@ -669,7 +901,17 @@ sim_result_t sim_seeds(const sim_scenario_t *s, uint64_t seed, uint64_t runs, bo
   for (uint64_t i = 0; i < runs && seconds_now() < end; i++) {
     S.seed = S.random = seed + i;
     next_random();
-    for (unsigned c = 0; c < sizeof S.change / sizeof S.change[0]; c++) S.change[c] = 1 + next_random() % typical;
+    S.eager = S.weakened && next_random() % 2; /* no number is thrown without it: seeds stay what they are */
+    S.hot = 0;
+    if (weak) { /* in some runs much is old, in others little */
+      static const uint8_t every[] = {2, 3, 8, 30};
+      S.stale_every = every[next_random() % 4];
+      if (S.eager && next_random() % 2) S.stale_every = 200;
+      S.stubborn = next_random() % 2 ? 4u << next_random() % 6 : 0; /* not for ever: who waits for news would never get it */
+      S.old_lines = next_random() % 2;
+      S.young = next_random() % 2;
+    }
+    for (unsigned c = 0; c < sizeof S.change / sizeof S.change[0]; c++) S.change[c] = 1 + next_random() % (typical >> c % 4);
     run_once(s);
     count_run(&r);
   }

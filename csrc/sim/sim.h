@@ -11,8 +11,11 @@
  *   random       by seed, with priorities and change points, any number of preemptions
  *   weak         a load returns any value that its memory order still permits: each location keeps the
  *                order of its stores, each process how far it has seen each location, and each release
- *                store what its process had seen. (Not modelled: stores put in between older ones, and
- *                stale plain data. ThreadSanitizer looks after the latter.)
+ *                store what its process had seen. Seq_cst operations are in one order, in which a load stands
+ *                behind the one before it in its process, and not where it stands in time. Plain memory (chunks,
+ *                pages) has a history by lines of 64 bytes. A swap that fails may have failed on an old word. Who
+ *                is killed may not have made the last stores, unless it released something behind them. (Not
+ *                modelled: stores put in between older ones; loads of what is written later.)
  *
  * A failure prints the decisions or the seed that make it again.
  */
@@ -54,6 +57,7 @@ void sim_as(int p);
 /* How process p ended: 'd' done, 'k' killed, 'w' still waiting. */
 char sim_end(int p);
 bool sim_anyone_killed(void);
+bool sim_is_weak(void);
 bool sim_listed(const char *list, const char *name); /* names with commas between, a star at the end: anything */
 /* Process p, which has no body, is dead from the start (setup). */
 void sim_bury(int p);
@@ -98,6 +102,12 @@ sim_result_t sim_seeds(const sim_scenario_t *s, uint64_t seed, uint64_t runs, bo
 /* Schedules within the limits thrown at random: where exhausting them would take too long, and begin with those that
  * differ late. */
 sim_result_t sim_sample(const sim_scenario_t *s, sim_limits_t limits, uint64_t seed, double seconds);
+/* --weaken FILE:FIRST-LAST:OPERATION:WORD: the operation of that name on that word (as written), in these lines, is
+ * relaxed. False: the place makes no sense. */
+bool sim_weaken(const char *place);
+/* Not relaxed, but: "store" (a swap stores), "fall" (a maximum may fall), "nothing" (it writes nothing). */
+bool sim_instead(const char *what);
+uint64_t sim_weakened_passed(void); /* how often it was done */
 void sim_replay(const sim_scenario_t *s, sim_limits_t limits, const char *decisions);
 
 #endif
