@@ -253,8 +253,9 @@ static int64_t get(cfn_bus_t *bus, const uint8_t digest[32], void *out, uint64_t
       if (e == CFN_STALE) continue;
     }
     if (e < 0) return e;
-    if (blob.bytes <= room && blob.data) cfn_copy_out(out, blob.data, blob.bytes);
-    else if (blob.bytes <= room && cfn_heap_copy_few(r, blob.blob, &blob, out) != CFN_OK)
+    bool fits = out && blob.bytes <= room;
+    if (fits && blob.data) cfn_copy_out(out, blob.data, blob.bytes);
+    else if (fits && cfn_heap_copy_few(r, blob.blob, &blob, out) != CFN_OK)
       e = CFN_UNKNOWN_OBJECT; /* we hold it: only if we were judged dead */
     cfn_ledger_clear(&h);
     return e < 0 ? e : (int64_t)blob.bytes;

@@ -144,15 +144,16 @@ static int64_t copy_value(cfn_bus_t *bus, const cfn_ref_at_t *at, uint64_t word,
   if (b >= r->geo.config.objects) return cfn_fail(CFN_CORRUPT, 0, 0, "a named value has no object; see cfnshm doctor");
   cfn_blob_t blob;
   int e = cfn_heap_look(r, b, &blob);
-  if (e == CFN_OK && !blob.data && blob.bytes <= room) e = cfn_heap_copy_few(r, b, &blob, out);
+  bool fits = out && blob.bytes <= room;
+  if (e == CFN_OK && !blob.data && fits) e = cfn_heap_copy_few(r, b, &blob, out);
   cfn_hold_t h = {NULL, 0};
-  if (e == CFN_OK && blob.data && blob.bytes <= room) { /* too much to be sure of it without holding it */
+  if (e == CFN_OK && blob.data && fits) { /* too much to be sure of it without holding it */
     if (!cfn_ledger_find(r, bus->actor.me, &h))
       return cfn_fail(CFN_OVER_CAPACITY, CFN_LEDGER, CFN_LEDGER + 1, "this handle holds %u objects in place, the most it "
                       "can; release some views", CFN_LEDGER);
     e = cfn_heap_hold(r, &h, b);
   }
-  if (e == CFN_OK && h.cell) {
+  if (e == CFN_OK && fits && h.cell) {
     /* While the ref still names it, what we hold is the same blob that we looked at. */
     if (cfn_load_seq(&ref->word) == word) cfn_copy_out(out, blob.data, blob.bytes);
     else e = CFN_STALE;
