@@ -34,12 +34,12 @@ from named import NAMED, WEAK, Mutant
 CSRC = Path(__file__).resolve().parent.parent
 # The scenarios of cfnsim in which a file's mutants show; all of them for the others.
 SCENARIOS = {
-    "mem/slab": "send*,read-killed,full*,life*,corpse*", "sync/event": "event,send*,full*,request*",
-    "msg/ring": "corpse-replies,remove*,request*,life*,send*", "msg/inbox": "steal*,frame*,full*,read-killed,heirs*,remove-read*,peek",
+    "mem/slab": "scarce*,send*,read-killed,full*,life*,corpse*", "sync/event": "event,send*,full*,request*",
+    "msg/ring": "corpse-replies,remove*,request*,life*,send*", "msg/inbox": "receipt*,again*,steal*,frame*,full*,read-killed,heirs*,remove-read*,peek",
     "msg/outbox": "send*,full*", "msg/envelope": "frame*,steal*", "mem/directory": "names*,remove-reuse*,value-names*",
     "agent/registry": "remove*,owners*,heirs*,names*,profile,steal*", "agent/attach": "life*,request-life*,owners*",
     "agent/reap": "corpse*,life*,names-killed,request-life*", "agent/liveness": "life*,heirs*,owners*",
-    "agent/bus_send": "full*,send*,request*", "agent/bus_recv": "steal*,full*,heirs*,remove-read*,send*",
+    "agent/bus_send": "receipt*,scarce*,full*,send*,request*", "agent/bus_recv": "steal*,full*,heirs*,remove-read*,send*",
     "agent/bus_request": "request*", "mem/heap": "heap*,value*,object*,spill*,recall*", "mem/index": "heap-index,object*,recall*",
     "mem/evict": "spill*,recall*", "sync/refs": "value*",
     "agent/bus_ref": "value*,barrier*", "agent/bus_object": "object*,recall*,spill*", "sync/lease": "lock*,circle*",
@@ -48,14 +48,15 @@ SCENARIOS = {
 # Where a weakened order of a function shows; the other scenarios follow.
 CLOSER = {
     "msg/inbox.c cfn_inbox_hand_out": "again", "mem/heap.c cfn_heap_holders": "heap-attach", "mem/evict.c evict_one": "spill-two",
-    "mem/directory.c cfn_directory_help": "names-reaped", "mem/directory.c cfn_directory_find": "remove-reuse-find",
+    "mem/directory.c cfn_directory_help": "names-reaped", "mem/directory.c cfn_directory_find": "names-wait,value-wait,remove-reuse-find",
     "mem/heap.c cfn_heap_copy_few": "value-few", "mem/heap.c read_record": "value-few,value-pages",
-    "mem/heap.c cfn_heap_look": "value-few", "mem/heap.c mark_batch": "heap-collectors",
+    "mem/heap.c cfn_heap_hold": "heap-rescue,heap-collectors", "mem/heap.c cfn_heap_reap": "heap-corpse,heap-corpse-killed",
+    "mem/evict.c write_out": "spill", "mem/heap.c cfn_heap_look": "value-few", "mem/heap.c mark_batch": "heap-collectors",
     "msg/envelope.h cfn_frame_acked": "frame-first", "msg/inbox.c cfn_lane_peek": "peek,scarce-peek",
-    "msg/ring.c retire_slot": "remove-acked-killed",
+    "msg/ring.c retire_slot": "remove-acked-killed", "msg/ring.c cfn_ring_publish": "full-two",
 }
 QUICK = [
-    "test_spill", "test_loan", "test_lease", "test_barrier", "test_context", "test_arguments",
+    "test_spill", "test_loan", "test_large", "test_lease", "test_barrier", "test_context", "test_arguments",
     "test_wakeups", "test_records", "test_messages", "test_states", "test_mended", "test_attach", "test_threads",
     "test_hostile", "test_liveness", "test_syscalls", "test_frame_stolen",
 ]  # fmt: skip
