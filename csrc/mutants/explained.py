@@ -89,7 +89,6 @@ EXPLAINED: dict[str, str] = {
     "agent/bus.c cfn_bus_free no check 1": "a thread that sleeps while its process ends: nothing is freed that anybody sees",
     "msg/inbox.c pass_damage no check 1": EXACT,
     "msg/inbox.c pass_damage no check 2": "only for a word that is damage already",
-    "mem/heap.c claim_pages no store 1": ADVICE,
     "mem/heap.c claim_blob no store 1": ADVICE,
     "mem/heap.c cfn_heap_abandon no store 1": ADVICE,
     "mem/heap.c cfn_heap_begin no store 1": "a claimer passes over free pages at most, and finds them at its second turn",
@@ -124,7 +123,6 @@ RING = "what it tells of is looked at by seq_cst behind the arming; the ring its
 AGREED = "all that decide under this word decide alike; who comes late fails at the exact words"
 NAMED_LAST = "the name that is looked at last keeps the blob: a collector has looked there, too"
 DIGEST = "the content is what its digest says, whatever life of the record it is read in"
-LIVES = "of the two words of a record, state and life, the other one tells another life"
 ROUND = "what is missed is decided on by the next collection"
 CHOICE = "a choice of what to put on disk; the blob's own word decides"
 NOTE = "a note beside the word; the swap of the word releases it, and who it is about is told by its version"
@@ -157,7 +155,7 @@ ORDERS: dict[str, dict[int, str]] = {
     "msg/envelope.c cfn_frame_read": {1: LANE},
     "msg/ring.h cfn_authority_holds": {1: LAST, 2: LAST},
     "msg/ring.c cfn_ring_publish": {
-        1: "the slot that is loaded next acquires the same: one of the two suffices", 2: TAIL_FITS, 3: BROUGHT, 5: TAIL, 6: TAIL,
+        1: "the slot that is loaded next acquires the same: one of the two suffices", 3: BROUGHT, 5: TAIL, 6: TAIL,
         7: FULL, 8: FULL,
     },
     "msg/ring.c cfn_ring_full": {1: "an old tail says at most that there is room, and publishing finds out"},
@@ -200,7 +198,7 @@ ORDERS: dict[str, dict[int, str]] = {
         4: "finish() before it has looked at the intent by acquire",
     },
     "mem/directory.c cfn_directory_find": {
-        1: "the state of the record, loaded next, brings its name",
+        
         3: "what is found wrongly comes with the old word: STALE to who uses it",
     },
     "mem/directory.c cfn_record_claim": {1: SWAPPED, 3: CELL},
@@ -343,19 +341,15 @@ EXPLAINED |= {
     "msg/ring.c retire_slot store 3": NOT_REACHED + " (two retirers: csrc/models/remove.pml)",
     "msg/inbox.c cfn_inbox_ack no wake 3": "a part acked by one that was stolen from: " + TICK_COVERS,
     "mem/directory.c cfn_record_publish store 1": "FAIL names its living creator, and nobody else changes it",
-    "mem/heap.c cfn_heap_lend no store 1": "only whether one who needs room is told of a loan or waits for it",
     "mem/heap.c cfn_heap_hold store 1": NOT_REACHED,
     "mem/heap.c cfn_heap_touch store 1": "who touches it holds it: no other life of the record can come between",
     "mem/heap.c cfn_heap_look_spilled no check 1": "who uses it moves or loads the exact word of the index behind it",
     "mem/heap.c cfn_heap_look no check 1": "the same is looked at again, last",
     "mem/heap.c cfn_heap_look no check 2": "the word that names it is looked at once more behind it",
     "mem/heap.c cfn_heap_release_sole store 1": "only a collector touches the body of one message beside it, and finds it held by nobody",
-    "mem/heap.c cfn_heap_release_sole no check 1": "needed where a chunk had a body elsewhere before: no scenario sends such a chunk once more",
-    "mem/heap.c cfn_heap_release_sole no check 2": NOT_REACHED,
     "mem/heap.c cfn_heap_release_sole no store 1": ADVICE,
     "mem/heap.c cfn_heap_drop_spilled no check 1": "whoever has won removes that very file, whose name carries the version",
     "mem/heap.c look_at_chunks no check 1": "only speed: no message has had a body elsewhere",
-    "mem/heap.c look_at_chunks no check 2": "what a free chunk names is freed a collection later, when the chunk is used again",
     "mem/heap.c cfn_heap_reap store 2": NOT_REACHED,
     "mem/heap.c cfn_heap_reap no check 1": NOT_REACHED,
     "mem/evict.c evict_one store 1": NOT_REACHED,

@@ -7,9 +7,10 @@
     run.py --only TEXT               of either, those whose name contains TEXT
 
 Each mutant is built in a copy and run against the checks of `make test`, the cheap ones first, until one goes
-red; what concerns one operation is done by cfnsim at run time first (--weaken); of weakened orders, which need no build at all, two
-run at a time. --table FILE keeps the table: rows of other mutants in it stay, and with --resume mutants that have a
-row are passed over (--resume=survivors: those that were found or are explained; --resume=found: those that were found). Exit status 1 if a mutant survives that
+red; what concerns one operation is done by cfnsim at run time first (--weaken); of weakened orders, which need no build
+at all, two run at a time. --table FILE keeps the table: rows of other mutants in it stay, and with --resume mutants that
+have a row are passed over (--resume=survivors: those that were found or are explained; --resume=found: those that were
+found). Exit status 1 if a mutant survives that
 explained.py has no reason for. The table is committed as csrc/mutants/table.md.
 """
 
@@ -48,7 +49,8 @@ SCENARIOS = {
 # Where a weakened order of a function shows; the other scenarios follow.
 CLOSER = {
     "msg/inbox.c cfn_inbox_hand_out": "again", "mem/heap.c cfn_heap_holders": "heap-attach", "mem/evict.c evict_one": "spill-two",
-    "mem/directory.c cfn_directory_help": "names-reaped", "mem/directory.c cfn_directory_find": "names-wait,value-wait,remove-reuse-find",
+    "mem/directory.c cfn_directory_help": "names-reaped",
+    "mem/directory.c cfn_directory_find": "names-wait,value-wait,remove-reuse-find",
     "mem/heap.c cfn_heap_copy_few": "value-few", "mem/heap.c read_record": "value-few,value-pages",
     "mem/heap.c cfn_heap_hold": "heap-rescue,heap-collectors", "mem/heap.c cfn_heap_reap": "heap-corpse,heap-corpse-killed",
     "mem/evict.c write_out": "spill", "mem/heap.c cfn_heap_look": "value-few", "mem/heap.c mark_batch": "heap-collectors",
@@ -244,7 +246,8 @@ def main() -> int:
                 orders.append(mutant)
                 continue
             begun = time.monotonic()
-            if isinstance(mutant, Made) and mutant.place and (found := red_in_place(work, mutant, arguments.seconds)) not in ("", NOBODY):
+            found = red_in_place(work, mutant, arguments.seconds) if isinstance(mutant, Made) and mutant.place else ""
+            if found not in ("", NOBODY):
                 ran += 1
                 keep(mutant, found, time.monotonic() - begun)
                 continue
