@@ -89,7 +89,6 @@ EXPLAINED: dict[str, str] = {
     "agent/bus.c cfn_bus_free no check 1": "a thread that sleeps while its process ends: nothing is freed that anybody sees",
     "msg/inbox.c pass_damage no check 1": EXACT,
     "msg/inbox.c pass_damage no check 2": "only for a word that is damage already",
-    "mem/heap.c claim_pages no store 1": ADVICE,
     "mem/heap.c claim_blob no store 1": ADVICE,
     "mem/heap.c cfn_heap_abandon no store 1": ADVICE,
     "mem/heap.c cfn_heap_begin no store 1": "a claimer passes over free pages at most, and finds them at its second turn",
@@ -116,7 +115,7 @@ DAMAGE = "only for a word that is damage already"
 REPORT = "a report: true of a moment that is over when it is told"
 THREADS = "between threads of one process, under its mutex: not of the region"
 OWN = "a word that only its own process writes while it lives"
-FINISH = "the swap that ends the intent releases it, and an update goes on with the release of PEND"
+FINISH = "who asks about it loads the intent by acquire, and the swap that ends the intent releases it"
 LANE = "what it is found by, the slot, was loaded by acquire or swapped by seq_cst beside it: one of the two suffices"
 TAIL = "who acts on a tail loads and swaps the exact word of the slot at it"
 TAIL_FITS = "the tail, which must fit an emptied slot and is raised by seq_cst, brings what the slot would"
@@ -124,7 +123,6 @@ RING = "what it tells of is looked at by seq_cst behind the arming; the ring its
 AGREED = "all that decide under this word decide alike; who comes late fails at the exact words"
 NAMED_LAST = "the name that is looked at last keeps the blob: a collector has looked there, too"
 DIGEST = "the content is what its digest says, whatever life of the record it is read in"
-LIVES = "of the two words of a record, state and life, the other one tells another life"
 ROUND = "what is missed is decided on by the next collection"
 CHOICE = "a choice of what to put on disk; the blob's own word decides"
 NOTE = "a note beside the word; the swap of the word releases it, and who it is about is told by its version"
@@ -157,7 +155,7 @@ ORDERS: dict[str, dict[int, str]] = {
     "msg/envelope.c cfn_frame_read": {1: LANE},
     "msg/ring.h cfn_authority_holds": {1: LAST, 2: LAST},
     "msg/ring.c cfn_ring_publish": {
-        1: "the slot that is loaded next acquires the same: one of the two suffices", 2: TAIL_FITS, 3: BROUGHT, 5: TAIL, 6: TAIL,
+        1: "the slot that is loaded next acquires the same: one of the two suffices", 3: BROUGHT, 5: TAIL, 6: TAIL,
         7: FULL, 8: FULL,
     },
     "msg/ring.c cfn_ring_full": {1: "an old tail says at most that there is room, and publishing finds out"},
@@ -193,14 +191,14 @@ ORDERS: dict[str, dict[int, str]] = {
         1: "a name of another life comes with the old word of its record: STALE to who uses it; under an intent names stand still",
     },
     "mem/directory.c probe": {1: BROUGHT},
-    "mem/directory.c finish": {1: DAMAGE, 2: BROUGHT, 3: LAST, 4: FINISH, 5: FINISH, 6: FINISH, 7: FINISH, 8: FINISH},
+    "mem/directory.c finish": {1: DAMAGE, 2: BROUGHT, 3: LAST, 5: ALONE, 6: FINISH, 7: "the state of the record, loaded next, brings its name"},
     "mem/directory.c cfn_directory_insert": {3: "finish() before it has looked at the intent by acquire", 4: BROUGHT},
     "mem/directory.c cfn_directory_remove": {
         2: BROUGHT, 3: "it goes on with the release of the intent before, and publishes nothing of its own",
         4: "finish() before it has looked at the intent by acquire",
     },
     "mem/directory.c cfn_directory_find": {
-        1: "the state of the record, loaded next, brings its name",
+        
         3: "what is found wrongly comes with the old word: STALE to who uses it",
     },
     "mem/directory.c cfn_record_claim": {1: SWAPPED, 3: CELL},
@@ -209,18 +207,14 @@ ORDERS: dict[str, dict[int, str]] = {
     "mem/heap.c cfn_heap_page_of": {1: CHOICE},
     "mem/heap.c release_pages": {1: ALONE},
     "mem/heap.c claim_pages": {1: "each page is looked at again, by acquire, before its swap"},
-    "mem/heap.c claim_blob": {1: SWAPPED, 2: "`life`, stored behind it by seq_cst, and each page's swap release it"},
+    "mem/heap.c claim_blob": {1: SWAPPED},
     "mem/heap.c cfn_heap_begin": {1: "publishing, and each page's swap behind it, release it"},
     "mem/heap.c cfn_heap_abandon": {1: LATE_STORE},
     "mem/heap.c cfn_heap_hold": {1: NAMED_LAST, 2: ALONE},
     "mem/heap.c cfn_heap_touch": {1: "advice: when it was looked at; by CAS for the codec's sake"},
-    "mem/heap.c read_record": {1: LIVES, 2: LIVES, 3: REPORT, 4: REPORT, 5: LIVES},
-    "mem/heap.c cfn_heap_look_spilled": {2: LAST},
-    "mem/heap.c cfn_heap_look": {1: "the name that led here was put up behind LIVE, and was loaded by acquire", 2: LIVES, 3: LIVES},
-    "mem/heap.c cfn_heap_copy_few": {2: LIVES, 3: LIVES},
+    "mem/heap.c read_record": {1: "it is compared with a later load of the same word", 3: REPORT, 4: REPORT},
     "mem/heap.c cfn_heap_release_sole": {1: BROUGHT, 2: BROUGHT, 3: SWAPPED, 4: LAST, 5: RELEASED},
     "mem/heap.c free_orphan": {1: BROUGHT, 2: ALONE},
-    "mem/heap.c mark_batch": {1: SWAPPED},
     "mem/heap.c held": {1: ALONE},
     "mem/heap.c look_at_chunks": {1: BROUGHT, 2: BROUGHT, 3: BROUGHT, 4: BROUGHT},
     "mem/heap.c cfn_heap_holders": {3: "who named it cleared its ledger by seq_cst behind that: who sees the cell empty sees the name"},
@@ -331,6 +325,76 @@ ORDERS: dict[str, dict[int, str]] = {
 }  # fmt: skip
 CHECKER = "the checker changes nothing, and reports only what stays as it is over several looks"
 EXPLAINED |= {f"{place} order {n}": reason for place, reasons in ORDERS.items() for n, reason in reasons.items()}
+
+
+NOT_REACHED = "needed against one who sleeps just between its look and this swap; no scenario reached that"
+TICK_COVERS = "who waits for it looks at its tick, which covers it"
+LISTED = "who waits looks at its tick whether those that are listed still live"
+
+EXPLAINED |= {
+    "mem/region.c table_enter store 1": THREADS,
+    "mem/region.c table_enter no check 1": THREADS,
+    "mem/region.c table_enter no store 1": THREADS,
+    "mem/region.c cfn_region_open store 1": "nothing but RETIRED is ever put there",
+    "mem/region.c cfn_region_destroy store 1": "nothing but RETIRED is ever put there",
+    "msg/ring.c retire_slot store 2": NOT_REACHED + " (two retirers: csrc/models/remove.pml)",
+    "msg/ring.c retire_slot store 3": NOT_REACHED + " (two retirers: csrc/models/remove.pml)",
+    "msg/inbox.c cfn_inbox_ack no wake 3": "a part acked by one that was stolen from: " + TICK_COVERS,
+    "mem/directory.c cfn_record_publish store 1": "FAIL names its living creator, and nobody else changes it",
+    "mem/heap.c cfn_heap_hold store 1": NOT_REACHED,
+    "mem/heap.c cfn_heap_touch store 1": "who touches it holds it: no other life of the record can come between",
+    "mem/heap.c cfn_heap_look_spilled no check 1": "who uses it moves or loads the exact word of the index behind it",
+    "mem/heap.c cfn_heap_look no check 1": "the same is looked at again, last",
+    "mem/heap.c cfn_heap_look no check 2": "the word that names it is looked at once more behind it",
+    "mem/heap.c cfn_heap_release_sole store 1": "only a collector touches the body of one message beside it, and finds it held by nobody",
+    "mem/heap.c cfn_heap_release_sole no store 1": ADVICE,
+    "mem/heap.c cfn_heap_drop_spilled no check 1": "whoever has won removes that very file, whose name carries the version",
+    "mem/heap.c look_at_chunks no check 1": "only speed: no message has had a body elsewhere",
+    "mem/heap.c cfn_heap_reap store 2": NOT_REACHED,
+    "mem/heap.c cfn_heap_reap no check 1": NOT_REACHED,
+    "mem/evict.c evict_one store 1": NOT_REACHED,
+    "mem/evict.c evict_one store 2": "who rescues it makes the same word of it",
+    "mem/evict.c evict_one no store 1": ADVICE,
+    "sync/refs.c finish_closing no wake 1": "a name without a value that loses its record: " + TICK_COVERS,
+    "sync/refs.c finish_closing no wake 2": "a name without a value that loses its record: " + TICK_COVERS,
+    "sync/refs.c take_back store 1": NOT_REACHED,
+    "sync/refs.c cfn_refs_create store 1": "nobody swaps the word of a record without a name: it is CLOSED, or never was used",
+    "sync/refs.c cfn_refs_swap falls 1": NOTE,
+    "sync/refs.c cfn_refs_swap no store 1": "advice: when it was changed",
+    "sync/lease.c ring no wake 2": "who looks at holders alone: " + TICK_COVERS,
+    "sync/lease.c cfn_lease_give_back no check 1": "a ring more, and OK for LOST to one who has just lost it",
+    "sync/lease.c cfn_lease_bury falls 1": NOTE,
+    "sync/lease.c cfn_lease_bury falls 2": NOTE,
+    "sync/lease.c cfn_lease_bury falls 3": NOTE,
+    "sync/lease.c cfn_lease_bury store 1": NOT_REACHED,
+    "sync/lease.c cfn_lease_reap no check 1": "only speed: it had no leases",
+    "sync/lease.c cfn_lease_give_back_all no check 1": "only speed: it had no leases",
+    "agent/bus_lease.c many_take store 1": THREADS,
+    "agent/bus_lease.c take_or_sleep no store 1": "the next wait says anew what for; until then a circle is looked for in vain",
+    "agent/bus_semaphore.c try_take no store 1": LISTED,
+    "agent/bus_barrier.c write_it no store 1": LISTED,
+    "agent/bus_object.c cfn_bus_object_list no check 2": REPORT,
+    "agent/attach.c join no store 14": "only speed: a reaper looks for leases in vain",
+    "agent/reap.c reap_all_of no wake 3": TICK_COVERS,
+    "agent/reap.c cfn_reap_what_others_wait_for store 1": "the same step as in cfn_reap, where it is found; here only while all slots are taken",
+    "agent/reap.c cfn_reap_what_others_wait_for no check 1": "each step behind it looks at the authority itself",
+    "agent/bus.c cfn_bus_close no wake 3": "threads that sleep in the handle: " + TICK_COVERS,
+    "agent/bus.c cfn_bus_close no wake 4": "threads that sleep in the handle: " + TICK_COVERS,
+    "agent/bus.c cfn_bus_close no wake 5": "threads that sleep in the handle: " + TICK_COVERS,
+    "agent/bus.c cfn_bus_destroy no wake 7": TICK_COVERS,
+    "agent/bus.c cfn_bus_destroy no wake 8": TICK_COVERS,
+    "agent/bus.c cfn_bus_destroy no wake 9": TICK_COVERS,
+    "agent/bus.c say_what_for no store 1": REPORT,
+    "agent/bus.c say_what_for no store 2": REPORT,
+    "agent/bus.c say_what_for no store 3": REPORT,
+    "agent/bus.c cfn_bus_agents_named no check 1": REPORT,
+    "agent/bus_send.c scan_due store 1": "when the dead are looked for: advice",
+    "agent/bus_recv.c cfn_bus_rest_fifo no wake 1": "for who sleeps in poll(), which nobody does here: Python's tests do",
+    "agent/bus_recv.c cfn_bus_rest_fifo no wake 2": "for who sleeps in poll(), which nobody does here: Python's tests do",
+    "agent/bus_info.c owner_waits no check 1": REPORT,
+    "agent/repair.c free_leaked no check 1": DOCTOR,
+    "agent/repair.c cfn_hint_in_hand no check 1": ADVICE,
+}  # fmt: skip
 
 
 def why(name: str) -> str:

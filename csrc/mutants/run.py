@@ -7,9 +7,10 @@
     run.py --only TEXT               of either, those whose name contains TEXT
 
 Each mutant is built in a copy and run against the checks of `make test`, the cheap ones first, until one goes
-red; what concerns one operation is done by cfnsim at run time first (--weaken); of weakened orders, which need no build at all, two
-run at a time. --table FILE keeps the table: rows of other mutants in it stay, and with --resume mutants that have a
-row are passed over (--resume=survivors: those that were found or are explained; --resume=found: those that were found). Exit status 1 if a mutant survives that
+red; what concerns one operation is done by cfnsim at run time first (--weaken); of weakened orders, which need no build
+at all, two run at a time. --table FILE keeps the table: rows of other mutants in it stay, and with --resume mutants that
+have a row are passed over (--resume=survivors: those that were found or are explained; --resume=found: those that were
+found). Exit status 1 if a mutant survives that
 explained.py has no reason for. The table is committed as csrc/mutants/table.md.
 """
 
@@ -34,12 +35,12 @@ from named import NAMED, WEAK, Mutant
 CSRC = Path(__file__).resolve().parent.parent
 # The scenarios of cfnsim in which a file's mutants show; all of them for the others.
 SCENARIOS = {
-    "mem/slab": "send*,read-killed,full*,life*,corpse*", "sync/event": "event,send*,full*,request*",
-    "msg/ring": "corpse-replies,remove*,request*,life*,send*", "msg/inbox": "steal*,frame*,full*,read-killed,heirs*,remove-read*,peek",
+    "mem/slab": "scarce*,send*,read-killed,full*,life*,corpse*", "sync/event": "event,send*,full*,request*",
+    "msg/ring": "corpse-replies,remove*,request*,life*,send*", "msg/inbox": "receipt*,again*,steal*,frame*,full*,read-killed,heirs*,remove-read*,peek",
     "msg/outbox": "send*,full*", "msg/envelope": "frame*,steal*", "mem/directory": "names*,remove-reuse*,value-names*",
     "agent/registry": "remove*,owners*,heirs*,names*,profile,steal*", "agent/attach": "life*,request-life*,owners*",
     "agent/reap": "corpse*,life*,names-killed,request-life*", "agent/liveness": "life*,heirs*,owners*",
-    "agent/bus_send": "full*,send*,request*", "agent/bus_recv": "steal*,full*,heirs*,remove-read*,send*",
+    "agent/bus_send": "receipt*,scarce*,full*,send*,request*", "agent/bus_recv": "steal*,full*,heirs*,remove-read*,send*",
     "agent/bus_request": "request*", "mem/heap": "heap*,value*,object*,spill*,recall*", "mem/index": "heap-index,object*,recall*",
     "mem/evict": "spill*,recall*", "sync/refs": "value*",
     "agent/bus_ref": "value*,barrier*", "agent/bus_object": "object*,recall*,spill*", "sync/lease": "lock*,circle*",
@@ -48,14 +49,16 @@ SCENARIOS = {
 # Where a weakened order of a function shows; the other scenarios follow.
 CLOSER = {
     "msg/inbox.c cfn_inbox_hand_out": "again", "mem/heap.c cfn_heap_holders": "heap-attach", "mem/evict.c evict_one": "spill-two",
-    "mem/directory.c cfn_directory_help": "names-reaped", "mem/directory.c cfn_directory_find": "remove-reuse-find",
+    "mem/directory.c cfn_directory_help": "names-reaped",
+    "mem/directory.c cfn_directory_find": "names-wait,value-wait,remove-reuse-find",
     "mem/heap.c cfn_heap_copy_few": "value-few", "mem/heap.c read_record": "value-few,value-pages",
-    "mem/heap.c cfn_heap_look": "value-few", "mem/heap.c mark_batch": "heap-collectors",
+    "mem/heap.c cfn_heap_hold": "heap-rescue,heap-collectors", "mem/heap.c cfn_heap_reap": "heap-corpse,heap-corpse-killed",
+    "mem/evict.c write_out": "spill", "mem/heap.c cfn_heap_look": "value-few", "mem/heap.c mark_batch": "heap-collectors",
     "msg/envelope.h cfn_frame_acked": "frame-first", "msg/inbox.c cfn_lane_peek": "peek,scarce-peek",
-    "msg/ring.c retire_slot": "remove-acked-killed",
+    "msg/ring.c retire_slot": "remove-acked-killed", "msg/ring.c cfn_ring_publish": "full-two",
 }
 QUICK = [
-    "test_spill", "test_loan", "test_lease", "test_barrier", "test_context", "test_arguments",
+    "test_spill", "test_loan", "test_large", "test_lease", "test_barrier", "test_context", "test_arguments",
     "test_wakeups", "test_records", "test_messages", "test_states", "test_mended", "test_attach", "test_threads",
     "test_hostile", "test_liveness", "test_syscalls", "test_frame_stolen",
     "test_meddled_values", "test_meddled_messages", "test_meddled_agents", "test_meddled_objects", "test_meddled_locks", "test_meddled_requests",
@@ -246,7 +249,8 @@ def main() -> int:
                 orders.append(mutant)
                 continue
             begun = time.monotonic()
-            if isinstance(mutant, Made) and mutant.place and (found := red_in_place(work, mutant, arguments.seconds)) not in ("", NOBODY):
+            found = red_in_place(work, mutant, arguments.seconds) if isinstance(mutant, Made) and mutant.place else ""
+            if found not in ("", NOBODY):
                 ran += 1
                 keep(mutant, found, time.monotonic() - begun)
                 continue

@@ -33,12 +33,13 @@ static void show(const char *how, const sim_scenario_t *s, sim_limits_t l, sim_r
 static int weakened(const char *only, double seconds, uint64_t seed, bool weak) {
   bool does[256] = {false};
   int doing = 0;
-  for (int i = 0; i < sim_scenario_count(); i++) {
-    if (only && !sim_listed(only, sim_scenario(i)->name)) continue;
-    uint64_t before = sim_weakened_passed();
-    for (uint64_t n = 0; n < 3 && sim_weakened_passed() == before; n++) sim_seeds(sim_scenario(i), seed + n, 1, weak, 1e9);
-    doing += does[i] = sim_weakened_passed() > before;
-  }
+  for (uint64_t tries = 3; tries <= 48 && !doing; tries *= 4)
+    for (int i = 0; i < sim_scenario_count(); i++) {
+      if (only && !sim_listed(only, sim_scenario(i)->name)) continue;
+      uint64_t before = sim_weakened_passed();
+      for (uint64_t n = 0; n < tries && sim_weakened_passed() == before; n++) sim_seeds(sim_scenario(i), seed + n, 1, weak, 1e9);
+      doing += does[i] = sim_weakened_passed() > before;
+    }
   if (!doing) {
     printf("nobody does it\n");
     return 3;
@@ -47,7 +48,9 @@ static int weakened(const char *only, double seconds, uint64_t seed, bool weak) 
   seconds += 0.05 * doing;
   for (int turn = 0; turn < 4; turn++)
     for (int i = 0; i < sim_scenario_count(); i++)
-      if (does[i])
+      if (does[i] && !weak && sim_scenario(i)->focus && turn % 2 == 0)
+        runs += sim_sample(sim_scenario(i), sim_scenario(i)->small, seed + (uint64_t)turn, seconds / 4 / doing).runs;
+      else if (does[i])
         runs += sim_seeds(sim_scenario(i), seed + 1000000u * (uint64_t)(turn + 1), UINT64_MAX, weak || turn % 2, seconds / 4 / doing).runs;
   printf("weakened: done %llu times, in %d scenarios, %llu runs\n", (unsigned long long)sim_weakened_passed(), doing,
          (unsigned long long)runs);
