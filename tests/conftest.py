@@ -83,6 +83,7 @@ _CHECKS = {
     "C tests under ASan and UBSan": "test_c_under_address",
     "agents as threads under TSan": "test_agents_as_threads",
     "clang builds without a warning": "test_clang_builds",
+    "gcc builds at other levels": "test_gcc_builds",
     "kill and stop at instructions": "test_kill_and_stop",
     "the core under a simulated kernel": "test_the_core_under_a_simulated",
     "soak with ledgers": "test_soak",

@@ -90,6 +90,17 @@ def test_clang_builds_without_a_warning():
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("level", ["-O0", "-O3"])
+def test_gcc_builds_at_other_levels_without_a_warning(level):
+    """What `make verify` steps through; each level sees other faults."""
+    need("gcc")
+    command = ["make", "-s", "-j2", "-C", CSRC, f"OPT={level}", f"../build/c/plain-gcc{level}/test_messages"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run(BUILD / f"plain-gcc{level}" / "test_messages")
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", STEPPING)
 def test_kill_and_stop_at_instructions(name):
     """SIGKILL and SIGSTOP at (a stride of) every instruction of the message path by single-stepping;

@@ -102,7 +102,9 @@ static int wait_for_room(sending_t *s, int why, unsigned cls, const cfn_outgoing
     return r;
   }
   uint32_t armed = cfn_event_arm(event);
-  /* AFTER arming: what became free before is seen here, what becomes free later rings us. */
+  /* AFTER arming: what became free before is seen here, what becomes free later rings us. A census of before would hide
+   * it: who is told that chunks are scarce would sleep beside free ones until its tick. */
+  bus->outbox.until_census[cls] = 0;
   unsigned again_cls;
   int again = cfn_outbox_post(&bus->outbox, &s->route, messages, n, position, &again_cls);
   s->first_sequence = bus->outbox.sequence - n + 1;
