@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cfnshm import Bus
+from cfnshm import Bus, Full, NoSpace
 from cfnshm.swarm import AgentStatus, Restart, Swarm, here, tree
 
 from .machine import machine
@@ -78,17 +78,21 @@ def _talk(number: int, agents: int, rate: int, seconds: float) -> tuple[int, int
     last = round(seconds * rate)
     while got < last:
         now = time.monotonic() - begin
-        while sent < last and sent <= now * rate:
-            place.send(to, sent.to_bytes(8, "little"))
-            sent += 1
-        wait = max(0.0, sent / rate - (time.monotonic() - begin)) if sent < last else 60.0
+        full = False
+        while sent < last and sent <= now * rate and not full:
+            try:
+                place.send(to, sent.to_bytes(8, "little"), timeout=0)
+                sent += 1
+            except (Full, NoSpace):  # the other one is late: who waits for him without receiving may wait for ever
+                full = True
+        wait = 0.05 if full else max(0.0, sent / rate - (time.monotonic() - begin)) if sent < last else 60.0
         try:
             for message in place.recv_many(256, wait):
                 wrong += int.from_bytes(message.raw, "little") != got
                 got += 1
         except TimeoutError:
             if sent == last:
-                break
+                break  # what is missing by now is lost
     place.close()
     return sent, got, wrong
 

@@ -336,3 +336,23 @@ def test_a_stopped_holder_of_a_lock_is_named(bus, spawn):
     stuck = examine(bus)["stuck"]
     assert any(f"lock 'repo' is held by agent 'h', process {process.pid}, stopped" in line for line in stuck), stuck
     assert any(f"kill -CONT {process.pid}" in line and "--steal" in line for line in stuck)
+
+
+def talk_only(name, agent, to):
+    """Sends to those who do the same, and never receives."""
+    with Bus(name, agent=agent) as bus:
+        bus.send("a", "ready")
+        for i in range(1 << 20):
+            bus.send(to[i % len(to)], b"x")
+
+
+def test_a_bus_that_is_full_of_what_senders_do_not_read(bus, spawn):
+    names = [f"t{i}" for i in range(6)]
+    for name in names:
+        bus.register(name)
+    for name in names:
+        spawn(talk_only, bus.name, name, names)
+    for _ in names:
+        assert bus.recv(timeout=20).body == "ready"
+    wait_until(lambda: any("wait for room on the bus" in text for text in examine(bus)["stuck"]))
+    wait_until(lambda: any("6 agents that send and do not receive" in text for text in examine(bus)["stuck"]))

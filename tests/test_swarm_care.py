@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -395,3 +396,22 @@ def test_logs_of_failures_go_after_two_weeks(tmp_path):
         os.utime(logs / name, (at, at))
     output.sweep()
     assert {p.name for p in logs.iterdir()} == {new, alive, "nightly", "swarm-prod-api"}
+
+
+# ---- a full bus ----
+
+
+def test_an_operator_is_heard_on_a_full_bus():
+    with Swarm(1, bus_size="16M") as swarm, Bus(swarm.bus.name, agent="") as sender:
+        swarm.ready(30)
+        boxes = [f"box-{i}" for i in range(40)]
+        for box in boxes:
+            swarm.bus.register(box)
+        with pytest.raises(errors.NoSpace):
+            while True:
+                for box in boxes:
+                    with contextlib.suppress(errors.Full):
+                        sender.send(box, b"x", timeout=0)
+        assert swarm.status("worker-1")[0].state == "idle"
+        assert swarm.pause() == ["worker-1"]
+        assert swarm.resume() == ["worker-1"]

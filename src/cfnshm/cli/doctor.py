@@ -172,7 +172,25 @@ def _stuck(agents: Sequence[AgentInfo], now: float) -> list[str]:
             found.append(
                 f"agent '{a.name}' (process {a.owner_pid or a.reader_pid}) has waited {since:.0f} s for {_what(a)}{why}"
             )
-    return found + _circles(by_name)
+    return found + _circles(by_name) + _no_room(agents)
+
+
+def _no_room(agents: Sequence[AgentInfo]) -> list[str]:
+    """Agents that wait for the bus itself to have room, and whose inboxes have what fills it."""
+    waiters = [a for a in agents if a.life == "alive" and a.waiting == "chunks"]
+    if not waiters:
+        return []
+    full = sorted((a for a in agents if a.unread), key=lambda a: a.unread, reverse=True)
+    who = ", ".join(f"'{a.name}' {a.unread}" for a in full[:3]) + (", ..." if len(full) > 3 else "")
+    text = f"{_count(len(waiters), 'agent')} wait for room on the bus, which is full of unread messages ({who})"
+    blocked = [a for a in full if a.life == "alive" and a.waiting in ("chunks", "space")]
+    if blocked:
+        share = sum(a.unread for a in blocked)
+        text += (
+            f"; {_count(share, 'message')} of these are for {_count(len(blocked), 'agent')} that send and do not "
+            "receive until there is room: give send() a timeout and receive in between, or make the bus larger"
+        )
+    return [text]
 
 
 def _held(bus: Bus, agents: Sequence[AgentInfo], now: float) -> list[str]:

@@ -28,7 +28,8 @@ class Operator:
         self.bus = bus
 
     def _ask(self, kind: str, **said: Any) -> dict[str, Any]:
-        answer = self.bus.request(NAME, said, type=f"swarm.{kind}", timeout=self.PATIENCE)
+        # On the control lane: also when the bus is full of messages that nobody reads.
+        answer = self.bus.request(NAME, said, type=f"swarm.{kind}", priority="control", timeout=self.PATIENCE)
         if not answer.failed:
             return dict(answer.body)
         raise errors.BY_CODE.get(answer.body.get("code", ""), errors.Error)(answer.body["error"])

@@ -321,7 +321,7 @@ class Swarm(Operator, Executor):
         if self.process.poll() is None:
             wish = {"drain": float(drain if wait else 0), "terminate": float(terminate)}
             try:
-                self.ended = self.bus.request(SUPERVISOR, wish, type="swarm.shutdown").body
+                self.ended = self._wish("swarm.shutdown", wish).body
                 self._failed |= bool(self.ended["killed"])
             except (Error, KeyboardInterrupt):  # the bus is gone, or somebody cannot wait
                 self._failed = True
@@ -589,6 +589,10 @@ class Swarm(Operator, Executor):
                     at.update({n: below[str(n)] or a for n, a in at.items() if a == coordinator and str(n) in below})
         return at
 
+    def _wish(self, kind: str, body: Any, timeout: float | None = None) -> Message:
+        """Asks the supervisor, also when the bus is full."""
+        return self.bus.request(SUPERVISOR, body, type=kind, priority="control", timeout=timeout)
+
     # -- more --
 
     def pause(self, *targets: str) -> list[str]:
@@ -613,7 +617,7 @@ class Swarm(Operator, Executor):
         Raises:
             Timeout.
         """
-        return int(self.bus.request(SUPERVISOR, {}, type="swarm.ready", timeout=timeout).body["agents"])
+        return int(self._wish("swarm.ready", {}, timeout).body["agents"])
 
     def spawn(
         self, program: Callable[..., Any] | Command | Sequence[str], *args: Any, agent: str, team: str = "",
@@ -633,7 +637,7 @@ class Swarm(Operator, Executor):
             body = wire.dumps((program, args))
         else:
             body = Command([*program, *args])
-        answer = self.bus.request(SUPERVISOR, wire.dumps((agent, team, policy, body)), type="swarm.spawn")
+        answer = self._wish("swarm.spawn", wire.dumps((agent, team, policy, body)))
         if answer.failed:
             raise errors.BY_CODE.get(answer.body["code"], Error)(answer.body["error"])
         return agent
@@ -642,7 +646,7 @@ class Swarm(Operator, Executor):
         """Waits until these agents have ended and are not started again; how they are then, or after `timeout` seconds.
         """
         with suppress(Timeout):
-            self.bus.request(SUPERVISOR, {"agents": agents}, type="swarm.ended", timeout=timeout)
+            self._wish("swarm.ended", {"agents": agents}, timeout)
         return self.status(*agents)
 
     def logs_of(self, *agents: str, follow: bool = True) -> Iterator[str]:
