@@ -48,16 +48,15 @@ bench: $(STAMP)
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.context
 	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m benchmarks.swarm
 
+STEPS := test_step test_step_life test_step_context test_step_sync test_step_spill
 verify: $(STAMP)
 	$(MAKE) -s -C csrc all
-	build/c/plain-gcc-O2/test_step --all
-	build/c/plain-gcc-O2/test_step_life --all
-	build/c/plain-gcc-O2/test_step_context --all
-	build/c/plain-gcc-O2/test_step_sync --all
-	build/c/plain-gcc-O2/test_step_spill --all
+	for t in $(STEPS); do build/c/plain-gcc-O2/$$t --all || exit 1; done
 	build/c/plain-gcc-O2/test_step_pairs --seconds 1800
-	for opt in -O0 -O3; do $(MAKE) -s -C csrc OPT=$$opt all && build/c/plain-gcc$$opt/test_step --all || exit 1; done
-	if command -v clang >/dev/null; then $(MAKE) -s -C csrc CC=clang all && build/c/plain-clang-O2/test_step --all; fi
+	$(MAKE) -s -C csrc OPT=-O0 all && for t in $(STEPS); do build/c/plain-gcc-O0/$$t --all || exit 1; done
+	$(MAKE) -s -C csrc OPT=-O3 all && for t in $(STEPS); do build/c/plain-gcc-O3/$$t --all || exit 1; done
+	if command -v clang >/dev/null; then $(MAKE) -s -C csrc CC=clang all && \
+	  for t in $(STEPS); do build/c/plain-clang-O2/$$t --all || exit 1; done; fi
 	$(MAKE) soak wakes fuzz
 	build/c/plain-gcc-O2/cfnsim --seconds $(SIM_SECONDS)
 	$(PYTHON) csrc/mutants/run.py --slow --table csrc/mutants/table.md
