@@ -20,6 +20,25 @@ static void follow(const volatile void *word, char how, const char *where) {
   rule.what(as.out);
 }
 
+void m_two(cfn_address_t *a) {
+  m_fresh(false);
+  bus[0] = sim_open(0, "a");
+  bus[1] = sim_open(1, NULL);
+  CHECK_INT(cfn_bus_find(bus[0], "a", a), 0);
+}
+
+void m_whole(void) {
+  sim_meddler = NULL;
+  sim_as(0);
+  cfn_address_t late;
+  uint64_t dropped;
+  CHECK_INT(cfn_bus_register(bus[0], "late", NULL, &late, NULL), 0);
+  CHECK_INT(cfn_bus_unregister(bus[0], "late", 0, &dropped), 0);
+  CHECK(cfn_bus_reap(bus[0]) >= 0);
+  t_check_region(bus[0], true);
+  t_check_nothing_held(bus[0]);
+}
+
 void m_meddle(const char *where, char how, const volatile void *word, int after, int times, m_act_t *what) {
   rule.where = where;
   rule.word = word;

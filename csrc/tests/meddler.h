@@ -10,6 +10,11 @@
 /* A bus of the simulator as it was made, nobody attached, and nobody meddles. */
 void m_fresh(bool spills);
 
+/* Such a bus with an agent "a" (where it is), which process 0 has as bus[0]; process 1 looks on as bus[1]. */
+void m_two(cfn_address_t *a);
+/* Nobody meddles any more: agents come and go on bus[0], the dead are reaped, nothing is damaged and nothing held. */
+void m_whole(void);
+
 /* Before each operation `how` (sim_meddler_t) of the core's function `where` on `word` (NULL: any), but the first `after`
  * of them, and at most `times` times: `what`. One rule at a time. */
 enum { M_ALWAYS = 1 << 30 };

@@ -6,7 +6,7 @@ with Bus("build-42", agent="planner") as bus:
     bus.send("coder-1", {"task": "fix auth"})
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .agents import AgentInfo, Team
 from .bus import Bus
@@ -45,6 +45,7 @@ from .errors import (
     UnknownObject,
     VersionMismatch,
 )
+from .late import exports
 from .message import Batch, Message
 from .receipt import Receipt
 from .state import State, Value
@@ -131,17 +132,4 @@ __all__ = [
     "VersionMismatch",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    if name in _LAZY.values():
-        return import_module(f".{name}", __name__)
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = exports(__name__, globals(), _LAZY)

@@ -6,8 +6,9 @@
         print(swarm.run(range(1000), lambda n: n * n).values)
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ..late import exports
 from .aside import Aside
 from .command import Command, CommandFailed, CommandResult
 from .operate import Operator
@@ -47,15 +48,4 @@ __all__ = [
     "make_plan",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = exports(__name__, globals(), _LAZY)
