@@ -8,7 +8,7 @@ import numpy
 import pytest
 
 from cfnshm import errors
-from cfnshm.message import ARRAY, decode, encode
+from cfnshm.message import ARRAY, JSON, decode, encode
 
 
 def head(kind, *shape):
@@ -30,13 +30,26 @@ def head(kind, *shape):
         head("no such type", 1),
         head("[('a', __import__('os'))]", 1),
         head("<f8", 2)[:-3],
+        head("<M8[Y/0]", 1) + b"\0" * 8,  # numpy divides by zero
+        head("[('a', 'M8[Y/0]')]", 1) + b"\0" * 8,
+        head("[('a','|V2147483647'),('b','|V2147483647'),('c','|V10')]", 1) + b"\0" * 8,  # numpy overflows
+        head("[('a','|V999999999',(9,9))]", 1) + b"\0" * 8,
+        head("[('a','|V2147483647'),('b','|V2147483647')]", 1)[:-2],
+        head("[('a','<i4',-1)]", 1) + b"\0" * 8,
+        head("[" * 100, 1),
+        head("{'names': ['a'], 'formats': ['O']}", 1) + b"\0" * 8,
     ],
-    ids=range(11),
+    ids=range(19),
 )
 def test_what_is_no_array(raw):
     for data in (raw, memoryview(raw)):
         with pytest.raises(errors.Corrupt, match="the array in this message cannot be read"):
             decode(ARRAY, data)
+
+
+def test_what_is_no_json():
+    with pytest.raises(errors.Corrupt, match="the json body"):
+        decode(JSON, b"[" * 100_000)
 
 
 @pytest.mark.parametrize("array", [numpy.zeros(0), numpy.zeros((3, 0, 2), "i4"), numpy.zeros(2, "V0")], ids=range(3))
@@ -55,12 +68,16 @@ def test_no_elements(array):
         numpy.array([(1, b"ab"), (2, b"c")], [("number", "<u8"), ("text", "S56")]),
         numpy.array(3.5),
         numpy.array([1, 2], ">u2"),
+        numpy.array([True, False]),
+        numpy.array([1 + 2j]),
+        numpy.array([5], "m8[25us]"),
+        numpy.zeros(2, [("a", "<i2"), ("b", [("c", "<f4", (2, 3)), ("d", "U4")]), (("title", "e"), "M8[D]")]),
     ],
-    ids=range(7),
+    ids=range(11),
 )
 def test_there_and_back(array):
     codec, raw = encode(array)
     for data in (raw, memoryview(raw)):
         got = decode(codec, data)
-        assert (got.dtype, got.shape, got.tolist()) == (array.dtype, array.shape, array.tolist())
+        assert (got.dtype, got.shape, got.tobytes()) == (array.dtype, array.shape, array.tobytes())
         assert not got.flags.writeable

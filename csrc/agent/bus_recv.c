@@ -358,7 +358,7 @@ static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, ui
       cfn_bus_leave(bus);
       continue;
     }
-    cfn_slab_tell(bus->region, &bus->inbox.freed);
+    cfn_inbox_tell_freed(&bus->inbox);
     cfn_bus_rest_fifo(bus, 0);
     if (cfn_deadline_passed(deadline)) {
       cfn_fail(CFN_EMPTY, 0, 0, "no message for '%s'", bus->agent);
@@ -453,6 +453,7 @@ static void peek_frame(void *context, const cfn_peek_t *peek) {
     if (h.cell) {
       uint64_t life = rec.life;
       cfn_ledger_clear(&h); /* a CAS: what was copied was read before what follows */
+      cfn_reads_over();
       /* Its reader may have ended it meanwhile, who asks no ledger: LAST, it is still what was sent. */
       if (cfn_frame_record(&peek->frame, offsets[i], &rec) < 0 || rec.life != life) break;
     }

@@ -163,8 +163,9 @@ static int64_t copy_value(cfn_bus_t *bus, const cfn_ref_at_t *at, uint64_t word,
     info->version = cfn_ref_version(word);
     info->bytes = blob.bytes; /* 0 if it makes no sense */
     info->codec = blob.codec;
-    info->changed_wall_ns = cfn_load_relaxed(&ref->changed_wall_ns);
-    uint64_t by = cfn_load_relaxed(&ref->changed_by);
+    /* acquire: read before the word is looked at again */
+    info->changed_wall_ns = cfn_load_acquire(&ref->changed_wall_ns);
+    uint64_t by = cfn_load_acquire(&ref->changed_by);
     info->changed_by = cfn_ref_change_version(by) == info->version ? cfn_ref_change_who(by) : 0;
   }
   if (cfn_load_seq(&ref->word) != word) return CFN_STALE; /* LAST */

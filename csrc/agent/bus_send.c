@@ -101,6 +101,7 @@ static int wait_for_room(sending_t *s, int why, unsigned cls, const cfn_outgoing
     cfn_bus_leave(bus);
     return r;
   }
+  cfn_slab_return_hints(bus->region, &bus->outbox.cursor); /* or the census below would not see them */
   uint32_t armed = cfn_event_arm(event);
   /* AFTER arming: what became free before is seen here, what becomes free later rings us. A census of before would hide
    * it: who is told that chunks are scarce would sleep beside free ones until its tick. */

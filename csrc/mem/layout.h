@@ -182,7 +182,15 @@ static inline uint64_t cfn_part_word(uint64_t ver, uint32_t acked) {
 }
 static inline uint64_t cfn_delivery_word(uint64_t ver, uint64_t count) { return ver << 16 | count; }
 static inline uint64_t cfn_delivery_ver(uint64_t w) { return w >> 16; }
-static inline unsigned cfn_delivery_count(uint64_t w) { return (unsigned)w & 0xffffu; }
+/* How often a TAKEN chunk has been leased. Each lease raises own's version by one: what the word lacks was not written by who
+ * died before it. It lacks more than two only if it is of an earlier use of the chunk (TAKEN, FREE, MINE, TAKEN is the
+ * shortest way there). */
+static inline unsigned cfn_delivery_count(uint64_t w, uint64_t own) {
+  uint64_t ver = cfn_own_ver(own), gap = ver - cfn_delivery_ver(w);
+  uint64_t count = w & 0xffffu; /* 0: never written */
+  count = count && ver >= cfn_delivery_ver(w) && gap <= 2 ? count + gap : 1;
+  return count < 255 ? (unsigned)count : 255;
+}
 static inline uint64_t cfn_part_ver(uint64_t w) { return w >> CFN_PART_MESSAGES; }
 static inline uint32_t cfn_part_acked(uint64_t w) {
   return (uint32_t)(w & ((UINT64_C(1) << CFN_PART_MESSAGES) - 1));

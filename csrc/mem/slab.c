@@ -145,7 +145,8 @@ uint32_t cfn_slab_free_hint(const cfn_region_t *r, unsigned cls) {
   uint32_t n = 0;
   uint32_t words = (r->geo.config.class_chunks[cls] + 63) / 64;
   for (uint32_t w = 0; w < words; w++)
-    n += (uint32_t)__builtin_popcountll(cfn_load_relaxed(&cfn_hints(r)[r->geo.class_hint[cls] + w]));
+    /* seq_cst: who armed an event counts what was told before */
+    n += (uint32_t)__builtin_popcountll(cfn_load_seq(&cfn_hints(r)[r->geo.class_hint[cls] + w]));
   return n;
 }
 

@@ -143,6 +143,12 @@ static void move_head(cfn_inbox_t *in, unsigned lane) {
   }
 }
 
+void cfn_inbox_tell_freed(cfn_inbox_t *in) {
+  cfn_slab_tell(in->region, &in->freed);
+  /* All classes: who was refused because this inbox had its fair part may wait for another class than what it held. */
+  for (unsigned c = 0; c < CFN_CLASSES; c++) cfn_event_ring_futex(&cfn_state(in->region)->class_room[c].event);
+}
+
 void cfn_inbox_announce(cfn_inbox_t *in, bool now) {
   cfn_event_shm_t *space = &cfn_mailbox(in->region, in->mailbox)->space.event;
   uint32_t freed = 0, quarter = UINT32_MAX;
@@ -157,7 +163,7 @@ void cfn_inbox_announce(cfn_inbox_t *in, bool now) {
   /* Before sleeping the holder rings also for slots that others emptied: a fenced reader that made R5
    * and died before its own ring left senders asleep beside free slots (models/space.pml). */
   if (now) {
-    cfn_slab_tell(in->region, &in->freed);
+    cfn_inbox_tell_freed(in);
     cfn_event_ring_futex(space);
     freed = 0;
     for (unsigned i = 0; i < CFN_LANES; i++) in->lane[i].freed = 0;
@@ -182,11 +188,12 @@ static bool frame_whole(const cfn_chunk_shm_t *chunk, uint32_t messages) {
   return true;
 }
 
-/* How often what another reader had leased has been leased now. Who dies before the number is written leaves one out. */
+/* How often what another reader had leased has been leased now. */
 static uint8_t count_delivery(cfn_chunk_shm_t *chunk, uint64_t own, uint64_t mine) {
   uint64_t w = cfn_load_relaxed(&chunk->delivery); /* relaxed: a number that is nothing without the version beside it */
-  unsigned before = cfn_delivery_ver(w) == cfn_own_ver(own) ? cfn_delivery_count(w) : 1, now = before < 255 ? before + 1 : 255;
-  cfn_cas_release(&chunk->delivery, w, cfn_delivery_word(cfn_own_ver(mine), now));
+  unsigned before = cfn_delivery_count(w, own), now = before < 255 ? before + 1 : 255;
+  /* dies here: the next one sees that a lease is missing. Slept here: the word is of a later lease, and stays */
+  if (cfn_delivery_ver(w) < cfn_own_ver(mine)) cfn_cas_release(&chunk->delivery, w, cfn_delivery_word(cfn_own_ver(mine), now));
   return (uint8_t)now;
 }
 
@@ -623,8 +630,7 @@ int cfn_lane_peek(const cfn_region_t *r, uint32_t mailbox, unsigned lane, uint8_
     if (cfn_frame_read(r, ref - 1, &meta, &peek.frame) < 0) continue;
     copy_racy(buffer, peek.frame.payload, peek.frame.bytes);
     peek.frame.payload = buffer;
-    uint64_t delivery = cfn_load_relaxed(&chunk->delivery);
-    if (cfn_delivery_ver(delivery) == cfn_own_ver(own)) peek.frame.deliveries = (uint8_t)cfn_delivery_count(delivery);
+    if (state == CFN_TAKEN) peek.frame.deliveries = (uint8_t)cfn_delivery_count(cfn_load_relaxed(&chunk->delivery), own);
     for (unsigned part = 0; peek.frame.count > 1 && part < CFN_FRAME_PARTS; part++)
       peek.part[part] = cfn_part_acked(cfn_load_seq(&chunk->part[part]));
     peek.seen = cfn_load_seq(&words->seen);

@@ -126,6 +126,8 @@ bool cfn_inbox_ready(cfn_inbox_t *in, unsigned lanes);
 int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token, uint32_t n);
 /* Are these two of one frame, one after the other? */
 bool cfn_tokens_follow(cfn_token_t token, cfn_token_t next);
+/* Tells of chunks that were freed and whose hints were kept back, and rings those who wait for chunks. */
+void cfn_inbox_tell_freed(cfn_inbox_t *in);
 /* Announces emptied slots to senders that wait for room; `now` = do not wait to have many. */
 void cfn_inbox_announce(cfn_inbox_t *in, bool now);
 

@@ -42,7 +42,7 @@ static bool over_fair_part(cfn_outbox_t *out, unsigned cls, const cfn_ring_t *q)
     out->scarce[cls] = cfn_slab_scarce(out->region, cls);
   }
   if (!out->scarce[cls]) return false;
-  uint64_t depth = cfn_load_relaxed(q->tail) - cfn_load_relaxed(q->head);
+  uint64_t depth = cfn_load_seq(q->tail) - cfn_load_seq(q->head); /* seq_cst: also behind an armed event */
   uint32_t fair = cfn_ring_slots(q) / 16;
   return depth >= (fair < 4 ? 4 : fair);
 }

@@ -59,13 +59,13 @@ PyObject *hot_place_of(const cfn_wire_t *w) {
 
 /* Ends the view of a message whose exporter is a place; false while somebody else still uses it. */
 bool hot_message_release(hot_message_t *self) {
-  PyObject *raw = self->raw, *body = self->body, *place = Py_NewRef(self->exporter);
-  self->raw = self->body = NULL; /* first: what follows may run other code */
+  PyObject *raw = self->raw, *body = self->body;
+  self->raw = self->body = NULL; /* first: what follows may run other code, which may end the view itself */
   Py_XDECREF(raw);
   Py_XDECREF(body);
-  bool ours = place == self->exporter && Py_REFCNT(place) == 2; /* the message's and this one's */
+  if (!self->exporter || Py_TYPE(self->exporter) != hot.place_type) return true;
+  bool ours = Py_REFCNT(self->exporter) == 1;
   if (ours) Py_CLEAR(self->exporter);
-  Py_DECREF(place);
   return ours;
 }
 
@@ -78,8 +78,11 @@ PyObject *hot_message_raw(PyObject *object, void *original) {
   if (!w || (elsewhere && (!self->exporter || Py_TYPE(self->exporter) != hot.place_type)))
     return PyObject_CallFunctionObjArgs(original, object, NULL);
   const char *wire = (const char *)w;
-  PyObject *raw = elsewhere ? PyMemoryView_FromObject(self->exporter)
+  /* Our own reference: a finalizer that runs while the view is made could ack the message, and end the place. */
+  PyObject *place = elsewhere ? Py_NewRef(self->exporter) : NULL;
+  PyObject *raw = elsewhere ? PyMemoryView_FromObject(place)
                             : PyBytes_FromStringAndSize(wire + n - w->body_bytes, w->body_bytes);
+  Py_XDECREF(place);
   PyObject *old = self->raw;
   self->raw = Py_XNewRef(raw);
   Py_XDECREF(old);

@@ -154,6 +154,36 @@ static void test_deliveries(void) {
   end();
 }
 
+/* Readers that died, or slept, between the lease and the count: crafted, for it takes two instructions. */
+static void test_deliveries_that_were_not_counted(void) {
+  t_case("deliveries that were not counted");
+  start();
+  cfn_region_t *r = cfn_bus_region(a);
+  CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, "m", 1, 0, NULL), 0);
+  cfn_chunk_shm_t *chunk = NULL;
+  for (uint32_t k = 0; k < r->geo.chunks && !chunk; k++)
+    if (cfn_own_state(cfn_load_seq(&cfn_chunk(r, k)->own)) == CFN_MINE) chunk = cfn_chunk(r, k);
+  unsigned expected = 0;
+  for (int life = 1; life <= 20; life++) {
+    CHECK_INT(t_recv(b, 0, &w, body), 1);
+    CHECK_INT(w.deliveries, ++expected);
+    uint64_t late = cfn_load_seq(&chunk->delivery), own = cfn_load_seq(&chunk->own);
+    CHECK_INT(cfn_bus_release_inbox(b), 0);
+    for (int missing = 0; life > 2 && missing < life % 3; missing++) { /* leased by others, who died before they counted */
+      own = cfn_own_next(own, CFN_TAKEN, cfn_own_who(own));
+      cfn_store_seq(&chunk->own, own);
+      expected++;
+    }
+    CHECK_INT(cfn_delivery_count(cfn_load_seq(&chunk->delivery), own), expected);
+    if (life == 15) cfn_store_seq(&chunk->delivery, late);
+  }
+  CHECK_INT(t_recv(b, 0, &w, body), 1);
+  CHECK_INT(w.deliveries, expected + 1);
+  CHECK_INT(t_ack(b, w.token), 0);
+  t_check_nothing_held(a);
+  end();
+}
+
 /* Takes up to n together, which must be numbered from `first`, the first `marked` of them handed out before. */
 static int64_t take_batch(uint32_t n, int first, int marked, char *batch, size_t room, uint32_t *offsets) {
   size_t used;
@@ -376,6 +406,7 @@ int main(void) {
   test_full_and_wrap();
   test_frames();
   test_deliveries();
+  test_deliveries_that_were_not_counted();
   test_batches();
   test_two_readers_and_steal();
   test_request();

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import struct
 import sys
 from collections.abc import Iterator, Sequence
@@ -121,6 +122,38 @@ def _encode_array(array: Any) -> bytes:
     return b"".join((head, array)) if array.nbytes else head
 
 
+# What `dtype.str` is of numbers, texts, raw bytes and times. Anything else is not given to numpy, which divides by zero
+# or overflows over some of it.
+_ELEMENT = re.compile(
+    r"[<>|=](?:([biufcV])(\d{1,9})|([SU])(\d{1,9})|[mM]8(?:\[\d{0,9}(?:Y|M|W|D|h|m|s|ms|us|μs|ns|ps|fs|as|generic)\])?)"
+)
+_MOST_BYTES = (1 << 31) - 1  # of an element, which numpy counts in an int
+
+
+def _size_of(kind: Any, deep: int = 0) -> int:
+    """Bytes of an element of a type that is described as `dtype.str` or `dtype.descr` do; ValueError: it is not."""
+    size = 0
+    if isinstance(kind, str):
+        found = _ELEMENT.fullmatch(kind)
+        if found is None:
+            raise ValueError(f"{kind!r} is no type of an array")
+        size = int(found[2] or found[4] or 8) * (4 if found[3] == "U" else 1)
+    elif isinstance(kind, list) and deep < 16:
+        for field in kind:
+            if not isinstance(field, tuple) or len(field) not in (2, 3):
+                raise ValueError(f"{field!r} is no field")
+            shape = field[2] if len(field) == 3 else ()
+            shape = (shape,) if isinstance(shape, int) else shape
+            if not isinstance(shape, tuple) or not all(isinstance(n, int) and n >= 0 for n in shape):
+                raise ValueError(f"{shape!r} is no shape")
+            size += _size_of(field[1], deep + 1) * math.prod(shape)
+    else:
+        raise ValueError(f"{kind!r} is no type of an array")
+    if size > _MOST_BYTES:
+        raise ValueError(f"elements of {size} bytes")
+    return size
+
+
 @functools.lru_cache(256)
 def _array_of(head: bytes) -> tuple[Any, tuple[int, ...], Any, int]:
     """What makes an array with such a head: numpy's class, shape, type, and the bytes of its elements."""
@@ -131,10 +164,18 @@ def _array_of(head: bytes) -> tuple[Any, tuple[int, ...], Any, int]:
     at = 8 + 8 * head[1]
     shape = struct.unpack_from(f"<{head[1]}Q", head, 8)
     text = head[at : at + head[0]].decode()
-    dtype = numpy.dtype(ast.literal_eval(text) if text.startswith("[") else text)
-    if dtype.hasobject:  # it would be made of addresses that somebody sent
+    kind = ast.literal_eval(text) if text.startswith("[") else text
+    size = _size_of(kind)
+    dtype = numpy.dtype(kind)
+    # Of Python objects it would be made of addresses that somebody sent.
+    if dtype.hasobject or dtype.itemsize != size:
         raise ValueError(f"an array of {dtype}")
-    return numpy.ndarray, shape, dtype, math.prod(shape) * dtype.itemsize
+    return numpy.ndarray, shape, dtype, math.prod(shape) * size
+
+
+_UNREADABLE = (
+    LookupError, ValueError, TypeError, SyntaxError, ArithmeticError, RecursionError, MemoryError, struct.error
+)  # fmt: skip
 
 
 def _decode_array(raw: Any) -> Any:
@@ -145,7 +186,7 @@ def _decode_array(raw: Any) -> Any:
         if len(raw) != start + nbytes:
             raise ValueError(f"{len(raw) - start} bytes for {shape} of {dtype}")
         return array(shape, dtype, raw, start)
-    except (IndexError, ValueError, TypeError, SyntaxError, OverflowError, struct.error) as why:
+    except _UNREADABLE as why:
         raise Corrupt(f"the array in this message cannot be read: {why}") from why
 
 
@@ -162,7 +203,7 @@ def decode(codec: int, raw: Any) -> Any:
             return str(raw, "utf-8", "surrogatepass")
         if codec == JSON:
             return _decode_json(raw)
-    except (ValueError, msgspec.DecodeError) as why:
+    except (ValueError, msgspec.DecodeError, RecursionError) as why:
         raise Corrupt(f"the {CODECS[codec]} body of this message cannot be read: {why}") from why
     if codec == ARRAY:
         return _decode_array(raw)
