@@ -199,6 +199,9 @@ class Launcher(ABC):
         """The swarm's cgroup, if it has one; anew, if somebody took it away."""
         if self.group is None or self.group.enter():
             return self.group is not None
+        if self.group.path.exists():  # these stay outside, and are found by their process groups
+            self.note("the swarm's cgroup cannot be entered now (too many open files?)", kind="error")
+            return False
         self.note("the swarm's cgroup was taken away; another one is made", kind="error")
         self.group = Group.make(self.settings.swarm_id)
         return self.group is not None and self.group.enter()
