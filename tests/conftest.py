@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cfnshm import Bus
+from cfnshm.swarm import cgroup, tree
 from cfnshm.testing import temp_bus, temp_bus_name
 
 SHM = Path("/dev/shm")
@@ -70,6 +71,18 @@ def spawn():
                 os.kill(child.pid, signal.SIGCONT)
                 child.kill()
         child.join(20)
+
+
+@pytest.fixture
+def no_swarm_left(tmp_path, monkeypatch):
+    """Logs go to the test's folder; no process and no cgroup of a swarm is left."""
+    monkeypatch.setenv("CFNSHM_STATE_DIR", str(tmp_path / "state"))
+    yield
+    left = [pid for pid in tree.descendants(os.getpid()) if (s := tree.stat(pid)) and s.state != "Z"]
+    assert not left, [Path(f"/proc/{p}/cmdline").read_bytes() for p in left]
+    home = cgroup._own()
+    groups = home.glob("cfnshm-*") if home else ()
+    assert not [g for g in groups if not os.path.exists(f"/proc/{g.name.split('-')[1]}")]
 
 
 def pytest_report_header():

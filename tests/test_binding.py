@@ -362,3 +362,34 @@ def test_exclusive_that_fails_changes_nothing(bus):
 def test_a_timeout_beyond_all_floats_waits(bus):
     threading.Timer(0.05, lambda: bus.send("a", b"late")).start()
     assert bus.recv(timeout=10**400).raw == b"late"
+
+
+def test_a_finalizer_that_acks_while_its_view_is_made(bus, other):
+    """The collector may run whatever it likes where an object is allocated: the place of the body must outlive that."""
+
+    class Acks:
+        def __init__(self, message):
+            self.message, self.me = message, self
+
+        def __del__(self):
+            with contextlib.suppress(BufferError, cfnshm.InvalidArgument):
+                self.message.ack()
+
+    before = gc.get_threshold()
+    for _ in range(20):
+        bus.send("b", b"x" * 20_000)
+        message = other.recv(timeout=20, copy=False)
+        gc.collect()
+        Acks(message)  # garbage from now on, for the collector
+        try:
+            gc.set_threshold(1)
+            raw = message.raw
+        except cfnshm.InvalidArgument:  # it was acked before its view was made
+            continue
+        finally:
+            gc.set_threshold(*before)
+        assert bytes(raw[:2]) == b"xx"
+        raw.release()
+        del raw
+        with contextlib.suppress(cfnshm.InvalidArgument):
+            message.ack()

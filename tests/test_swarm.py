@@ -19,13 +19,7 @@ from cfnshm.swarm.deal import Dealer
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.fixture(autouse=True)
-def clean(tmp_path, monkeypatch):
-    """Logs go to the test's folder, and no process of a swarm is left."""
-    monkeypatch.setenv("CFNSHM_STATE_DIR", str(tmp_path / "state"))
-    yield
-    left = [pid for pid in tree.descendants(os.getpid()) if (s := tree.stat(pid)) and s.state != "Z"]
-    assert not left, [Path(f"/proc/{p}/cmdline").read_bytes() for p in left]
+pytestmark = pytest.mark.usefixtures("no_swarm_left")
 
 
 def square(n):

@@ -24,14 +24,7 @@ if GROUPS is not None:
 PIDS = Path("/sys/fs/cgroup/pids")  # version 1's controller, where the machine has it
 
 
-@pytest.fixture(autouse=True)
-def clean(tmp_path, monkeypatch):
-    monkeypatch.setenv("CFNSHM_STATE_DIR", str(tmp_path / "state"))
-    yield
-    left = [pid for pid in tree.descendants(os.getpid()) if (s := tree.stat(pid)) and s.state != "Z"]
-    assert not left, [Path(f"/proc/{p}/cmdline").read_bytes() for p in left]
-    home = cgroup._own()
-    assert not home or not [p for p in home.glob(f"cfnshm-{os.getpid()}-*")]
+pytestmark = pytest.mark.usefixtures("no_swarm_left")
 
 
 def hold(task):
