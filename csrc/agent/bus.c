@@ -347,9 +347,10 @@ int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsign
   cfn_store_relaxed(&bus->wait_until, slept == 0 ? 0 : cfn_os_monotonic_ns());
   if (slept == 0) {
     cfn_store_relaxed(&bus->tick_ns, TICK_FIRST_NS);
-    /* Woken soon after falling asleep: a spin would perhaps have met it. */
-    if (cfn_os_monotonic_ns() - now < SOON_NS && cfn_load_relaxed(&bus->spin) < SPIN_FIRST)
-      cfn_store_relaxed(&bus->spin, SPIN_FIRST);
+    /* Woken soon after falling asleep: a spin would perhaps have met it. Later: one turn, in which others of the same
+     * processor run and the next message comes, without a wake-up for each. */
+    uint32_t turns = cfn_os_monotonic_ns() - now < SOON_NS ? SPIN_FIRST : 1;
+    if (cfn_load_relaxed(&bus->spin) < turns) cfn_store_relaxed(&bus->spin, turns);
     return CFN_OK;
   }
   if (slept == -EINTR) return CFN_INTERRUPTED;
