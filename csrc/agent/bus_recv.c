@@ -342,6 +342,8 @@ static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, ui
     n_acks = 0;
     if (r == CFN_INVALID) r = CFN_OK; /* acked by hand before: nothing is owed */
     if (r == CFN_OK) r = cfn_bus_consume(bus, false);
+    /* Whoever says that there is nothing, or sleeps, has looked at everything. */
+    bus->inbox.hasty = deadline == CFN_TRY || (!spun && cfn_load_relaxed(&bus->spin));
     if (r == CFN_OK) r = look(bus, v);
     if (r == CFN_EMPTY && cfn_inbox_fenced(&bus->inbox)) r = CFN_AGENT_FENCED;
     if (r == CFN_AGENT_FENCED) r = lost_inbox(bus);
@@ -361,11 +363,16 @@ static int64_t receive(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, ui
     cfn_inbox_tell_freed(&bus->inbox);
     cfn_bus_rest_fifo(bus, 0);
     if (cfn_deadline_passed(deadline)) {
+      if (bus->inbox.hasty) {
+        spun = true;
+        cfn_bus_leave(bus);
+        continue;
+      }
       cfn_fail(CFN_EMPTY, 0, 0, "no message for '%s'", bus->agent);
       cfn_bus_leave(bus);
       return CFN_EMPTY;
     }
-    if (!spun && cfn_load_relaxed(&bus->spin)) {
+    if (bus->inbox.hasty) {
       spun = true;
       cfn_watch_t watch;
       watch_lanes(bus, v->lanes, &watch);

@@ -260,7 +260,7 @@ int cfn_os_lock_any(int fd, uint64_t *pid) {
 
 /* ---- fork canary ---- */
 
-static cfn_a64 *canary_page;
+static cfn_a64 *_Atomic canary_page;
 static pthread_once_t canary_once = PTHREAD_ONCE_INIT;
 
 static void canary_make(void) {
@@ -271,12 +271,16 @@ static void canary_make(void) {
 }
 
 uint64_t cfn_os_fork_stamp(void) {
-  pthread_once(&canary_once, canary_make);
-  if (!canary_page) return (uint64_t)getpid(); /* no page to be had: the pid, one call dearer */
-  uint64_t stamp = cfn_load_relaxed(canary_page);
+  cfn_a64 *page = atomic_load_explicit(&canary_page, memory_order_acquire);
+  if (!page) {
+    pthread_once(&canary_once, canary_make);
+    page = canary_page;
+  }
+  if (!page) return (uint64_t)getpid(); /* no page to be had: the pid, one call dearer */
+  uint64_t stamp = cfn_load_relaxed(page);
   if (stamp == 0) { /* first use, or a child: its own stamp, that no ancestor had */
-    cfn_cas_seq(canary_page, 0, cfn_os_random() | 1);
-    stamp = cfn_load_relaxed(canary_page);
+    cfn_cas_seq(page, 0, cfn_os_random() | 1);
+    stamp = cfn_load_relaxed(page);
   }
   return stamp;
 }

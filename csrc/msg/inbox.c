@@ -272,7 +272,7 @@ static int take(cfn_inbox_t *in, unsigned lane) {
     }
     uint32_t ref = cfn_slot_ref(w);
     if (ahead < 0 || ref == 0) {
-      if (pass_damage(in, lane, &q, p, slot, w)) {
+      if (!in->hasty && pass_damage(in, lane, &q, p, slot, w)) {
         skipped = true;
         continue;
       }
@@ -410,7 +410,7 @@ int cfn_inbox_run(cfn_inbox_t *in, unsigned lanes, uint32_t most, cfn_run_t *out
     if (r != CFN_EMPTY) return r;
   }
   /* Nothing else is there: time to look whether the idle ones are only damaged (pass_damage). */
-  for (unsigned lane = 0; lane < CFN_LANES; lane++) {
+  for (unsigned lane = 0; lane < CFN_LANES && !in->hasty; lane++) {
     if (!(passed_over >> lane & 1)) continue;
     int r = run_of_lane(in, lane, most, out);
     if (r != CFN_EMPTY) return r;

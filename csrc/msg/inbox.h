@@ -77,6 +77,7 @@ typedef struct cfn_inbox {
   uint32_t leases, lease_free; /* lease_free: +1 */
   uint32_t open;               /* leases in use */
   uint32_t looks;              /* for messages */
+  bool hasty;                  /* this look is followed by another: it leaves the senders' own words alone */
   uint64_t room_rung_ns;
   cfn_slab_freed_t freed; /* hints to be told */
 } cfn_inbox_t;

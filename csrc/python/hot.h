@@ -26,6 +26,7 @@
 #define MUCH 65536u                /* bytes worth giving the GIL back for */
 #define ROOM (sizeof(cfn_wire_t) + 64 + 256 + 16384) /* as in inbox.py */
 #define BATCH_ROOM (1u << 18)
+#define INSIDE 160u /* bytes of a wire header with its sender and type, as most have them */
 
 /* ---- the objects ---- */
 
@@ -34,19 +35,29 @@ typedef struct hot_handle {
   PyObject_HEAD
   cfn_bus_t *bus; /* lives as long as `owner`, NULL without it */
   PyObject *peers, *handed, *owner;
-  PyObject *last;     /* what was handed out last; not in `handed` */
-  long long last_who; /* and to whom */
+  PyObject *last;      /* what was handed out last; not in `handed` */
+  PyObject *last_to;   /* whom the last message was sent to, by a name of `peers` */
+  uint64_t last_token; /* the same of a message that has nothing but its token to be remembered by */
+  long long last_who;  /* and to whom */
+  cfn_address_t last_address;
   uint8_t *room; /* of a batch, while no thread has taken it */
 } hot_handle_t;
 
+/* A message that was received here has its wire header in itself and its body in `raw`; `wire` is made of both when it is
+ * asked for. One that Python makes has its wire bytes. */
 typedef struct hot_message {
   PyObject_HEAD
   PyObject *bus, *wire, *raw, *body, *head, *to, *exporter;
+  size_t head_bytes; /* of `inside` */
+  _Alignas(cfn_wire_t) uint8_t inside[INSIDE];
 } hot_message_t;
 
+/* The same: `data` is made of `receipt` when it is asked for, if that is the receipt. */
 typedef struct hot_receipt {
   PyObject_HEAD
   PyObject *bus, *data, *to;
+  bool inside;
+  cfn_receipt_t receipt;
 } hot_receipt_t;
 
 /* Where a body is in the bus: what a message received with copy=False gives views of. Its references count them, for
@@ -70,7 +81,7 @@ extern struct hot {
 
 bool hot_deadline(PyObject *timeout, uint64_t *deadline);
 bool hot_lane(PyObject *priority, unsigned *lane);
-bool hot_address(const hot_handle_t *self, PyObject *to, cfn_address_t *address);
+bool hot_address(hot_handle_t *self, PyObject *to, cfn_address_t *address);
 bool hot_same(PyObject *word, PyObject *name);
 
 /* Calls the original with the arguments as they came. */
@@ -87,6 +98,7 @@ long long hot_this_thread_number(void);
 /* What was handed to him, borrowed, or NULL (also with an exception). */
 PyObject *hot_noted(hot_handle_t *self, long long who);
 bool hot_note(hot_handle_t *self, long long who, PyObject *what);
+bool hot_note_token(hot_handle_t *self, long long who, uint64_t token);
 void hot_forget(hot_handle_t *self, long long who);
 /* All of it into the dict: false with an exception. */
 bool hot_settle(hot_handle_t *self);
@@ -103,6 +115,8 @@ PyObject *hot_blank(PyObject *module, PyObject *n);
 PyObject *hot_bodies(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *hot_place_of(const cfn_wire_t *w);
 bool hot_message_release(hot_message_t *self);
+PyObject *hot_message_wire(PyObject *self, void *nothing);
+int hot_message_set_wire(PyObject *self, PyObject *value, void *nothing);
 PyObject *hot_message_raw(PyObject *self, void *original);
 PyObject *hot_message_body(PyObject *self, void *original);
 

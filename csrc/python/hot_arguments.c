@@ -35,8 +35,12 @@ bool hot_same(PyObject *word, PyObject *name) { /* names of arguments are intern
   return word == name || PyUnicode_Compare(word, name) == 0;
 }
 
-bool hot_address(const hot_handle_t *self, PyObject *to, cfn_address_t *address) {
+bool hot_address(hot_handle_t *self, PyObject *to, cfn_address_t *address) {
   if (!self->peers || !PyUnicode_CheckExact(to)) return false;
+  if (to == self->last_to) { /* what was right is right, or the core says that it is stale */
+    *address = self->last_address;
+    return true;
+  }
   PyObject *place = PyDict_GetItemWithError(self->peers, to);
   if (!place) {
     PyErr_Clear();
@@ -49,6 +53,10 @@ bool hot_address(const hot_handle_t *self, PyObject *to, cfn_address_t *address)
   }
   address->index = (uint32_t)PyLong_AsUnsignedLong(index);
   address->mid = PyLong_AsUnsignedLongLong(mid);
+  PyObject *old = self->last_to;
+  self->last_to = Py_NewRef(to);
+  self->last_address = *address;
+  Py_XDECREF(old);
   return true;
 }
 

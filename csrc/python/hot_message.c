@@ -38,9 +38,39 @@ PyObject *hot_bodies(PyObject *module, PyObject *const *args, Py_ssize_t n) {
   return all;
 }
 
+PyObject *hot_message_wire(PyObject *object, void *nothing) {
+  (void)nothing;
+  hot_message_t *self = (hot_message_t *)object;
+  if (!self->wire && self->head_bytes && self->raw && PyBytes_CheckExact(self->raw)) {
+    Py_ssize_t body = PyBytes_Size(self->raw);
+    self->wire = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)self->head_bytes + body);
+    if (!self->wire) return NULL;
+    char *bytes = PyBytes_AsString(self->wire);
+    memcpy(bytes, self->inside, self->head_bytes);
+    memcpy(bytes + self->head_bytes, PyBytes_AsString(self->raw), (size_t)body);
+  } else if (!self->wire) {
+    PyErr_SetString(PyExc_AttributeError, "_wire");
+  }
+  return Py_XNewRef(self->wire);
+}
+
+int hot_message_set_wire(PyObject *object, PyObject *value, void *nothing) {
+  (void)nothing;
+  hot_message_t *self = (hot_message_t *)object;
+  PyObject *old = self->wire;
+  self->head_bytes = 0;
+  self->wire = Py_XNewRef(value);
+  Py_XDECREF(old);
+  return 0;
+}
+
 /* The header of its wire bytes, if that is what they are. */
 static const cfn_wire_t *wire_of(const hot_message_t *self, Py_ssize_t *n) {
   char *wire;
+  if (self->head_bytes) { /* its body is in `raw` already */
+    *n = (Py_ssize_t)self->head_bytes;
+    return self->raw && PyBytes_CheckExact(self->raw) ? (const void *)self->inside : NULL;
+  }
   if (!self->wire || !PyBytes_CheckExact(self->wire)) return NULL;
   PyBytes_AsStringAndSize(self->wire, &wire, n);
   const cfn_wire_t *w = (const void *)wire;
@@ -95,11 +125,15 @@ PyObject *hot_message_body(PyObject *object, void *original) {
   const cfn_wire_t *w = wire_of(self, &n);
   if (!w || self->body) return PyObject_CallFunctionObjArgs(original, object, NULL);
   unsigned codec = w->codec;
-  PyObject *raw = PyObject_GetAttrString(object, "raw"), *body = NULL;
+  PyObject *raw = self->head_bytes ? Py_NewRef(self->raw) : PyObject_GetAttrString(object, "raw"), *body = NULL;
   if (!raw) return NULL;
   if (codec == CFN_CODEC_RAW) {
     body = Py_NewRef(raw);
-  } else {
+  } else if (codec == CFN_CODEC_TEXT && PyBytes_CheckExact(raw)) {
+    body = PyUnicode_DecodeUTF8(PyBytes_AsString(raw), PyBytes_Size(raw), "surrogatepass");
+    if (!body && PyErr_ExceptionMatches(PyExc_UnicodeError)) PyErr_Clear(); /* decode() says it in its words */
+  }
+  if (!body && !PyErr_Occurred()) {
     PyObject *number = PyLong_FromLong(codec);
     body = number ? PyObject_CallFunctionObjArgs(hot.decode, number, raw, NULL) : NULL;
     Py_XDECREF(number);

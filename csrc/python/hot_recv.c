@@ -20,20 +20,26 @@ PyObject *hot_this_thread(PyObject *module, PyObject *nothing) {
 /* ---- what was handed to whom ---- */
 
 bool hot_settle(hot_handle_t *self) {
-  if (!self->last) return true;
-  PyObject *who = PyLong_FromLongLong(self->last_who), *last = self->last;
-  if (!who || PyDict_SetItem(self->handed, who, last) < 0) {
-    Py_XDECREF(who);
-    return false;
+  if (!self->last && !self->last_token) return true;
+  PyObject *who = PyLong_FromLongLong(self->last_who);
+  /* A token's bytes stand for the wire bytes that begin with them. */
+  PyObject *last = self->last ? Py_NewRef(self->last)
+                              : PyBytes_FromStringAndSize((const char *)&self->last_token, sizeof self->last_token);
+  bool done = who && last && PyDict_SetItem(self->handed, who, last) == 0;
+  Py_XDECREF(who);
+  Py_XDECREF(last);
+  if (done) {
+    self->last_token = 0;
+    Py_CLEAR(self->last);
   }
-  Py_DECREF(who);
-  self->last = NULL;
-  Py_DECREF(last);
-  return true;
+  return done;
 }
 
 PyObject *hot_noted(hot_handle_t *self, long long who) {
-  if (self->last && self->last_who == who) return self->last;
+  if (self->last_who == who) {
+    if (self->last) return self->last;
+    if (!hot_settle(self)) return NULL;
+  }
   if (PyDict_Size(self->handed) == 0) return NULL;
   PyObject *number = PyLong_FromLongLong(who);
   PyObject *noted = number ? PyDict_GetItemWithError(self->handed, number) : NULL;
@@ -42,10 +48,9 @@ PyObject *hot_noted(hot_handle_t *self, long long who) {
 }
 
 void hot_forget(hot_handle_t *self, long long who) {
-  PyObject *last = self->last;
-  if (last && self->last_who == who) {
-    self->last = NULL;
-    Py_DECREF(last);
+  if ((self->last || self->last_token) && self->last_who == who) {
+    self->last_token = 0;
+    Py_CLEAR(self->last);
   } else if (PyDict_Size(self->handed)) {
     PyObject *number = PyLong_FromLongLong(who);
     if (!number || PyDict_DelItem(self->handed, number) < 0) PyErr_Clear(); /* nothing was handed out */
@@ -53,18 +58,47 @@ void hot_forget(hot_handle_t *self, long long who) {
   }
 }
 
-bool hot_note(hot_handle_t *self, long long who, PyObject *what) {
-  PyObject *old = NULL;
-  if (self->last && self->last_who == who) {
-    old = self->last;
+/* The place in the handle is for `who` now, who has nothing else: what stood there is in *old, or in the dict. */
+static bool note_here(hot_handle_t *self, long long who, PyObject **old) {
+  if ((self->last || self->last_token) && self->last_who == who) {
+    *old = self->last;
+    self->last = NULL;
+    self->last_token = 0;
   } else {
-    if (PyDict_Size(self->handed)) hot_forget(self, who); /* one place for each */
+    *old = NULL;
+    if (PyDict_Size(self->handed)) hot_forget(self, who);
     if (!hot_settle(self)) return false;
+    self->last_who = who;
   }
+  return true;
+}
+
+bool hot_note(hot_handle_t *self, long long who, PyObject *what) {
+  PyObject *old;
+  if (!note_here(self, who, &old)) return false;
   self->last = Py_NewRef(what);
-  self->last_who = who;
   Py_XDECREF(old);
   return true;
+}
+
+bool hot_note_token(hot_handle_t *self, long long who, uint64_t token) {
+  PyObject *old;
+  if (!note_here(self, who, &old)) return false;
+  self->last_token = token;
+  Py_XDECREF(old);
+  return true;
+}
+
+/* A message that has its header in itself. */
+static PyObject *message_of(PyObject *object, const uint8_t *room, size_t head_bytes, size_t body_bytes) {
+  hot_message_t *message = (hot_message_t *)PyType_GenericAlloc(hot.message_type, 0);
+  if (!message) return NULL;
+  message->raw = PyBytes_FromStringAndSize((const char *)room + head_bytes, (Py_ssize_t)body_bytes);
+  message->bus = Py_NewRef(object);
+  message->head_bytes = head_bytes;
+  memcpy(message->inside, room, head_bytes);
+  if (!message->raw) Py_CLEAR(message);
+  return (PyObject *)message;
 }
 
 /* The message of some wire bytes, which are noted as handed to `who`. What cannot be given to the caller
@@ -72,6 +106,13 @@ bool hot_note(hot_handle_t *self, long long who, PyObject *what) {
 static PyObject *hand_out(PyObject *object, long long who, const uint8_t *room, int64_t n, PyObject *copy) {
   hot_handle_t *self = (hot_handle_t *)object;
   const cfn_wire_t *w = (const void *)room;
+  size_t head_bytes = (size_t)n - w->body_bytes;
+  if (!(w->wire_flags & CFN_WIRE_EXTERNAL) && head_bytes <= INSIDE && w->token) {
+    PyObject *plain = message_of(object, room, head_bytes, w->body_bytes);
+    if (plain && !hot_note_token(self, who, w->token)) Py_CLEAR(plain);
+    if (!plain) cfn_bus_put_back(self->bus, w->token);
+    return plain;
+  }
   PyObject *wire = PyBytes_FromStringAndSize((const char *)room, (Py_ssize_t)n);
   PyObject *message = NULL, *noted = wire;
   if (!wire) {
@@ -107,6 +148,10 @@ static int token_of(PyObject *wire, uint64_t *token) {
 static int token_before(hot_handle_t *self, long long who, uint64_t *token) {
   *token = 0;
   if (!self->bus || !self->handed) return 0;
+  if (self->last_token && self->last_who == who) {
+    *token = self->last_token;
+    return 1;
+  }
   PyObject *before = hot_noted(self, who);
   if (!before) return PyErr_Occurred() ? -1 : 1;
   PyObject *wire = before;

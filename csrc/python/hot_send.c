@@ -38,8 +38,8 @@ static PyObject *receipt_of(PyObject *self, PyObject *to, const cfn_receipt_t *r
   if (!made) return NULL;
   made->bus = Py_NewRef(self);
   made->to = Py_NewRef(to);
-  made->data = PyBytes_FromStringAndSize((const char *)receipt, sizeof *receipt);
-  if (!made->data) Py_CLEAR(made);
+  made->inside = true;
+  made->receipt = *receipt;
   return (PyObject *)made;
 }
 

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, overload
 
 import msgspec
 
-from ._core import MessageBase, bodies, twin_property
+from ._core import MessageBase, bodies, sealed, twin_property
 from .errors import Corrupt, InvalidArgument
 
 RAW, TEXT, JSON, ARRAY = 0, 1, 2, 3
@@ -210,6 +210,7 @@ def decode(codec: int, raw: Any) -> Any:
     raise Corrupt(f"this message has codec {codec}, which this version does not know")
 
 
+@sealed
 class Message(MessageBase):
     """A received message. It stays in its inbox until it is acked: by `ack()`, or by the next
     `recv()` of the same thread, task or iterator.

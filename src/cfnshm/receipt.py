@@ -17,6 +17,7 @@ STATES = ("stored", "seen", "acked", "dropped")
 _RECEIPT = struct.Struct("<3Q4I")  # cfn_receipt_t
 
 
+@_core.sealed
 class Receipt(_core.ReceiptBase):
     """Of one `send` (or one frame of `send_many`: then it speaks for all `count` messages of it).
 

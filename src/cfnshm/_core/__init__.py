@@ -179,6 +179,17 @@ def twin_property(function: Callable[[Any], Any]) -> Any:
     return _hot.attribute(function.__name__, function, function.__doc__)
 
 
+C = TypeVar("C", bound=type)
+
+
+def sealed(made: C) -> C:
+    """A class of messages or receipts that no other is derived from: its objects end faster."""
+    if _hot is None:
+        return made
+    fast: C = _hot.sealed(made)
+    return fast
+
+
 _threads = itertools.count(1)
 
 
