@@ -142,9 +142,10 @@ int64_t cfn_bus_send_joined(cfn_bus_t *bus, const cfn_address_t *to, unsigned la
                             const uint32_t *bytes, const uint8_t *codecs, uint32_t n,
                             uint64_t deadline, cfn_receipt_t *receipts, uint32_t room,
                             uint32_t *frames, int *why);
-/* One try at each of n agents; codes in result[i], receipts where CFN_OK. Returns how many got it. */
+/* One try at each of n agents; codes in result[i], receipts where CFN_OK. Returns how many got it. `deadline` is 0, or
+ * CFN_TRY. */
 int cfn_bus_broadcast(cfn_bus_t *bus, const cfn_address_t *to, uint32_t n, unsigned lane,
-                      const cfn_outgoing_t *message, int *result, cfn_receipt_t *receipt);
+                      const cfn_outgoing_t *message, uint64_t deadline, int *result, cfn_receipt_t *receipt);
 uint64_t cfn_bus_largest_body(cfn_bus_t *bus);
 
 enum {

@@ -343,7 +343,7 @@ int cfn_bus_reply(cfn_bus_t *bus, uint32_t att, uint64_t inc, const cfn_outgoing
 }
 
 int cfn_bus_broadcast(cfn_bus_t *bus, const cfn_address_t *to, uint32_t n, unsigned lane,
-                      const cfn_outgoing_t *message, int *result, cfn_receipt_t *receipt) {
+                      const cfn_outgoing_t *message, uint64_t deadline, int *result, cfn_receipt_t *receipt) {
   int delivered = 0, r = CFN_OK;
   cfn_outgoing_t m = *message;
   cfn_hold_t h;
@@ -354,7 +354,7 @@ int cfn_bus_broadcast(cfn_bus_t *bus, const cfn_address_t *to, uint32_t n, unsig
   object = object && r == CFN_OK; /* where the heap is full, each gets a copy of its own */
   r = CFN_OK;
   for (uint32_t i = 0; i < n && r == CFN_OK; i++) {
-    result[i] = cfn_bus_send(bus, &to[i], lane, &m, 1, 0, &receipt[i]);
+    result[i] = cfn_bus_send(bus, &to[i], lane, &m, 1, deadline, &receipt[i]);
     if (result[i] == CFN_OK) delivered++;
     if (result[i] == CFN_FORKED || result[i] == CFN_CLOSED || result[i] == CFN_RETIRED ||
         result[i] == CFN_AGENT_FENCED || result[i] == CFN_TOO_LARGE || result[i] == CFN_INVALID)

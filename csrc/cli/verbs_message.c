@@ -328,7 +328,7 @@ int cfn_verb_broadcast(cfn_cli_t *cli) {
     if (cli->team && strcmp(info.text[CFN_TEXT_TEAM], cli->team) != 0) continue;
     to[n++] = to[i];
   }
-  r = cfn_bus_broadcast(bus, to, (uint32_t)n, cli->lane, &m, result, receipt); /* everybody first */
+  r = cfn_bus_broadcast(bus, to, (uint32_t)n, cli->lane, &m, 0, result, receipt); /* everybody first */
   uint64_t deadline = cfn_cli_deadline(cli, -1);
   for (int i = 0; i < n && r >= 0; i++) {
     while (result[i] == CFN_FULL || result[i] == CFN_NO_SPACE || result[i] == CFN_INTERRUPTED) {

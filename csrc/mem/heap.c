@@ -74,24 +74,29 @@ static int claim_pages(const cfn_region_t *r, uint64_t mine, uint32_t n, uint32_
   uint32_t all = r->geo.config.object_pages;
   cfn_a64 *hint = &cfn_state(r)->page_hint;
   uint32_t start = (uint32_t)(cfn_load_relaxed(hint) % all);
+  /* A page that is free under this exact word stays so until the word changes, for lives only grow; and the pages of one
+   * blob have one word. */
+  uint64_t known = 0;
   for (int half = 0; half < 2; half++) { /* [start, all), then [0, start + n) */
     uint32_t from = half ? 0 : start, end = half ? (start + n < all ? start + n : all) : all;
     uint32_t run = 0, p = from;
     while (p < end && end - p >= n - run) {
       uint64_t word = cfn_load_seq(cfn_page_word(r, p));
       uint32_t after;
-      if (!page_free(r, p, word, &after)) {
+      if (word != known && !page_free(r, p, word, &after)) {
         run = 0;
         p = after;
         continue;
       }
+      known = word;
       p++;
       if (++run < n) continue;
       uint32_t got = 0;
       for (; got < n; got++) {
         cfn_a64 *page = cfn_page_word(r, p - n + got);
         uint64_t w = cfn_load_seq(page);
-        if (!page_free(r, p - n + got, w, &after) || !cfn_cas_seq(page, w, mine)) break;
+        if ((w != known && !page_free(r, p - n + got, w, &after)) || !cfn_cas_seq(page, w, mine)) break;
+        known = w;
         /* dies here: claimed for a blob that is FILL(dead): free again when that is DEAD */
       }
       if (got == n) {

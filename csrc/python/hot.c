@@ -59,6 +59,7 @@ static const struct twin {
   PyObject **original;
 } twins[] = {{"send", hot_send, &hot.original_send},
              {"_send_group", hot_send_group, &hot.original_send_group},
+             {"broadcast", hot_broadcast, &hot.original_broadcast},
              {"recv", hot_recv, &hot.original_recv},
              {"_recv", hot_recv_as, &hot.original_recv_as},
              {"_recv_many", hot_recv_many, &hot.original_recv_many}};
@@ -150,11 +151,11 @@ static PyObject *hot_usable(PyObject *module, PyObject *nothing) {
   return PyBool_FromLong(PyInterpreterState_GetID(PyInterpreterState_Get()) == 0);
 }
 
-/* setup(message, receipt, batch, encode, decode, fail, external) */
+/* setup(message, receipt, receipts, batch, encode, decode, fail, external) */
 static PyObject *hot_setup(PyObject *module, PyObject *args) {
   (void)module;
-  PyObject *message, *receipt, *batch;
-  if (!PyArg_ParseTuple(args, "OOOOOOO", &message, &receipt, &batch, &hot.encode, &hot.decode, &hot.fail,
+  PyObject *message, *receipt, *receipts, *batch;
+  if (!PyArg_ParseTuple(args, "OOOOOOOO", &message, &receipt, &receipts, &batch, &hot.encode, &hot.decode, &hot.fail,
                         &hot.external))
     return NULL;
   if (!PyType_IsSubtype((PyTypeObject *)message, hot.message_base) ||
@@ -162,12 +163,13 @@ static PyObject *hot_setup(PyObject *module, PyObject *args) {
     PyErr_SetString(PyExc_TypeError, "messages and receipts must be made of the bases here");
     return NULL;
   }
-  for (PyObject *const *p = (PyObject *const[]){message, receipt, batch, hot.encode, hot.decode, hot.fail,
+  for (PyObject *const *p = (PyObject *const[]){message, receipt, receipts, batch, hot.encode, hot.decode, hot.fail,
                                                 hot.external, NULL};
        *p; p++)
     Py_INCREF(*p);
   hot.message_type = (PyTypeObject *)message;
   hot.receipt_type = (PyTypeObject *)receipt;
+  hot.receipts_type = (PyTypeObject *)receipts;
   hot.batch_type = (PyTypeObject *)batch;
   Py_RETURN_NONE;
 }
@@ -306,6 +308,8 @@ PyMODINIT_FUNC PyInit__hot(void) {
   hot.word_priority = PyUnicode_InternFromString("priority");
   hot.word_timeout = PyUnicode_InternFromString("timeout");
   hot.word_copy = PyUnicode_InternFromString("copy");
+  hot.word_empty = PyUnicode_InternFromString("");
+  hot.word_others = PyUnicode_InternFromString("_others");
   for (unsigned i = 0; i < CFN_LANES; i++) hot.word_lane[i] = PyUnicode_InternFromString(lanes[i]);
   if (!hot.handle_base || !hot.message_base || !hot.receipt_base || !hot.place_type || PyErr_Occurred()) Py_CLEAR(module);
   return module;

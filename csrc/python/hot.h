@@ -71,10 +71,10 @@ typedef struct hot_place {
 /* What the module keeps: one set, the main interpreter's. */
 extern struct hot {
   PyTypeObject *handle_base, *message_base, *receipt_base, *place_type; /* made here */
-  PyTypeObject *message_type, *receipt_type, *batch_type;  /* given by setup(), like what is called back: */
+  PyTypeObject *message_type, *receipt_type, *receipts_type, *batch_type;  /* given by setup(), like what is called back: */
   PyObject *encode, *decode, *fail, *external;
-  PyObject *original_send, *original_send_group, *original_recv, *original_recv_as, *original_recv_many;
-  PyObject *word_type, *word_priority, *word_timeout, *word_copy, *word_lane[CFN_LANES];
+  PyObject *original_send, *original_send_group, *original_broadcast, *original_recv, *original_recv_as, *original_recv_many;
+  PyObject *word_type, *word_priority, *word_timeout, *word_copy, *word_others, *word_empty, *word_lane[CFN_LANES];
 } hot;
 
 /* ---- arguments: false if the original must look at them ---- */
@@ -107,6 +107,7 @@ bool hot_settle(hot_handle_t *self);
 
 PyObject *hot_send(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *hot_send_group(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
+PyObject *hot_broadcast(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *hot_recv(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *hot_recv_as(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *hot_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);

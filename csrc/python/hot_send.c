@@ -174,3 +174,91 @@ PyObject *hot_send_group(PyObject *object, PyObject *const *args, Py_ssize_t n, 
   }
   return why < 0 ? hot_raise(why) : sum_of(args[6], count);
 }
+
+/* ---- broadcast ---- */
+
+#define COPY_ONCE 8192u /* bytes; larger ones are stored once, which takes longer than a try may */
+#define FEW 16          /* agents, to whom a broadcast takes less than giving the GIL back */
+
+/* Everybody, as _others remembers them: the names and the addresses, borrowed; NULL if that is not the newest. */
+static PyObject *everybody(hot_handle_t *self, PyObject *known, const cfn_address_t **to, Py_ssize_t *n) {
+  if (!known || !PyTuple_CheckExact(known) || PyTuple_Size(known) != 3) return NULL;
+  PyObject *version = PyTuple_GetItem(known, 0), *names = PyTuple_GetItem(known, 1), *places = PyTuple_GetItem(known, 2);
+  if (!PyLong_CheckExact(version) || !PyList_CheckExact(names) || !PyBytes_CheckExact(places)) return NULL;
+  uint64_t then = PyLong_AsUnsignedLongLong(version), now = cfn_bus_names_version(self->bus);
+  *n = PyList_Size(names);
+  *to = (const void *)PyBytes_AsString(places);
+  return now && now == then && *n > 0 && PyBytes_Size(places) == *n * (Py_ssize_t)sizeof **to ? names : NULL;
+}
+
+PyObject *hot_broadcast(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *words) {
+  hot_handle_t *self = (hot_handle_t *)object;
+  unsigned lane = CFN_LANE_NORMAL;
+  PyObject *kind = NULL, *priority = hot.word_lane[CFN_LANE_NORMAL], *timeout = Py_None;
+  const char *type = "";
+  Py_ssize_t type_bytes = 0, count = 0, named = words ? PyTuple_Size(words) : 0;
+  uint64_t deadline;
+  bool plain = n == 1 && self->bus;
+  for (Py_ssize_t i = 0; plain && i < named; i++) {
+    PyObject *name = PyTuple_GetItem(words, i), *value = args[n + i];
+    if (hot_same(name, hot.word_type)) {
+      kind = value;
+      type = PyUnicode_CheckExact(value) ? PyUnicode_AsUTF8AndSize(value, &type_bytes) : NULL;
+      plain = type && type_bytes <= CFN_TYPE_BYTES_MAX;
+    } else if (hot_same(name, hot.word_priority)) {
+      priority = value;
+      plain = hot_lane(value, &lane);
+    } else if (hot_same(name, hot.word_timeout)) {
+      timeout = value;
+      plain = hot_deadline(value, &deadline);
+    } else { /* which agents: the original looks for them, unless all are meant */
+      plain = value == Py_None;
+    }
+  }
+  const cfn_address_t *to = NULL;
+  PyObject *known = plain ? PyObject_GetAttr(object, hot.word_others) : NULL;
+  PyObject *names = known ? everybody(self, known, &to, &count) : NULL, *result = NULL, *receipts = NULL;
+  if (PyErr_Occurred()) PyErr_Clear();
+  body_t body = {0};
+  int there = names ? body_of(args[0], &body) : 0, *results = NULL;
+  if (there == 0 || body.n >= COPY_ONCE) {
+    if (there >= 0) result = hot_original(hot.original_broadcast, object, args, n, words);
+    goto end;
+  }
+  if (there < 0) goto end;
+  results = malloc((size_t)count * sizeof *results);
+  receipts = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(cfn_receipt_t));
+  if (!results || !receipts) {
+    if (receipts) PyErr_NoMemory();
+    goto end;
+  }
+  cfn_outgoing_t m = {.body = body.bytes, .type = type, .body_bytes = (uint32_t)body.n, .type_bytes = (uint8_t)type_bytes,
+                      .codec = (uint8_t)body.codec};
+  cfn_receipt_t *out = (cfn_receipt_t *)(void *)PyBytes_AsString(receipts);
+  memset(out, 0, (size_t)count * sizeof *out);
+  int got;
+  if (count <= FEW) {
+    got = cfn_bus_broadcast(self->bus, to, (uint32_t)count, lane, &m, CFN_TRY, results, out);
+  } else {
+    Py_BEGIN_ALLOW_THREADS
+    got = cfn_bus_broadcast(self->bus, to, (uint32_t)count, lane, &m, CFN_TRY, results, out);
+    Py_END_ALLOW_THREADS
+  }
+  if (got < 0) {
+    hot_raise(got);
+    goto end;
+  }
+  result = PyObject_CallFunctionObjArgs((PyObject *)hot.receipts_type, object, names, receipts, NULL);
+  if (result && got < count) {
+    PyObject *tried = result;
+    result = PyObject_CallMethod(object, "_broadcast_on", "Oy#OOOO", tried, (const char *)results,
+                                 count * (Py_ssize_t)sizeof *results, args[0], kind ? kind : hot.word_empty, priority, timeout);
+    Py_DECREF(tried);
+  }
+end:
+  free(results);
+  Py_XDECREF(receipts);
+  Py_XDECREF(known);
+  Py_XDECREF(body.made);
+  return result;
+}

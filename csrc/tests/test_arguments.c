@@ -85,9 +85,9 @@ static void sending(void) {
   cfn_receipt_t receipts[2];
   cfn_address_t both[2] = {to, to};
   TOLD(cfn_bus_send(a, &to, CFN_LANE_NORMAL, &large, 1, 0, NULL), CFN_TOO_LARGE);
-  TOLD(cfn_bus_broadcast(a, both, 2, CFN_LANE_NORMAL, &large, result, receipts), CFN_TOO_LARGE);
+  TOLD(cfn_bus_broadcast(a, both, 2, CFN_LANE_NORMAL, &large, 0, result, receipts), CFN_TOO_LARGE);
   both[0] = nowhere;
-  TOLD(cfn_bus_broadcast(a, both, 2, CFN_LANE_NORMAL, &hello, result, receipts), CFN_INVALID);
+  TOLD(cfn_bus_broadcast(a, both, 2, CFN_LANE_NORMAL, &hello, 0, result, receipts), CFN_INVALID);
   t_case("an answer to nobody");
   TOLD(cfn_bus_reply(a, 9999, 1, &hello, 0), CFN_INVALID);
   end();
@@ -240,7 +240,7 @@ static void ended(void) {
   CHECK_INT(complaints, 2);
   int result[1];
   TOLD(cfn_bus_send(a, &to, CFN_LANE_NORMAL, &hello, 1, 0, NULL), CFN_RETIRED);
-  TOLD(cfn_bus_broadcast(a, &to, 1, CFN_LANE_NORMAL, &hello, result, &receipt), CFN_RETIRED);
+  TOLD(cfn_bus_broadcast(a, &to, 1, CFN_LANE_NORMAL, &hello, 0, result, &receipt), CFN_RETIRED);
   TOLD(cfn_bus_recv(a, NULL, 0, CFN_ALL_LANES, 0, 0, out, sizeof out), CFN_RETIRED);
   TOLD(cfn_bus_wait_agent(a, "later", CFN_FOREVER, &to), CFN_RETIRED);
   t_close(a);

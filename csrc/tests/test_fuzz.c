@@ -77,7 +77,7 @@ static void use(void) {
   cfn_bus_info(a, &bus);
   int agents = cfn_bus_agents(a, all, 16);
   if (agents > 3) agents = 3;
-  if (agents > 0) cfn_bus_broadcast(a, all, (uint32_t)agents, CFN_LANE_HIGH, &m, result, receipts);
+  if (agents > 0) cfn_bus_broadcast(a, all, (uint32_t)agents, CFN_LANE_HIGH, &m, 0, result, receipts);
   cfn_bus_receipt(a, &receipt, 0);
   cfn_bus_receipt_wait(a, &receipt, CFN_RECEIPT_ACKED, t_in(0.0005));
   t_send(a, "b", CFN_LANE_NORMAL, "x", 1, 0.0005, NULL);

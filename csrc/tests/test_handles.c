@@ -37,7 +37,7 @@ static int64_t on_send_joined(cfn_bus_t *c) {
 }
 static int64_t on_broadcast(cfn_bus_t *c) {
   int result[1];
-  int n = cfn_bus_broadcast(c, &to, 1, CFN_LANE_NORMAL, &hello, result, &receipt);
+  int n = cfn_bus_broadcast(c, &to, 1, CFN_LANE_NORMAL, &hello, 0, result, &receipt);
   return n == 0 ? result[0] : n;
 }
 static int64_t on_reply(cfn_bus_t *c) { return cfn_bus_reply(c, 0, 1, &hello, 0); }

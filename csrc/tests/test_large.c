@@ -116,7 +116,7 @@ static void broadcasts(void) {
     cfn_outgoing_t m = {.body = body_of[7], .body_bytes = bytes};
     int result[6];
     cfn_receipt_t receipt[6];
-    CHECK_INT(cfn_bus_broadcast(a, to, 6, CFN_LANE_NORMAL, &m, result, receipt), 6);
+    CHECK_INT(cfn_bus_broadcast(a, to, 6, CFN_LANE_NORMAL, &m, 0, result, receipt), 6);
     CHECK(t_heap_used(a) < bytes + CFN_PAGE);
     for (int i = 0; i < 6; i++) {
       CHECK(t_heap_used(a) >= bytes); /* as long as one has it */

@@ -287,10 +287,10 @@ static void large(void) {
   cfn_receipt_t receipts[2];
   cfn_outgoing_t m = {.body = big, .body_bytes = 5 * CFN_PAGE};
   sim_as(1);
-  CHECK_INT(cfn_bus_broadcast(asker, &at, 1, CFN_LANE_NORMAL, &m, result, receipts), CFN_TOO_LARGE);
+  CHECK_INT(cfn_bus_broadcast(asker, &at, 1, CFN_LANE_NORMAL, &m, 0, result, receipts), CFN_TOO_LARGE);
   m.body_bytes = 1;
   cfn_address_t twice[2] = {{at.mid, 9999}, at};
-  CHECK_INT(cfn_bus_broadcast(asker, twice, 2, CFN_LANE_NORMAL, &m, result, receipts), CFN_INVALID);
+  CHECK_INT(cfn_bus_broadcast(asker, twice, 2, CFN_LANE_NORMAL, &m, 0, result, receipts), CFN_INVALID);
   for (int i = 0; i < LANE; i++) CHECK_INT(send_n(1, 0), 0);
   sim_as(1);
   m_meddle("wait", 'w', NULL, 0, 1, closes);

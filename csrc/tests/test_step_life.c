@@ -104,7 +104,7 @@ static int64_t do_broadcast(cfn_bus_t *bus, victim_report_t *r) {
   int result[3];
   cfn_receipt_t receipts[3];
   cfn_outgoing_t m = {.body = bodies[100], .body_bytes = BODY_BYTES};
-  return cfn_bus_broadcast(bus, many, 3, CFN_LANE_NORMAL, &m, result, receipts) - 3;
+  return cfn_bus_broadcast(bus, many, 3, CFN_LANE_NORMAL, &m, 0, result, receipts) - 3;
 }
 static int64_t do_send_many(cfn_bus_t *bus, victim_report_t *r) {
   (void)r;

@@ -25,7 +25,7 @@ from .context import Context
 from .control import Control
 from .errors import AgentBusy, Closed, Error
 from .message import LANE_NAMES, Batch, Message, decode, encode
-from .receipt import Receipt
+from .receipt import Receipt, Receipts
 
 _OWN, _ONLY = 1, 2  # CFN_ACT_*
 
@@ -297,7 +297,7 @@ class Bus(Control):
         return found
 
 
-_core.set_up_twins(Message, Receipt, Batch, encode, decode, _core.fail, Bus._external)
+_core.set_up_twins(Message, Receipt, Receipts, Batch, encode, decode, _core.fail, Bus._external)
 
 
 def _reopen(name: str, agent: str, directory: str | None) -> Bus:

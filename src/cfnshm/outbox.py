@@ -255,6 +255,7 @@ class Outbox(Agents):
                 fail(why[0])
         return sent + n
 
+    @twin
     def broadcast(
         self,
         body: Any,
@@ -275,7 +276,7 @@ class Outbox(Agents):
         Raises:
             Full: not everybody got it; `error.delivered` and `error.missing` say who.
         """
-        deadline = deadline_of(timeout)
+        deadline_of(timeout)
         message, keep = outgoing(body, type)
         if agent_type is team is capability is None:
             names, places = self._everybody()
@@ -290,18 +291,25 @@ class Outbox(Agents):
         addresses = ffi.from_buffer("cfn_address_t[]", places)
         results, receipts = ffi.new("int[]", n), ffi.new("cfn_receipt_t[]", n)
         lane = lane_of(priority)
-        got = check(lib.cfn_bus_broadcast(self._handle, addresses, n, lane, message, results, receipts))
+        got = check(lib.cfn_bus_broadcast(self._handle, addresses, n, lane, message, 0, results, receipts))
         del keep
         all_of_them = Receipts(self, names, bytes(ffi.buffer(receipts)))
         if got == n:
             return all_of_them
-        delivered = dict(all_of_them)
+        return self._broadcast_on(all_of_them, bytes(ffi.buffer(results)), body, type, priority, timeout)
+
+    def _broadcast_on(
+        self, tried: Receipts, results: bytes, body: Any, type: str, priority: str, timeout: float | None
+    ) -> Mapping[str, Receipt]:
+        """Goes on with those who did not get it at the first try; `results` are their codes, i32."""
+        deadline = deadline_of(timeout)
+        delivered: dict[str, Receipt] = {}
         missing: dict[str, Error] = {}
-        for i, name in enumerate(names):
-            if results[i] == 0:
+        for name, code in zip(tried, memoryview(results).cast("i"), strict=True):
+            if code == 0:
+                delivered[name] = tried[name]
                 continue
-            del delivered[name]
-            if results[i] == STALE:  # unregistered since it was listed: not an addressee any more
+            if code == STALE:  # unregistered since it was listed: not an addressee any more
                 continue
             left = None if deadline == FOREVER else max(0.0, (deadline - time.monotonic_ns()) / 1e9)
             try:
