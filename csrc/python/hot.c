@@ -287,6 +287,8 @@ static PyMethodDef functions[] = {
     {"this_thread", hot_this_thread, METH_NOARGS, NULL},
     {"attribute", hot_attribute, METH_VARARGS, NULL},
     {"blank", hot_blank, METH_O, NULL},
+    {"lend", (PyCFunction)(void (*)(void))hot_lend, METH_FASTCALL, NULL},
+    {"send_lent", (PyCFunction)(void (*)(void))hot_send_lent, METH_FASTCALL, NULL},
     {"bodies", (PyCFunction)(void (*)(void))hot_bodies, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL}};
 
@@ -304,6 +306,7 @@ PyMODINIT_FUNC PyInit__hot(void) {
   hot.receipt_base = make_base(module, "cfnshm._core._hot.ReceiptBase", sizeof(hot_receipt_t), receipt_dealloc,
                            receipt_traverse, receipt_clear, receipt_members, NULL, receipt_attributes);
   hot.place_type = make_place();
+  hot.lent_type = hot_make_lent();
   hot.word_type = PyUnicode_InternFromString("type");
   hot.word_priority = PyUnicode_InternFromString("priority");
   hot.word_timeout = PyUnicode_InternFromString("timeout");
@@ -311,6 +314,6 @@ PyMODINIT_FUNC PyInit__hot(void) {
   hot.word_empty = PyUnicode_InternFromString("");
   hot.word_others = PyUnicode_InternFromString("_others");
   for (unsigned i = 0; i < CFN_LANES; i++) hot.word_lane[i] = PyUnicode_InternFromString(lanes[i]);
-  if (!hot.handle_base || !hot.message_base || !hot.receipt_base || !hot.place_type || PyErr_Occurred()) Py_CLEAR(module);
+  if (!hot.handle_base || !hot.message_base || !hot.receipt_base || !hot.place_type || !hot.lent_type || PyErr_Occurred()) Py_CLEAR(module);
   return module;
 }

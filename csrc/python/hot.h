@@ -68,9 +68,19 @@ typedef struct hot_place {
   Py_ssize_t bytes;
 } hot_place_t;
 
+/* Room of a loan: dropped with its last view, unless it was sent. */
+typedef struct hot_lent {
+  PyObject_HEAD
+  cfn_bus_t *bus;
+  PyObject *owner; /* keeps `bus` */
+  void *data;
+  Py_ssize_t bytes;
+  uint64_t number;
+} hot_lent_t;
+
 /* What the module keeps: one set, the main interpreter's. */
 extern struct hot {
-  PyTypeObject *handle_base, *message_base, *receipt_base, *place_type; /* made here */
+  PyTypeObject *handle_base, *message_base, *receipt_base, *place_type, *lent_type; /* made here */
   PyTypeObject *message_type, *receipt_type, *receipts_type, *batch_type;  /* given by setup(), like what is called back: */
   PyObject *encode, *decode, *fail, *external;
   PyObject *original_send, *original_send_group, *original_broadcast, *original_recv, *original_recv_as, *original_recv_many;
@@ -86,6 +96,7 @@ bool hot_same(PyObject *word, PyObject *name);
 
 /* Calls the original with the arguments as they came. */
 PyObject *hot_original(PyObject *original, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
+PyObject *hot_receipt_of(PyObject *self, PyObject *to, const cfn_receipt_t *receipt);
 /* NULL, with the exception of a code of the core. */
 PyObject *hot_raise(int64_t code);
 
@@ -114,6 +125,9 @@ PyObject *hot_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyO
 PyObject *hot_this_thread(PyObject *module, PyObject *nothing);
 PyObject *hot_blank(PyObject *module, PyObject *n);
 PyObject *hot_bodies(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *hot_lend(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyObject *hot_send_lent(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyTypeObject *hot_make_lent(void);
 PyObject *hot_place_of(const cfn_wire_t *w);
 bool hot_message_release(hot_message_t *self);
 PyObject *hot_message_wire(PyObject *self, void *nothing);

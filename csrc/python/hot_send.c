@@ -33,7 +33,7 @@ static int body_of(PyObject *value, body_t *body) {
   return PyBytes_AsStringAndSize(raw, (char **)(uintptr_t)&body->bytes, &body->n) == 0 ? 1 : -1;
 }
 
-static PyObject *receipt_of(PyObject *self, PyObject *to, const cfn_receipt_t *receipt) {
+PyObject *hot_receipt_of(PyObject *self, PyObject *to, const cfn_receipt_t *receipt) {
   hot_receipt_t *made = (hot_receipt_t *)PyType_GenericAlloc(hot.receipt_type, 0);
   if (!made) return NULL;
   made->bus = Py_NewRef(self);
@@ -89,7 +89,7 @@ PyObject *hot_send(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObje
   PyObject *result = NULL;
   if (PyErr_Occurred()) { /* Ctrl-C */
   } else if (r == CFN_OK) {
-    result = receipt_of(object, args[0], &receipt);
+    result = hot_receipt_of(object, args[0], &receipt);
   } else if (r == CFN_STALE) {
     result = hot_original(hot.original_send, object, args, n, names);
   } else {
@@ -151,7 +151,7 @@ PyObject *hot_send_group(PyObject *object, PyObject *const *args, Py_ssize_t n, 
     if (why == CFN_OK) {
       first = true;
       at += sent;
-      PyObject *told = receipt_of(object, args[0], &receipt);
+      PyObject *told = hot_receipt_of(object, args[0], &receipt);
       failed = !told || PyList_Append(args[5], told) < 0;
       Py_XDECREF(told);
     } else if (why == CFN_INTERRUPTED || (first && (why == CFN_FULL || why == CFN_NO_SPACE || why == CFN_AGAIN))) {

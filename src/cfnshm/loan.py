@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from ._core import INTERRUPTED, STALE, check, deadline_of, fail, ffi, lib
+from ._core import FOREVER, INTERRUPTED, STALE, deadline_of, fail, ffi, lend, lib, send_lent
 from .errors import InvalidArgument
 from .receipt import Receipt
 
@@ -16,11 +15,7 @@ if TYPE_CHECKING:
 
 SMALL = 8192  # bytes up to which a copy costs less than a loan
 _RAW = 0
-_LOAN, _RECEIPT = ffi.typeof("cfn_loan_t *"), ffi.typeof("cfn_receipt_t *")
-
-
-def _drop(handle: Any, number: int, _memory: Any) -> None:
-    lib.cfn_bus_loan_drop(handle, number)
+_RECEIPT = ffi.typeof("cfn_receipt_t *")
 
 
 class Loan:
@@ -47,12 +42,7 @@ class Loan:
         if size < SMALL:
             self._room: Any = bytearray(size)
         else:
-            loan = ffi.new(_LOAN)
-            check(lib.cfn_bus_loan(bus._handle, size, loan))
-            self._number = loan.number
-            # It ends with the last view of it, not with this object.
-            memory = ffi.gc(loan.data, partial(_drop, bus._handle, loan.number))
-            self._room = ffi.buffer(memory, size)
+            self._room, self._number = lend(bus, size)
         self.buffer: memoryview = memoryview(self._room)
 
     def send(self) -> Receipt:
@@ -68,10 +58,12 @@ class Loan:
         bus = self._bus
         try:
             self._close("sent")
-            deadline = deadline_of(timeout)
+            if self._number:
+                self.receipt = send_lent(bus, self._room, self.to, kind, lane, timeout)
+            deadline = FOREVER if timeout is None else deadline_of(timeout)
             if not self._number:
                 self.receipt = bus._send_small(self.to, self._room, kind, lane, deadline)
-            else:
+            elif self.receipt is None:
                 receipt = ffi.new(_RECEIPT)
                 index, mid = bus._peers.get(self.to) or bus._find(self.to)
                 while True:

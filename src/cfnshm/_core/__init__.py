@@ -8,6 +8,7 @@ The hot verbs have twins in the same shared object that do without cffi's crossi
 
 from __future__ import annotations
 
+import functools
 import importlib.machinery
 import importlib.util
 import inspect
@@ -216,6 +217,30 @@ def blank(n: int) -> bytes:
     """n bytes (not 0 and 1, which are one object for all of Python) to be filled in place by who asked for them, before
     anybody else sees them. What is in them does not matter."""
     return bytes(n) if _hot is None else _hot.blank(n)
+
+
+def _drop_loan(handle: Any, number: int, _memory: Any) -> None:
+    lib.cfn_bus_loan_drop(handle, number)
+
+
+def lend(bus: Any, size: int) -> tuple[Any, int]:
+    """Room for a body of that size, which is dropped with its last view, and its number.
+
+    Raises:
+        as `Bus.loan`.
+    """
+    if _hot is not None:
+        room = _hot.lend(bus, size)
+        return room, room.number
+    loan = ffi.new("cfn_loan_t *")
+    check(lib.cfn_bus_loan(bus._handle, size, loan))
+    memory = ffi.gc(loan.data, functools.partial(_drop_loan, bus._handle, loan.number))
+    return ffi.buffer(memory, size), loan.number
+
+
+def send_lent(bus: Any, room: Any, to: str, kind: bytes, lane: int, timeout: float | None) -> Any:
+    """The receipt, if it can be sent at once; None: it is still open."""
+    return None if _hot is None else _hot.send_lent(bus, room, to, kind, lane, timeout)
 
 
 def bodies(wire: bytes, offsets: bytes) -> list[Any]:
