@@ -200,6 +200,26 @@ int64_t cfn_bus_recv_next(cfn_bus_t *bus, const void *before, unsigned lanes, in
 int64_t cfn_bus_recv_many(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks, unsigned lanes,
                           uint32_t most, uint64_t deadline, void *out, size_t room,
                           uint32_t *offsets, size_t *used);
+/* Messages as recv_parcels gives them, for whoever takes hundreds at a time: what came as one frame lies there as it came,
+ * with one header for all; a message of its own is a wire message. */
+typedef struct cfn_parcel {
+  uint64_t token;       /* of the first; the others' follow it */
+  uint32_t at;          /* offset of a wire header: of the first, without type and body, if there is a table */
+  uint32_t table;       /* 0, or offset of count + 1 u32: where each record begins behind `span` */
+  uint32_t span;
+  uint32_t count;
+  uint32_t redelivered; /* so many of the first were handed out before */
+  uint32_t spare;
+} cfn_parcel_t;
+/* As recv_many; `*parcels` parcels (room for `parcel_room`) are filled. */
+int64_t cfn_bus_recv_parcels(cfn_bus_t *bus, unsigned lanes, uint32_t most, uint64_t deadline, void *out, size_t room,
+                             cfn_parcel_t *parcel, uint32_t parcel_room, uint32_t *parcels, size_t *used);
+/* Acks all messages of parcels; those acked before are passed over. */
+int cfn_bus_ack_parcels(cfn_bus_t *bus, const cfn_parcel_t *parcel, uint32_t n);
+/* The body of message i of a parcel in `out`; NULL: it came EXTERNAL. */
+const void *cfn_parcel_body(const void *out, const cfn_parcel_t *parcel, uint32_t i, uint32_t *bytes);
+/* Writes message i as a wire message, if there is room; its bytes in either case. */
+size_t cfn_parcel_wire(const void *out, const cfn_parcel_t *parcel, uint32_t i, void *wire, size_t room);
 /* Copies the body of a message that came EXTERNAL. CFN_AGENT_FENCED: the inbox was taken over; CFN_INVALID: the
  * message was acked. */
 int cfn_bus_copy_body(cfn_bus_t *bus, uint64_t token, void *out, size_t bytes);

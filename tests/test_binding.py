@@ -192,8 +192,49 @@ def test_bytes_that_are_no_messages_are_refused():
     for name in ("raw", "body"):
         with pytest.raises(AttributeError):
             getattr(cfnshm.Message.__new__(cfnshm.Message), name)
-    with pytest.raises(ValueError, match="no wire bytes"):
-        _core.bodies(b"", b"\xff\xff\xff\x7f")
+    with pytest.raises(TypeError):  # neither are batches made by hand
+        type(_core._hot.lend)()
+
+
+def test_a_batch_gives_the_same_messages_whichever_way_it_is_looked_at(bus):
+    bodies = [b"x" * n for n in range(40)] + ["text", {"a": [1, 2]}, b""]
+    bus.send("a", b"alone")
+    bus.send_many(bodies, to="a", type="kind")
+    bus.send("a", b"alone")
+    batch = bus.recv_many(100, timeout=0)
+    assert [m.body for m in batch] == [b"alone", *bodies, b"alone"]
+    assert [m.raw for m in batch] == batch.raws
+    assert [m.type for m in batch] == ["", *["kind"] * len(bodies), ""]
+    assert [m.sequence for m in batch] == list(range(batch[0].sequence, batch[0].sequence + len(batch)))
+    assert len({m.id for m in batch}) == len(batch)
+    assert batch[-1].raw == b"alone" and [m.raw for m in batch[3:5]] == bodies[2:4]
+    batch[5].ack()  # the others are acked together
+    batch.ack()
+    assert batch.acked
+    with pytest.raises(cfnshm.Timeout):
+        bus.recv(timeout=0)
+
+
+def test_a_batch_keeps_its_messages_while_others_are_received(bus):
+    """Large batches have the room that they were received into, and the next one gets another."""
+    kept = []
+    for turn in range(3):
+        bus.send_many([bytes([turn]) * 300] * 200, to="a")
+        kept.append(bus.recv_many(1000, timeout=0, hold=True))
+    assert [b.raws for b in kept] == [[bytes([turn]) * 300] * len(kept[turn]) for turn in range(3)]
+    for batch in kept:
+        batch.ack()
+
+
+def test_what_was_received_one_by_one_and_in_a_batch_is_acked_by_the_next_of_either(bus):
+    for first, second in ((1, 4), (4, 1)):
+        for n in (first, second):
+            bus.send_many([b"1", b"2", b"3", b"4"][:n], to="a")
+            got = bus.recv_many(n, timeout=0).raws if n > 1 else [bus.recv(timeout=0).raw]
+            assert got == [b"1", b"2", b"3", b"4"][:n]
+    bus.release()
+    left = bus.recv_many(10, timeout=0)
+    assert len(left) == 1 and left[0].redelivered  # the last one, and nothing of before
 
 
 def test_a_check_with_findings_beside_a_sender_does_not_lock_up(bus, spawn):

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/bus.h"
+#include "agent/bus_parcel.h"
 #include "base/os.h"
 #include "mem/directory.h"
 
@@ -200,6 +200,13 @@ static uint64_t token_at(const void *batch, uint32_t offset) {
   return token;
 }
 
+static int batch_acked(cfn_bus_t *bus, int r) {
+  if (r == CFN_AGENT_FENCED) lost_inbox(bus);
+  else r = CFN_OK; /* some were acked by hand before */
+  if (bus->inbox.consumer) cfn_inbox_announce(&bus->inbox, false);
+  return cfn_bus_left(bus, r);
+}
+
 int cfn_bus_ack_batch(cfn_bus_t *bus, const void *batch, const uint32_t *offsets, uint32_t n) {
   int r = cfn_bus_enter(bus);
   if (r < 0) return r;
@@ -212,10 +219,15 @@ int cfn_bus_ack_batch(cfn_bus_t *bus, const void *batch, const uint32_t *offsets
     }
     r = bus->inbox.consumer ? cfn_inbox_ack(&bus->inbox, first, some) : CFN_INVALID;
   }
-  if (r == CFN_AGENT_FENCED) lost_inbox(bus);
-  else r = CFN_OK;
-  if (bus->inbox.consumer) cfn_inbox_announce(&bus->inbox, false);
-  return cfn_bus_left(bus, r);
+  return batch_acked(bus, r);
+}
+
+int cfn_bus_ack_parcels(cfn_bus_t *bus, const cfn_parcel_t *parcel, uint32_t n) {
+  int r = cfn_bus_enter(bus);
+  if (r < 0) return r;
+  for (uint32_t i = 0; i < n && r != CFN_AGENT_FENCED; i++)
+    r = bus->inbox.consumer ? cfn_inbox_ack(&bus->inbox, parcel[i].token, parcel[i].count) : CFN_INVALID;
+  return batch_acked(bus, r);
 }
 
 int cfn_bus_copy_body(cfn_bus_t *bus, uint64_t token, void *out, size_t bytes) {
@@ -250,7 +262,9 @@ typedef struct receiving {
   uint32_t most;
   void *out;
   size_t room;
-  uint32_t *offsets; /* NULL: one message */
+  uint32_t *offsets; /* NULL: one message, or parcels */
+  cfn_parcel_t *parcel; /* or NULL */
+  uint32_t parcels, parcel_room;
   size_t used;
   uint32_t count;
   const cfn_wire_t *last;
@@ -292,17 +306,40 @@ static int64_t copy_run(cfn_bus_t *bus, receiving_t *v, const cfn_run_t *run) {
   return n;
 }
 
+/* The same in parcels. */
+static int64_t copy_parcel(cfn_bus_t *bus, receiving_t *v, const cfn_run_t *run) {
+  cfn_parcel_t *parcel = &v->parcel[v->parcels];
+  size_t at = (v->used + 7) / 8 * 8, end;
+  uint32_t n = cfn_parcel_fill(&bus->inbox, run, v->out, at, v->room, parcel, &end);
+  if (n == 0) {
+    cfn_run_t one = *run;
+    one.count = 1;
+    int64_t r = copy_run(bus, v, &one);
+    if (r < 0) return r;
+    *parcel = (cfn_parcel_t){.token = v->last->token, .at = (uint32_t)at, .count = 1};
+    v->parcels++;
+    return r;
+  }
+  int r = cfn_inbox_hand_out(&bus->inbox, run, n, &parcel->redelivered);
+  if (r < 0) return r;
+  v->used = end;
+  v->count += n;
+  v->parcels++;
+  v->last = (const void *)((const uint8_t *)v->out + at);
+  return n;
+}
+
 /* One look, lock held: > 0 bytes or messages, CFN_EMPTY, or an error. */
 static int64_t look(cfn_bus_t *bus, receiving_t *v) {
-  v->used = v->count = 0;
+  v->used = v->count = v->parcels = 0;
   do {
     cfn_run_t run;
     int64_t r = cfn_inbox_run(&bus->inbox, v->lanes, v->most - v->count, &run);
-    if (r == CFN_OK) r = copy_run(bus, v, &run);
+    if (r == CFN_OK) r = v->parcel ? copy_parcel(bus, v, &run) : copy_run(bus, v, &run);
     if (r < 0) return v->count ? v->count : r; /* what was handed out before is good: give it first */
-  } while (v->count < v->most && v->room - v->used >= CFN_WIRE_HEAD_MOST && v->last->lane != CFN_LANE_CONTROL &&
+  } while (v->count < v->most && (!v->parcel || v->parcels < v->parcel_room) && v->room - v->used >= CFN_WIRE_HEAD_MOST && v->last->lane != CFN_LANE_CONTROL &&
            !(v->last->wire_flags & CFN_WIRE_EXTERNAL));
-  return v->offsets ? v->count : (int64_t)v->used;
+  return v->offsets || v->parcel ? v->count : (int64_t)v->used;
 }
 
 /* The lanes are empty. If senders wait for room, one is woken and gets a moment to fill them again, then
@@ -410,6 +447,15 @@ int64_t cfn_bus_recv_many(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks,
                           uint32_t *offsets, size_t *used) {
   receiving_t v = {.lanes = lanes, .most = most, .out = out, .room = room, .offsets = offsets};
   int64_t r = receive(bus, acks, n_acks, deadline, &v);
+  *used = v.used;
+  return r;
+}
+
+int64_t cfn_bus_recv_parcels(cfn_bus_t *bus, unsigned lanes, uint32_t most, uint64_t deadline, void *out, size_t room,
+                             cfn_parcel_t *parcel, uint32_t parcel_room, uint32_t *parcels, size_t *used) {
+  receiving_t v = {.lanes = lanes, .most = most, .out = out, .room = room, .parcel = parcel, .parcel_room = parcel_room};
+  int64_t r = receive(bus, NULL, 0, deadline, &v);
+  *parcels = v.parcels;
   *used = v.used;
   return r;
 }

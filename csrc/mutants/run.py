@@ -59,7 +59,7 @@ CLOSER = {
 }
 QUICK = [
     "test_spill", "test_loan", "test_large", "test_lease", "test_barrier", "test_context", "test_arguments",
-    "test_wakeups", "test_records", "test_messages", "test_states", "test_mended", "test_attach", "test_threads",
+    "test_wakeups", "test_records", "test_messages", "test_parcels", "test_states", "test_mended", "test_attach", "test_threads",
     "test_hostile", "test_liveness", "test_syscalls", "test_frame_stolen",
     "test_meddled_values", "test_meddled_messages", "test_meddled_agents", "test_meddled_objects", "test_meddled_locks", "test_meddled_requests",
     "test_meddled_check", "test_meddled_cut",

@@ -42,10 +42,7 @@ static void base_dealloc(PyObject *self, int (*clear)(PyObject *)) {
   Py_DECREF(type);
 }
 
-static void handle_dealloc(PyObject *self) {
-  free(((hot_handle_t *)self)->room);
-  base_dealloc(self, handle_forget);
-}
+static void handle_dealloc(PyObject *self) { base_dealloc(self, handle_forget); }
 static void message_dealloc(PyObject *self) { base_dealloc(self, message_clear); }
 static void receipt_dealloc(PyObject *self) { base_dealloc(self, receipt_clear); }
 
@@ -289,7 +286,6 @@ static PyMethodDef functions[] = {
     {"blank", hot_blank, METH_O, NULL},
     {"lend", (PyCFunction)(void (*)(void))hot_lend, METH_FASTCALL, NULL},
     {"send_lent", (PyCFunction)(void (*)(void))hot_send_lent, METH_FASTCALL, NULL},
-    {"bodies", (PyCFunction)(void (*)(void))hot_bodies, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "cfnshm._core._hot", NULL, -1, functions,
@@ -307,13 +303,16 @@ PyMODINIT_FUNC PyInit__hot(void) {
                            receipt_traverse, receipt_clear, receipt_members, NULL, receipt_attributes);
   hot.place_type = make_place();
   hot.lent_type = hot_make_lent();
+  hot.parcels_type = hot_make_parcels();
   hot.word_type = PyUnicode_InternFromString("type");
   hot.word_priority = PyUnicode_InternFromString("priority");
   hot.word_timeout = PyUnicode_InternFromString("timeout");
   hot.word_copy = PyUnicode_InternFromString("copy");
+  hot.word_wires = PyUnicode_InternFromString("_wires");
+  hot.word_acked = PyUnicode_InternFromString("acked");
   hot.word_empty = PyUnicode_InternFromString("");
   hot.word_others = PyUnicode_InternFromString("_others");
   for (unsigned i = 0; i < CFN_LANES; i++) hot.word_lane[i] = PyUnicode_InternFromString(lanes[i]);
-  if (!hot.handle_base || !hot.message_base || !hot.receipt_base || !hot.place_type || !hot.lent_type || PyErr_Occurred()) Py_CLEAR(module);
+  if (!hot.handle_base || !hot.message_base || !hot.receipt_base || !hot.place_type || !hot.lent_type || !hot.parcels_type || PyErr_Occurred()) Py_CLEAR(module);
   return module;
 }

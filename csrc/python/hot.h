@@ -26,6 +26,7 @@
 #define MUCH 65536u                /* bytes worth giving the GIL back for */
 #define ROOM (sizeof(cfn_wire_t) + 64 + 256 + 16384) /* as in inbox.py */
 #define BATCH_ROOM (1u << 18)
+#define MOST_PARCELS 1024u /* of a batch */
 #define INSIDE 160u /* bytes of a wire header with its sender and type, as most have them */
 
 /* ---- the objects ---- */
@@ -40,7 +41,6 @@ typedef struct hot_handle {
   uint64_t last_token; /* the same of a message that has nothing but its token to be remembered by */
   long long last_who;  /* and to whom */
   cfn_address_t last_address;
-  uint8_t *room; /* of a batch, while no thread has taken it */
 } hot_handle_t;
 
 /* A message that was received here has its wire header in itself and its body in `raw`; `wire` is made of both when it is
@@ -80,11 +80,11 @@ typedef struct hot_lent {
 
 /* What the module keeps: one set, the main interpreter's. */
 extern struct hot {
-  PyTypeObject *handle_base, *message_base, *receipt_base, *place_type, *lent_type; /* made here */
+  PyTypeObject *handle_base, *message_base, *receipt_base, *place_type, *lent_type, *parcels_type; /* made here */
   PyTypeObject *message_type, *receipt_type, *receipts_type, *batch_type;  /* given by setup(), like what is called back: */
   PyObject *encode, *decode, *fail, *external;
   PyObject *original_send, *original_send_group, *original_broadcast, *original_recv, *original_recv_as, *original_recv_many;
-  PyObject *word_type, *word_priority, *word_timeout, *word_copy, *word_others, *word_empty, *word_lane[CFN_LANES];
+  PyObject *word_type, *word_priority, *word_timeout, *word_copy, *word_others, *word_wires, *word_acked, *word_empty, *word_lane[CFN_LANES];
 } hot;
 
 /* ---- arguments: false if the original must look at them ---- */
@@ -124,7 +124,7 @@ PyObject *hot_recv_as(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObj
 PyObject *hot_recv_many(PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
 PyObject *hot_this_thread(PyObject *module, PyObject *nothing);
 PyObject *hot_blank(PyObject *module, PyObject *n);
-PyObject *hot_bodies(PyObject *module, PyObject *const *args, Py_ssize_t n);
+PyTypeObject *hot_make_parcels(void);
 PyObject *hot_lend(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyObject *hot_send_lent(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyTypeObject *hot_make_lent(void);

@@ -1,4 +1,4 @@
-/* What messages and batches give of their wire bytes. */
+/* What messages give of their wire bytes. */
 #include "python/hot.h"
 
 /* blank(n): bytes that nobody has written to yet */
@@ -6,36 +6,6 @@ PyObject *hot_blank(PyObject *module, PyObject *n) {
   (void)module;
   Py_ssize_t bytes = PyLong_AsSsize_t(n);
   return bytes < 0 && PyErr_Occurred() ? NULL : PyBytes_FromStringAndSize(NULL, bytes);
-}
-
-/* bodies(wire, offsets): the bodies' bytes of a batch */
-PyObject *hot_bodies(PyObject *module, PyObject *const *args, Py_ssize_t n) {
-  (void)module;
-  char *wire, *offsets;
-  Py_ssize_t wire_bytes, offset_bytes;
-  if (n != 2 || PyBytes_AsStringAndSize(args[0], &wire, &wire_bytes) < 0 ||
-      PyBytes_AsStringAndSize(args[1], &offsets, &offset_bytes) < 0) {
-    if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "bodies(wire, offsets)");
-    return NULL;
-  }
-  Py_ssize_t count = offset_bytes / 4;
-  PyObject *all = PyList_New(count);
-  for (Py_ssize_t i = 0; all && i < count; i++) {
-    uint32_t at;
-    cfn_wire_t w = {0};
-    memcpy(&at, offsets + 4 * i, sizeof at);
-    bool good = (Py_ssize_t)(at + sizeof w) <= wire_bytes;
-    if (good) memcpy(&w, wire + at, sizeof w);
-    bool elsewhere = w.wire_flags & CFN_WIRE_EXTERNAL; /* its body is not among these bytes */
-    good = good && w.total_bytes <= (size_t)wire_bytes - at && (elsewhere || w.body_bytes <= w.total_bytes);
-    PyObject *body = NULL;
-    if (!good) PyErr_SetString(PyExc_ValueError, "these are no wire bytes of a batch");
-    else if (elsewhere) body = Py_NewRef(Py_None);
-    else body = PyBytes_FromStringAndSize(wire + at + w.total_bytes - w.body_bytes, w.body_bytes);
-    if (!body) Py_CLEAR(all);
-    else PyList_SetItem(all, i, body);
-  }
-  return all;
 }
 
 PyObject *hot_message_wire(PyObject *object, void *nothing) {

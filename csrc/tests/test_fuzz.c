@@ -67,6 +67,16 @@ static void use(void) {
     for (int i = 0; i < 3; i++) t_send(a, "b", lane, "hello", 5, 0, NULL);
   int64_t got = cfn_bus_recv_many(b, NULL, 0, CFN_ALL_LANES, 20, 0, out, sizeof out, offsets, &used);
   if (got > 0) cfn_bus_ack_batch(b, out, offsets, (uint32_t)got);
+  static cfn_parcel_t parcel[64];
+  static char some[300];
+  uint32_t parcels;
+  cfn_outgoing_t frame[5];
+  for (int i = 0; i < 5; i++) frame[i] = (cfn_outgoing_t){.body = body, .body_bytes = (uint32_t)i * 60};
+  cfn_bus_send(a, &x, CFN_LANE_NORMAL, frame, 5, 0, NULL);
+  got = cfn_bus_recv_parcels(b, CFN_ALL_LANES, 20, 0, out, sizeof out, parcel, 64, &parcels, &used);
+  for (uint32_t k = 0; got > 0 && k < parcels; k++)
+    for (uint32_t i = 0; i < parcel[k].count; i++) cfn_parcel_wire(out, &parcel[k], i, some, sizeof some);
+  if (got > 0) cfn_bus_ack_parcels(b, parcel, parcels);
   for (int i = 0; i < 20; i++) {
     if (t_recv(b, 0, &w, body) < 0) break;
     if (i % 3) t_ack(b, w.token);

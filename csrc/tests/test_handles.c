@@ -54,6 +54,13 @@ static int64_t on_recv_many(cfn_bus_t *c) {
   size_t used;
   return cfn_bus_recv_many(c, NULL, 0, CFN_ALL_LANES, 8, 0, out, sizeof out, offsets, &used);
 }
+static int64_t on_recv_parcels(cfn_bus_t *c) {
+  cfn_parcel_t parcel[8];
+  uint32_t parcels;
+  size_t used;
+  return cfn_bus_recv_parcels(c, CFN_ALL_LANES, 8, 0, out, sizeof out, parcel, 8, &parcels, &used);
+}
+static int64_t on_ack_parcels(cfn_bus_t *c) { return cfn_bus_ack_parcels(c, &(cfn_parcel_t){.token = 1, .count = 1}, 1); }
 static int64_t on_peek(cfn_bus_t *c) {
   size_t used;
   int more;
@@ -216,7 +223,7 @@ static const struct {
     CALL(send), CALL(send_waiting), CALL(send_try), CALL(send_one), CALL(send_frame), CALL(send_joined), CALL(broadcast),
     CALL(loan), CALL(loan_send), CALL(loan_open),
     CALL(reply), CALL(request), CALL(request_wait), CALL(receipt), CALL(receipt_wait), CALL(recv), CALL(recv_next),
-    CALL(recv_many), CALL(peek), CALL(ack), CALL(ack_batch), CALL(put_back), CALL(copy_body), CALL(claim), CALL(release),
+    CALL(recv_many), CALL(recv_parcels), CALL(ack_parcels), CALL(peek), CALL(ack), CALL(ack_batch), CALL(put_back), CALL(copy_body), CALL(claim), CALL(release),
     CALL(fileno), CALL(act_as), CALL(register), CALL(find), CALL(wait_agent), CALL(unregister), CALL(set_profile),
     CALL(agents), CALL(agents_named), CALL(agent_info), CALL(judge), CALL(info), CALL(reap), CALL(repair), CALL(check),
     CALL(put), CALL(get), CALL(bytes), CALL(pin), CALL(delete), CALL(list), CALL(heap_info), CALL(collect), CALL(evict),

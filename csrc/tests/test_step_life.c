@@ -139,6 +139,23 @@ static int64_t do_recv_many(cfn_bus_t *bus, victim_report_t *r) {
   if (e == 0) r->acked[1] = r->acked[2] = r->acked[3] = 1;
   return e;
 }
+static int64_t do_recv_parcels(cfn_bus_t *bus, victim_report_t *r) {
+  static _Alignas(8) uint8_t out[8192];
+  cfn_parcel_t parcel[8];
+  uint32_t parcels, bytes;
+  size_t used;
+  r->getting = 1;
+  int64_t n = cfn_bus_recv_parcels(bus, CFN_ALL_LANES, 8, 0, out, sizeof out, parcel, 8, &parcels, &used);
+  for (uint32_t k = 0; n > 0 && k < parcels; k++)
+    for (uint32_t i = 0; i < parcel[k].count; i++) r->seen[body_id(cfn_parcel_body(out, &parcel[k], i, &bytes), BODY_BYTES)] = 1;
+  r->getting = 0;
+  if (n != 3) return n < 0 ? n : -99;
+  r->acking = 1;
+  int e = cfn_bus_ack_parcels(bus, parcel, parcels);
+  r->acking = 0;
+  if (e == 0) r->acked[1] = r->acked[2] = r->acked[3] = 1;
+  return e;
+}
 static cfn_bus_t *as_holder(victim_report_t *r) { /* has leased two of three */
   cfn_bus_t *bus = as_reader(r);
   for (int i = 1; i <= 2; i++) CHECK_INT(recv_id(bus, false, NULL, NULL), i);
@@ -220,6 +237,7 @@ static const operation_t operations[] = {
     {"broadcast", plain, do_broadcast, SENDS_TO_MANY},
     {"send-many", plain, do_send_many, SENDS_LARGE},
     {"recv-many", as_reader, do_recv_many, READS_V},
+    {"recv-parcels", as_reader, do_recv_parcels, READS_V},
     {"give-back", as_holder, do_give_back, READS_V},
     {"take-over", nobody, do_take_over, TAKES_OVER},
     {"peek", plain, do_peek, PLAIN},
@@ -256,7 +274,10 @@ static void stage_set(const operation_t *o) {
   int created;
   if (o->kind == READS_V || o->kind == TAKES_OVER || o->kind == REAPS) {
     CHECK_INT(cfn_bus_register(tx, "v", NULL, &v_at, &created), 0);
-    for (uint32_t i = 1; i <= 3; i++) CHECK_INT(send_id(tx, "v", i), 0);
+    cfn_outgoing_t m[3];
+    for (uint32_t i = 0; i < 3; i++) m[i] = (cfn_outgoing_t){.body = bodies[i + 1], .body_bytes = BODY_BYTES};
+    if (o->run == do_recv_parcels) CHECK_INT(cfn_bus_send(tx, &v_at, CFN_LANE_NORMAL, m, 3, 0, NULL), 0);
+    else for (uint32_t i = 1; i <= 3; i++) CHECK_INT(send_id(tx, "v", i), 0);
   }
   if (o->kind == SENDS_TO_MANY) {
     many[0] = rx_at;

@@ -11,7 +11,7 @@ from . import _core
 from ._core import INTERRUPTED, STALE, blank, check, deadline_of, fail, ffi, lib, this_thread, twin
 from .errors import Closed, InvalidArgument
 from .handle import Handle
-from .message import EXTERNAL, WIRE, Batch, Message, lane_of
+from .message import EXTERNAL, WIRE, Batch, Message, Wires, lane_of
 
 _PEEK_ROOM = 1 << 20
 _ALL_LANES = 15
@@ -151,7 +151,7 @@ class Inbox(Handle):
         last = offsets[count - 1]
         if wire[last + 96] & EXTERNAL:
             large = self._external(wire[last:], True)
-        batch = Batch(self, wire, places, count, large)
+        batch = Batch(self, Wires(wire, places), count, large)
         self._handed[who] = batch
         return batch
 
@@ -176,8 +176,7 @@ class Inbox(Handle):
 
     def _ack_batch(self, batch: Any) -> None:
         if not batch.acked:
-            offsets = ffi.from_buffer("uint32_t[]", batch._offsets)
-            check(lib.cfn_bus_ack_batch(self._handle, batch._wire, offsets, len(batch)))
+            check(batch._wires.ack(self))
             batch.acked = True
 
     def _ack_anything(self, handed: Any) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NoReturn, overload
 
 import msgspec
 
-from ._core import MessageBase, bodies, sealed, twin_property
+from ._core import MessageBase, ffi, lib, sealed, twin_property
 from .errors import Corrupt, InvalidArgument
 
 RAW, TEXT, JSON, ARRAY = 0, 1, 2, 3
@@ -50,7 +50,8 @@ def lane_of(priority: str) -> int:
 
 
 _NOT_DECODED = object()
-_TOTAL_BYTES = _BODY_BYTES = struct.Struct("<I").unpack_from
+_BODY_BYTES = struct.Struct("<I").unpack_from
+_LENGTHS = struct.Struct("<2I").unpack_from  # total_bytes and body_bytes of a wire header
 
 
 def _plain(body: Any) -> Any:
@@ -411,6 +412,33 @@ class Message(MessageBase):
         )
 
 
+class Wires:
+    """Wire bytes of several messages; `offsets` (u32) are where each begins. The twin of recv_many has parcels in its
+    place."""
+
+    __slots__ = ("_offsets", "_wire")
+
+    def __init__(self, wire: bytes, offsets: bytes) -> None:
+        self._wire, self._offsets = wire, offsets
+
+    def wire(self, index: int) -> bytes:
+        at = int.from_bytes(self._offsets[4 * index : 4 * index + 4], "little")
+        return self._wire[at : at + _LENGTHS(self._wire, at + 72)[0]]
+
+    def bodies(self) -> list[Any]:
+        """What is not among the bytes is no body."""
+        out = []
+        for at in memoryview(self._offsets).cast("I"):
+            total, body = _LENGTHS(self._wire, at + 72)
+            out.append(self._wire[at + total - body : at + total])
+        return out
+
+    def ack(self, bus: Any) -> int:
+        offsets = ffi.from_buffer("uint32_t[]", self._offsets)
+        code: int = lib.cfn_bus_ack_batch(bus._handle, self._wire, offsets, len(offsets))
+        return code
+
+
 class Batch(Sequence[Message]):
     """Messages of one `recv_many`. Message objects are made when they are looked at.
 
@@ -418,12 +446,11 @@ class Batch(Sequence[Message]):
         raws: list of the bodies' bytes, the fastest way through a batch.
     """
 
-    __slots__ = ("_bus", "_count", "_made", "_offsets", "_wire", "acked")
+    __slots__ = ("_bus", "_count", "_made", "_wires", "acked")
 
-    def __init__(self, bus: Any, wire: bytes, offsets: bytes, count: int, large: Message | None) -> None:
+    def __init__(self, bus: Any, wires: Any, count: int, large: Message | None) -> None:
         self._bus = bus
-        self._wire = wire
-        self._offsets = offsets
+        self._wires = wires
         self._count = count
         self._made: dict[int, Message] = {} if large is None else {count - 1: large}
         self.acked = False
@@ -444,9 +471,7 @@ class Batch(Sequence[Message]):
             raise IndexError("batch index out of range")
         made = self._made.get(index)
         if made is None:
-            at = int.from_bytes(self._offsets[4 * index : 4 * index + 4], "little")
-            (total,) = _TOTAL_BYTES(self._wire, at + 72)
-            made = Message(self._bus, self._wire[at : at + total])
+            made = Message(self._bus, self._wires.wire(index))
             self._made[index] = made
         return made
 
@@ -455,7 +480,7 @@ class Batch(Sequence[Message]):
 
     @property
     def raws(self) -> list[Any]:
-        out = bodies(self._wire, self._offsets)
+        out: list[Any] = self._wires.bodies()
         for index, made in self._made.items():
             out[index] = made.raw
         return out

@@ -124,7 +124,6 @@ def check(code: int) -> int:
 
 # ---- twins ----
 
-_LENGTHS = struct.Struct("<2I").unpack_from  # total_bytes and body_bytes of a wire header
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -241,14 +240,3 @@ def lend(bus: Any, size: int) -> tuple[Any, int]:
 def send_lent(bus: Any, room: Any, to: str, kind: bytes, lane: int, timeout: float | None) -> Any:
     """The receipt, if it can be sent at once; None: it is still open."""
     return None if _hot is None else _hot.send_lent(bus, room, to, kind, lane, timeout)
-
-
-def bodies(wire: bytes, offsets: bytes) -> list[Any]:
-    """The bodies of a batch's wire bytes; `offsets` are u32. What is not among the bytes is no body."""
-    if _hot is not None:
-        return _hot.bodies(wire, offsets)  # type: ignore[no-any-return]
-    out = []
-    for at in memoryview(offsets).cast("I"):
-        total, body = _LENGTHS(wire, at + 72)
-        out.append(wire[at + total - body : at + total])
-    return out
