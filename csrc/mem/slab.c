@@ -71,7 +71,8 @@ int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsign
       cursor->taken[cls] &= ~(UINT64_C(1) << bit);
       if (!claim_one(r, first + w * 64 + bit, me, cell)) continue;
       if (cursor->taken[cls])
-        cfn_slab_prefetch(r, first + w * 64 + (uint32_t)__builtin_ctzll(cursor->taken[cls]), cls);
+        cfn_slab_prefetch(r, first + w * 64 + (uint32_t)__builtin_ctzll(cursor->taken[cls]), cls,
+                          cursor->bytes);
       return first + w * 64 + bit;
     }
   }

@@ -27,6 +27,7 @@
 typedef struct cfn_slab_cursor {
   uint32_t word[CFN_CLASSES];  /* where the last claim was lucky */
   uint64_t taken[CFN_CLASSES]; /* bits of that word that this claimer took, to try one by one */
+  uint64_t bytes;              /* of the frame that it claims for: of the next one, perhaps */
 } cfn_slab_cursor_t;
 
 /* Gives taken hints back: before sleeping or leaving, so that hundreds of idle senders do not hide
@@ -40,12 +41,15 @@ typedef struct cfn_slab_freed {
   uint32_t count;
 } cfn_slab_freed_t;
 
-/* Asks the processor for a chunk's lines early: they come from another core, three waits a message. */
-static inline void cfn_slab_prefetch(const cfn_region_t *r, uint32_t k, unsigned cls) {
+#define CFN_PREFETCH_MOST 2048u /* bytes of a payload: what follows is asked for as it is read */
+
+/* Asks the processor for a chunk's lines early, `bytes` of its payload: they come from another core, three waits a message
+ * and more. */
+static inline void cfn_slab_prefetch(const cfn_region_t *r, uint32_t k, unsigned cls, uint64_t bytes) {
   const uint8_t *payload = cfn_chunk_payload(r, k, cls);
   __builtin_prefetch(cfn_chunk(r, k), 1);
-  __builtin_prefetch(payload, 1);
-  __builtin_prefetch(payload + 64, 1);
+  if (bytes > CFN_PREFETCH_MOST) bytes = CFN_PREFETCH_MOST;
+  for (uint64_t at = 0; at < bytes; at += 64) __builtin_prefetch(payload + at, 1);
 }
 
 /* Smallest class that holds `bytes`, or CFN_TOO_LARGE. Classes without chunks are passed over. */

@@ -212,6 +212,7 @@ static int lease_start(cfn_inbox_t *in, unsigned lane, uint64_t position, uint32
   l->chunk = k;
   l->count = l->frame.count;
   l->lane = (uint8_t)lane;
+  in->lane[lane].bytes = l->frame.bytes;
   l->next = 0;
   l->fresh = true;
   if (l->count > 1) {
@@ -304,7 +305,7 @@ static int take(cfn_inbox_t *in, unsigned lane) {
     if (!cfn_cas_seq(&chunk->own, own, mine)) continue; /* R4; lost: look again */
     in->lane[lane].cursor++;
     uint32_t next = cfn_slot_ref(cfn_load_relaxed(cfn_ring_slot(&q, p + 2)));
-    if (next && next <= r->geo.chunks) cfn_slab_prefetch(r, next - 1, cfn_chunk_class(r, next - 1));
+    if (next && next <= r->geo.chunks) cfn_slab_prefetch(r, next - 1, cfn_chunk_class(r, next - 1), in->lane[lane].bytes);
     uint8_t deliveries = state == CFN_TAKEN ? count_delivery(chunk, own, mine) : 1;
     int r2 = lease_start(in, lane, p, ref - 1, mine, deliveries);
     if (r2 == CFN_CORRUPT) { /* its outline makes no sense: drop it and say so */

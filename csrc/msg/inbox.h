@@ -61,6 +61,7 @@ typedef struct cfn_inbox_lane {
   uint32_t current; /* lease being handed out, +1; 0 none */
   uint32_t again;   /* first of those that were put back and come before anything new, +1 */
   uint32_t freed;   /* slots emptied since room was last announced */
+  uint32_t bytes;   /* of the last frame: of the next one, perhaps */
   const cfn_a64 *watch; /* where the next message will appear, if nothing was there at the last look, */
   uint64_t idle;        /* and what stood there instead */
 } cfn_inbox_lane_t;

@@ -90,6 +90,7 @@ int cfn_outbox_post(cfn_outbox_t *out, const cfn_route_t *route, const cfn_outgo
   /* S0: never hold a chunk while there is no slot for it. */
   if (cfn_ring_full(&q)) return CFN_FULL;
   if (!urgent && over_fair_part(out, *cls, &q)) return CFN_NO_SPACE;
+  out->cursor.bytes = bytes;
   int64_t k = claim(out, *cls, urgent); /* S1 */
   if (k < 0) return CFN_NO_SPACE;
   cfn_chunk_shm_t *chunk = cfn_chunk(r, (uint32_t)k);
