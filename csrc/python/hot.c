@@ -43,8 +43,39 @@ static void base_dealloc(PyObject *self, int (*clear)(PyObject *)) {
 }
 
 static void handle_dealloc(PyObject *self) { base_dealloc(self, handle_forget); }
-static void message_dealloc(PyObject *self) { base_dealloc(self, message_clear); }
-static void receipt_dealloc(PyObject *self) { base_dealloc(self, receipt_clear); }
+/* One of each kind that ended is made again, cleared, by who needs the next: most end before that. */
+static bool spared(PyObject *self, PyTypeObject *kind, PyObject **spare, int (*clear)(PyObject *)) {
+  if (*spare || Py_TYPE(self) != kind) return false;
+  PyObject_GC_UnTrack(self);
+  clear(self);
+  if (*spare) return false; /* what ended with it took the place */
+  *spare = self;
+  Py_DECREF(kind);
+  return true;
+}
+static PyObject *made(PyTypeObject *kind, PyObject **spare) {
+  PyObject *self = *spare;
+  if (!self) return PyType_GenericAlloc(kind, 0);
+  *spare = NULL;
+  PyObject_Init(self, kind);
+  PyObject_GC_Track(self);
+  return self;
+}
+
+static PyObject *spare_message, *spare_receipt; /* the GIL's */
+PyObject *hot_make_message(void) {
+  PyObject *message = made(hot.message_type, &spare_message);
+  if (message) ((hot_message_t *)message)->head_bytes = 0;
+  return message;
+}
+PyObject *hot_make_receipt(void) { return made(hot.receipt_type, &spare_receipt); }
+
+static void message_dealloc(PyObject *self) {
+  if (!spared(self, hot.message_type, &spare_message, message_clear)) base_dealloc(self, message_clear);
+}
+static void receipt_dealloc(PyObject *self) {
+  if (!spared(self, hot.receipt_type, &spare_receipt, receipt_clear)) base_dealloc(self, receipt_clear);
+}
 
 /* ---- twins ---- */
 

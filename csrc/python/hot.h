@@ -96,6 +96,8 @@ bool hot_same(PyObject *word, PyObject *name);
 
 /* Calls the original with the arguments as they came. */
 PyObject *hot_original(PyObject *original, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names);
+PyObject *hot_make_message(void);
+PyObject *hot_make_receipt(void);
 PyObject *hot_receipt_of(PyObject *self, PyObject *to, const cfn_receipt_t *receipt);
 /* NULL, with the exception of a code of the core. */
 PyObject *hot_raise(int64_t code);

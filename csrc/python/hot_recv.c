@@ -91,7 +91,7 @@ bool hot_note_token(hot_handle_t *self, long long who, uint64_t token) {
 
 /* A message that has its header in itself. */
 static PyObject *message_of(PyObject *object, const uint8_t *room, size_t head_bytes, size_t body_bytes) {
-  hot_message_t *message = (hot_message_t *)PyType_GenericAlloc(hot.message_type, 0);
+  hot_message_t *message = (hot_message_t *)hot_make_message();
   if (!message) return NULL;
   message->raw = PyBytes_FromStringAndSize((const char *)room + head_bytes, (Py_ssize_t)body_bytes);
   message->bus = Py_NewRef(object);
@@ -118,7 +118,7 @@ static PyObject *hand_out(PyObject *object, long long who, const uint8_t *room, 
   if (!wire) {
   } else if (w->wire_flags & CFN_WIRE_EXTERNAL && copy == Py_False) {
     PyObject *place = hot_place_of(w);
-    message = noted = place ? PyType_GenericAlloc(hot.message_type, 0) : NULL;
+    message = noted = place ? hot_make_message() : NULL;
     if (message) {
       ((hot_message_t *)message)->bus = Py_NewRef(object);
       ((hot_message_t *)message)->wire = Py_NewRef(wire);
@@ -127,7 +127,7 @@ static PyObject *hand_out(PyObject *object, long long who, const uint8_t *room, 
     Py_XDECREF(place);
   } else if (w->wire_flags & CFN_WIRE_EXTERNAL) {
     message = noted = PyObject_CallFunctionObjArgs(hot.external, object, wire, copy, NULL);
-  } else if ((message = PyType_GenericAlloc(hot.message_type, 0)) != NULL) {
+  } else if ((message = hot_make_message()) != NULL) {
     ((hot_message_t *)message)->bus = Py_NewRef(object);
     ((hot_message_t *)message)->wire = Py_NewRef(wire);
   }

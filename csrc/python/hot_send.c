@@ -34,7 +34,7 @@ static int body_of(PyObject *value, body_t *body) {
 }
 
 PyObject *hot_receipt_of(PyObject *self, PyObject *to, const cfn_receipt_t *receipt) {
-  hot_receipt_t *made = (hot_receipt_t *)PyType_GenericAlloc(hot.receipt_type, 0);
+  hot_receipt_t *made = (hot_receipt_t *)hot_make_receipt();
   if (!made) return NULL;
   made->bus = Py_NewRef(self);
   made->to = Py_NewRef(to);
