@@ -151,14 +151,14 @@ void cfn_inbox_tell_freed(cfn_inbox_t *in) {
 
 void cfn_inbox_announce(cfn_inbox_t *in, bool now) {
   cfn_event_shm_t *space = &cfn_mailbox(in->region, in->mailbox)->space.event;
-  uint32_t freed = 0, quarter = UINT32_MAX;
+  uint32_t freed = 0, most = UINT32_MAX;
   /* seq_cst, after R5: the Dekker pair with a sender that armed and saw the lane full */
   bool wanted = cfn_load_seq(&space->word) & CFN_EVENT_ANY;
   if (!now && !wanted) return;
   for (unsigned i = 0; i < CFN_LANES; i++) {
-    uint32_t enough = in->region->geo.config.lane_slots[i] / 4;
+    uint32_t enough = in->region->geo.config.lane_slots[i] / 4 * 3;
     freed += in->lane[i].freed;
-    if (in->lane[i].freed >= enough && enough < quarter) quarter = enough;
+    if (in->lane[i].freed >= enough && enough < most) most = enough;
   }
   /* Before sleeping the holder rings also for slots that others emptied: a fenced reader that made R5
    * and died before its own ring left senders asleep beside free slots (models/space.pml). */
@@ -169,10 +169,11 @@ void cfn_inbox_announce(cfn_inbox_t *in, bool now) {
     for (unsigned i = 0; i < CFN_LANES; i++) in->lane[i].freed = 0;
   }
   if (freed == 0) return;
-  /* Waking one sender for each slot would cost a system call a message; waiting for a quarter
-   * would let them sleep beside a slow reader. So: many, or the last ring is long ago. */
+  /* Waking one sender for each slot would cost a system call a message; waiting for most of the lane would let them
+   * sleep beside a slow reader. So: most of it (a quarter is left to read while the first of them wakes up), or the last
+   * ring is long ago. */
   uint64_t clock = cfn_os_coarse_ns();
-  if (quarter == UINT32_MAX && clock - in->room_rung_ns < ROOM_RING_NS) return;
+  if (most == UINT32_MAX && clock - in->room_rung_ns < ROOM_RING_NS) return;
   in->room_rung_ns = clock;
   cfn_event_ring_some(space, 1); /* who is woken passes it on, see bus_send.c */
   for (unsigned i = 0; i < CFN_LANES; i++) in->lane[i].freed = 0;
