@@ -118,11 +118,16 @@ def _array_head(dtype: Any, shape: tuple[int, ...]) -> bytes:
     return bytes(head + b"\0" * (-len(head) % 16))
 
 
-def _encode_array(array: Any) -> bytes:
+@functools.cache
+def _numpy() -> Any:
     import numpy
 
-    if not (isinstance(array, numpy.ndarray) and array.flags.c_contiguous):
-        array = numpy.ascontiguousarray(array) if array.ndim else numpy.array(array)
+    return numpy
+
+
+def _encode_array(array: Any) -> bytes:
+    if not (array.__class__ is _numpy().ndarray and array.flags.c_contiguous):
+        array = _numpy().ascontiguousarray(array) if array.ndim else _numpy().array(array)
     head = _array_head(array.dtype, array.shape)
     return b"".join((head, array)) if array.nbytes else head
 
