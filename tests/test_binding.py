@@ -207,7 +207,8 @@ def test_a_batch_gives_the_same_messages_whichever_way_it_is_looked_at(bus):
     assert [m.type for m in batch] == ["", *["kind"] * len(bodies), ""]
     assert [m.sequence for m in batch] == list(range(batch[0].sequence, batch[0].sequence + len(batch)))
     assert len({m.id for m in batch}) == len(batch)
-    assert batch[-1].raw == b"alone" and [m.raw for m in batch[3:5]] == bodies[2:4]
+    assert batch[-1].raw == b"alone"
+    assert [m.raw for m in batch[3:5]] == bodies[2:4]
     batch[5].ack()  # the others are acked together
     batch.ack()
     assert batch.acked
@@ -234,7 +235,8 @@ def test_what_was_received_one_by_one_and_in_a_batch_is_acked_by_the_next_of_eit
             assert got == [b"1", b"2", b"3", b"4"][:n]
     bus.release()
     left = bus.recv_many(10, timeout=0)
-    assert len(left) == 1 and left[0].redelivered  # the last one, and nothing of before
+    assert len(left) == 1  # the last one, and nothing of before
+    assert left[0].redelivered
 
 
 def test_a_check_with_findings_beside_a_sender_does_not_lock_up(bus, spawn):

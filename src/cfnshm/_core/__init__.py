@@ -14,7 +14,6 @@ import importlib.util
 import inspect
 import itertools
 import os
-import struct
 import threading
 import time
 from collections.abc import Callable
