@@ -169,7 +169,7 @@ class Inbox(Handle):
         else:
             token = ffi.new("uint64_t *", message.token)
             check(lib.cfn_bus_ack(self._handle, token, 1))
-        first = b"" if message.__class__ is Batch else message._wire[:8]  # its token
+        first = message._wire[:8] if isinstance(message, Message) else b""  # its token
         for who, handed in list(self._handed.items()):
             if handed is message or (handed.__class__ is bytes and handed[:8] == first):
                 self._handed.pop(who, None)
