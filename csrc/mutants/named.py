@@ -1,5 +1,5 @@
 """Mutants chosen by hand: the protocol's rules, each broken where it stands, with the scenarios of cfnsim
-that must find it."""
+or the C tests that must find it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ class Mutant:
     new: str
     scenarios: str  # names, with blanks between
     survives: str = ""  # why no check can or need go red
+    tests: str = ""  # of C, likewise
 
 
 NAMED = [
@@ -144,6 +145,33 @@ NAMED = [
            "if ((state == CFN_BLOB_FILL || state == CFN_BLOB_SPILLING) && cfn_own_who(w) == dead) {",
            "if (state == CFN_BLOB_FILL && cfn_own_who(w) == dead) {", "spill-killed spill-two-killed",
            "the next collection finds it in nobody's ledger and makes it LIVE; its readers always could"),
+    Mutant("the census is of before the arming", "agent/bus_send.c", "  bus->outbox.until_census[cls] = 0;\n  unsigned again_cls;",
+           "  unsigned again_cls;", "scarce*"),
+    Mutant("only one class is told of before a sleep", "msg/inbox.c",
+           "for (unsigned c = 0; c < CFN_CLASSES; c++) cfn_event_ring_futex(&cfn_state(in->region)->class_room[c].event);",
+           "cfn_event_ring_futex(&cfn_state(in->region)->class_room[0].event);", "scarce*"),
+    Mutant("hints are kept back over a sleep", "msg/inbox.c", "  cfn_slab_tell(in->region, &in->freed);\n  /* All classes",
+           "  /* All classes", "scarce*"),
+    Mutant("a late count of deliveries wins", "msg/inbox.c", "  if (cfn_delivery_ver(w) < cfn_own_ver(mine)) cfn_cas_release",
+           "  cfn_cas_release", "", tests="test_messages test_meddled_messages"),
+    Mutant("leases that were not counted are forgotten", "mem/layout.h", "? count + gap : 1;", "? count : 1;", "",
+           tests="test_messages"),
+    Mutant("no look at all before a sleep is thorough", "msg/inbox.c",
+           "      if (!in->hasty && pass_damage(in, lane, &q, p, slot, w)) {", "      if (false && pass_damage(in, lane, &q, p, slot, w)) {",
+           "", tests="test_damage test_hostile test_meddled_messages"),
+    Mutant("idle lanes are not looked into before a sleep", "msg/inbox.c", "lane < CFN_LANES && !in->hasty; lane++) {",
+           "false; lane++) {", "", tests="test_damage test_hostile test_meddled_messages"),
+    Mutant("who has no time left has looked hastily", "agent/bus_recv.c", "      if (bus->inbox.hasty) {\n        spun = true;",
+           "      if (false) {\n        spun = true;", "", tests="test_damage test_hostile test_meddled_messages"),
+    Mutant("the records of a parcel are not checked", "agent/bus_parcel.c",
+           "if (record.flags & CFN_MESSAGE_OBJECT || body_at(&record, start) + record.body_bytes > next) break;", "(void)record;\n    (void)next;", "",
+           tests="test_parcels"),
+    Mutant("a parcel does not say what comes again", "agent/bus_parcel.c",
+           "w.wire_flags = i < parcel->redelivered ? CFN_WIRE_REDELIVERED : 0;", "w.wire_flags = 0;", "", tests="test_parcels"),
+    Mutant("a parcel is acked but for its last", "agent/bus_recv.c", "cfn_inbox_ack(&bus->inbox, parcel[i].token, parcel[i].count)",
+           "cfn_inbox_ack(&bus->inbox, parcel[i].token, parcel[i].count > 1 ? parcel[i].count - 1 : 1)", "", tests="test_parcels"),
+    Mutant("a page is free as the one before it was", "mem/heap.c", "if (word != known && !page_free(r, p, word, &after)) {",
+           "if (!known && !page_free(r, p, word, &after)) {", "heap*", tests="test_context test_loan test_large"),
 ]
 
 WEAK = [

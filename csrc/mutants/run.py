@@ -104,6 +104,9 @@ def red_named(work: Path, mutant: Mutant, seconds: float) -> str:
         command = [work / "build" / "cfnsim", "--scenario", scenario, "--seconds", seconds]
         if told := fails(command, 10 * seconds + 60):
             return f"cfnsim {scenario}: {told}"
+    for name in mutant.tests.split():
+        if told := fails([work / "build" / name], 60):
+            return f"{name}: {told}"
     return ""
 
 
@@ -257,7 +260,8 @@ def main() -> int:
             path = work / "csrc" / mutant.file
             text = path.read_text()
             path.write_text(changed(mutant, text))
-            if problem := build(work, ["cfnsim"] if getattr(mutant, "weak", True) else targets):
+            wanted = ["cfnsim", *mutant.tests.split()] if isinstance(mutant, Mutant) else targets
+            if problem := build(work, ["cfnsim"] if getattr(mutant, "weak", False) else wanted):
                 found = f"does not build: {problem.strip().splitlines()[0][:80]}"
             elif isinstance(mutant, Made):
                 found = red_made(work, mutant, quick, arguments.seconds, arguments.slow)
