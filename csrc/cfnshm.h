@@ -71,7 +71,7 @@ typedef struct cfn_named {
 } cfn_named_t;
 int cfn_bus_agents_named(cfn_bus_t *bus, cfn_named_t *out, uint32_t most);
 /* A number that changes whenever a name of the bus is given or taken away, so that a list made after it was read is good as long
- * as it is the same; 0: that happens just now. */
+ * as it is the same; 0: that happens just now, or another thread is inside. */
 uint64_t cfn_bus_names_version(cfn_bus_t *bus);
 
 enum {
@@ -216,6 +216,8 @@ int64_t cfn_bus_recv_parcels(cfn_bus_t *bus, unsigned lanes, uint32_t most, uint
                              cfn_parcel_t *parcel, uint32_t parcel_room, uint32_t *parcels, size_t *used);
 /* Acks all messages of parcels; those acked before are passed over. */
 int cfn_bus_ack_parcels(cfn_bus_t *bus, const cfn_parcel_t *parcel, uint32_t n);
+/* The same; CFN_AGAIN, with nothing acked, while another thread is inside. */
+int cfn_bus_try_ack_parcels(cfn_bus_t *bus, const cfn_parcel_t *parcel, uint32_t n);
 /* The body of message i of a parcel in `out`; NULL: it came EXTERNAL. */
 const void *cfn_parcel_body(const void *out, const cfn_parcel_t *parcel, uint32_t i, uint32_t *bytes);
 /* Writes message i as a wire message, if there is room; its bytes in either case. */

@@ -436,3 +436,93 @@ def test_a_finalizer_that_acks_while_its_view_is_made(bus, other):
         del raw
         with contextlib.suppress(cfnshm.InvalidArgument):
             message.ack()
+
+
+def test_small_batches_between_large_ones(bus):
+    """Their memory is of their own size, and must not become the room that a large one is received into."""
+    for sizes in ((3, 900, 3, 900, 900, 3, 3, 900), (900, 3, 900, 3)):
+        for n in sizes:
+            bus.send_many([bytes([n % 250]) * 90] * n, to="a", timeout=5)
+            got = 0
+            while got < n:
+                batch = bus.recv_many(1000, timeout=5)
+                assert set(batch.raws) == {bytes([n % 250]) * 90}
+                got += len(batch)
+
+
+def test_small_batches_beside_large_ones_of_another_thread(bus):
+    bus.register("b")
+    other = Bus(bus.name, agent="b")
+
+    def turns(reader, n):
+        for _ in range(60):
+            bus.send_many([bytes([n % 250]) * 90] * n, to=reader.agent, timeout=20)
+            got = 0
+            while got < n:
+                raws = reader.recv_many(1000, timeout=20).raws
+                assert set(raws) == {bytes([n % 250]) * 90}
+                got += len(raws)
+
+    failures = []
+
+    def guarded(*arguments):
+        try:
+            turns(*arguments)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=guarded, args=pair) for pair in ((bus, 2), (other, 900))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    other.close()
+    assert not failures
+
+
+def test_a_batch_that_was_stolen_is_told_by_the_next_call(bus):
+    bus.send_many([b"1", b"2"], to="a")
+    assert len(bus.recv_many(5, timeout=0)) == 2
+    thief = Bus(bus.name, agent="a")
+    thief.claim(steal=True)
+    assert [m.redelivered for m in thief.recv_many(5, timeout=0)] == [True, True]
+    with pytest.raises(cfnshm.AgentFenced):
+        bus.recv_many(5, timeout=0)
+    thief.close()
+
+
+def test_broadcasts_of_two_threads_reach_everybody():
+    """One of them finds the other inside at times."""
+    names = [f"r{i}" for i in range(20)]
+    with temp_bus("a", agents=64, size="64M") as bus:
+        for name in names:
+            bus.register(name)
+
+        def cast():
+            for _ in range(40):
+                assert len(bus.broadcast(b"x", timeout=5)) == len(names)
+
+        threads = [threading.Thread(target=cast) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [len(bus.peek(name)) for name in names] == [80] * len(names)
+        with pytest.raises(TypeError):
+            bus.broadcast(b"x", agent_typ=None)
+
+
+def test_an_agent_that_was_registered_anew_is_found_again(bus):
+    to = "b"
+    for turn in range(3):
+        bus.register(to)
+        for _ in range(3):
+            bus.send(to, b"%d" % turn)
+        assert [m.raw for m in bus.peek(to)] == [b"%d" % turn] * 3
+        bus.unregister(to)
+
+
+def test_messages_are_not_derived_from():
+    for kind in (cfnshm.Message, cfnshm.Receipt):
+        with pytest.raises(TypeError, match="not an acceptable base type"):
+            type("Derived", (kind,), {})

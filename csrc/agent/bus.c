@@ -338,6 +338,8 @@ int cfn_bus_sleep(cfn_bus_t *bus, cfn_event_shm_t *event, uint32_t armed, unsign
     }
   }
   say_what_for(bus, now, kind, index);
+  /* Whatever it waits for: those who wait for room in its inbox may be what it waits for. */
+  if (bus->inbox.consumer && cfn_inbox_owes(&bus->inbox)) cfn_inbox_announce(&bus->inbox, true);
   cfn_bus_count(bus, CFN_COUNT_WAITS, 1);
   cfn_add_seq(&bus->inside, 1); /* before the lock is left: close looks at it under the lock */
   cfn_bus_leave(bus);
@@ -570,7 +572,7 @@ int cfn_bus_agents_named(cfn_bus_t *bus, cfn_named_t *out, uint32_t most) {
 }
 
 uint64_t cfn_bus_names_version(cfn_bus_t *bus) {
-  if (cfn_bus_enter(bus) < 0) return 0;
+  if (cfn_bus_try_enter(bus) < 0) return 0;
   uint64_t intent = cfn_load_seq(&cfn_state(bus->region)->intent);
   cfn_bus_leave(bus);
   return cfn_intent_record(intent) ? 0 : cfn_intent_ver(intent);

@@ -68,7 +68,7 @@ int cfn_bus_loan_send(cfn_bus_t *bus, uint64_t number, uint32_t index, uint64_t 
   if (type_bytes > CFN_TYPE_BYTES_MAX)
     return cfn_fail(CFN_INVALID, CFN_TYPE_BYTES_MAX, type_bytes, "a message type has at most %u bytes, not %u",
                     CFN_TYPE_BYTES_MAX, type_bytes);
-  int r = cfn_bus_enter(bus);
+  int r = deadline == CFN_TRY ? cfn_bus_try_enter(bus) : cfn_bus_enter(bus);
   if (r < 0) return r;
   struct cfn_lent *l = number ? find(bus, number) : NULL;
   if (!l) {

@@ -222,12 +222,21 @@ int cfn_bus_ack_batch(cfn_bus_t *bus, const void *batch, const uint32_t *offsets
   return batch_acked(bus, r);
 }
 
-int cfn_bus_ack_parcels(cfn_bus_t *bus, const cfn_parcel_t *parcel, uint32_t n) {
-  int r = cfn_bus_enter(bus);
-  if (r < 0) return r;
+static int ack_parcels(cfn_bus_t *bus, const cfn_parcel_t *parcel, uint32_t n) {
+  int r = CFN_OK;
   for (uint32_t i = 0; i < n && r != CFN_AGENT_FENCED; i++)
     r = bus->inbox.consumer ? cfn_inbox_ack(&bus->inbox, parcel[i].token, parcel[i].count) : CFN_INVALID;
   return batch_acked(bus, r);
+}
+
+int cfn_bus_ack_parcels(cfn_bus_t *bus, const cfn_parcel_t *parcel, uint32_t n) {
+  int r = cfn_bus_enter(bus);
+  return r < 0 ? r : ack_parcels(bus, parcel, n);
+}
+
+int cfn_bus_try_ack_parcels(cfn_bus_t *bus, const cfn_parcel_t *parcel, uint32_t n) {
+  int r = cfn_bus_try_enter(bus);
+  return r < 0 ? r : ack_parcels(bus, parcel, n);
 }
 
 int cfn_bus_copy_body(cfn_bus_t *bus, uint64_t token, void *out, size_t bytes) {
@@ -453,6 +462,10 @@ int64_t cfn_bus_recv_many(cfn_bus_t *bus, const uint64_t *acks, uint32_t n_acks,
 
 int64_t cfn_bus_recv_parcels(cfn_bus_t *bus, unsigned lanes, uint32_t most, uint64_t deadline, void *out, size_t room,
                              cfn_parcel_t *parcel, uint32_t parcel_room, uint32_t *parcels, size_t *used) {
+  *parcels = 0;
+  *used = 0;
+  if (parcel_room == 0) return cfn_fail(CFN_INVALID, 1, 0, "room for at least one parcel is needed");
+  if (room > UINT32_MAX) room = UINT32_MAX; /* what a parcel can say */
   receiving_t v = {.lanes = lanes, .most = most, .out = out, .room = room, .parcel = parcel, .parcel_room = parcel_room};
   int64_t r = receive(bus, NULL, 0, deadline, &v);
   *parcels = v.parcels;

@@ -349,6 +349,7 @@ int cfn_bus_broadcast(cfn_bus_t *bus, const cfn_address_t *to, uint32_t n, unsig
   cfn_hold_t h;
   cfn_filling_t f;
   bool must = !fits_chunk(bus, message), object = must || (n > 1 && message->body_bytes >= COPY_ONCE);
+  if (object && deadline == CFN_TRY) return CFN_AGAIN; /* this takes longer than one who holds the interpreter wants to */
   if (object) r = store_body(bus, message, false, &m, &h, &f);
   if (r < 0 && must) return r;
   object = object && r == CFN_OK; /* where the heap is full, each gets a copy of its own */

@@ -401,7 +401,7 @@ static int run_of_lane(cfn_inbox_t *in, unsigned lane, uint32_t most, cfn_run_t 
 
 int cfn_inbox_run(cfn_inbox_t *in, unsigned lanes, uint32_t most, cfn_run_t *out) {
   unsigned passed_over = 0;
-  in->looks++;
+  if (++in->looks % LOOKS_PAST_IDLE == 0) in->hasty = false; /* the same, for a reader who always finds something else */
   for (unsigned lane = 0; lane < CFN_LANES; lane++) {
     if (!(lanes >> lane & 1)) continue;
     if (lane_idle(in, lane)) {

@@ -130,6 +130,13 @@ int cfn_inbox_ack(cfn_inbox_t *in, cfn_token_t token, uint32_t n);
 bool cfn_tokens_follow(cfn_token_t token, cfn_token_t next);
 /* Tells of chunks that were freed and whose hints were kept back, and rings those who wait for chunks. */
 void cfn_inbox_tell_freed(cfn_inbox_t *in);
+/* Was something emptied or freed that is not announced yet? (Not asked, who sleeps on what he announces would wake himself
+ * for ever.) */
+static inline bool cfn_inbox_owes(const cfn_inbox_t *in) {
+  bool owes = in->freed.bits != 0;
+  for (unsigned lane = 0; lane < CFN_LANES; lane++) owes |= in->lane[lane].freed != 0;
+  return owes;
+}
 /* Announces emptied slots to senders that wait for room; `now` = do not wait to have many. */
 void cfn_inbox_announce(cfn_inbox_t *in, bool now);
 

@@ -1,11 +1,12 @@
 /* Batches: parcels, of which Python makes messages as it looks at them. */
 #include "python/hot.h"
 
-#define WORTH_MOVING 32768u /* bytes up to which a batch has memory of its own size, and the room is used again at once */
+#define WORTH_MOVING 65536u /* bytes up to which a batch has memory of its own size, and the room is used again at once */
 
 typedef struct hot_parcels {
   PyObject_HEAD
   uint8_t *room;
+  bool whole; /* it is BATCH_ROOM, which the next batch may have */
   cfn_parcel_t *parcel; /* its `spare` is the number of its first message here */
   uint32_t n, count;
 } hot_parcels_t;
@@ -25,7 +26,8 @@ static void leave_room(uint8_t *room) {
 static void parcels_dealloc(PyObject *object) {
   hot_parcels_t *self = (hot_parcels_t *)object;
   PyTypeObject *type = Py_TYPE(object);
-  if (self->room) leave_room(self->room);
+  if (self->room && self->whole) leave_room(self->room);
+  else free(self->room);
   free(self->parcel);
   freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
   release(object);
@@ -107,10 +109,15 @@ static int ack_before(hot_handle_t *self, long long who) {
   PyObject *wires = PyObject_GetAttr(before, hot.word_wires), *acked = PyObject_GetAttr(before, hot.word_acked);
   if (wires && acked && Py_TYPE(wires) == hot.parcels_type) {
     const hot_parcels_t *parcels = (const hot_parcels_t *)wires;
-    done = 0;
-    if (acked == Py_True) done = 1;
-    else if (cfn_bus_ack_parcels(self->bus, parcels->parcel, parcels->n) == CFN_OK)
-      done = PyObject_SetAttr(before, hot.word_acked, Py_True) == 0 ? 1 : -1;
+    int r = acked == Py_True ? CFN_OK : cfn_bus_try_ack_parcels(self->bus, parcels->parcel, parcels->n);
+    if (r == CFN_AGENT_FENCED) { /* said once: the messages are somebody else's */
+      hot_forget(self, who);
+      hot_raise(r);
+    } else if (r == CFN_OK) {
+      done = acked == Py_True || PyObject_SetAttr(before, hot.word_acked, Py_True) == 0 ? 1 : -1;
+    } else {
+      done = 0;
+    }
   } else if (wires && acked) {
     done = 0;
   }
@@ -137,6 +144,7 @@ static PyObject *batch_of(PyObject *object, int64_t got, uint8_t **room, size_t 
   parcels->count = (uint32_t)got;
   if (used > WORTH_MOVING) {
     parcels->room = *room;
+    parcels->whole = true;
     *room = NULL;
   } else if ((parcels->room = malloc(used)) != NULL) {
     memcpy(parcels->room, *room, used);
@@ -144,7 +152,8 @@ static PyObject *batch_of(PyObject *object, int64_t got, uint8_t **room, size_t 
     PyErr_NoMemory();
     goto end;
   }
-  parcels->parcel = *parcel;
+  cfn_parcel_t *less = realloc(*parcel, n * sizeof *less);
+  parcels->parcel = less ? less : *parcel;
   *parcel = NULL;
   batch = PyObject_CallFunctionObjArgs((PyObject *)hot.batch_type, object, parcels, count, large ? large : Py_None, NULL);
 end:

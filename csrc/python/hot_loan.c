@@ -8,7 +8,11 @@ static int lent_buffer(PyObject *self, Py_buffer *view, int flags) {
 static void lent_dealloc(PyObject *object) {
   hot_lent_t *self = (hot_lent_t *)object;
   PyTypeObject *type = Py_TYPE(object);
-  if (self->number) cfn_bus_loan_drop(self->bus, self->number); /* of one that was sent: nothing */
+  if (self->number) { /* not sent */
+    Py_BEGIN_ALLOW_THREADS
+    cfn_bus_loan_drop(self->bus, self->number);
+    Py_END_ALLOW_THREADS
+  }
   Py_XDECREF(self->owner);
   freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
   release(object);
@@ -78,6 +82,7 @@ PyObject *hot_send_lent(PyObject *module, PyObject *const *args, Py_ssize_t n) {
   cfn_receipt_t receipt;
   int r = cfn_bus_loan_send(self->bus, lent->number, to.index, to.mid, lane, CFN_CODEC_RAW, PyBytes_AsString(args[3]),
                             (uint32_t)PyBytes_Size(args[3]), CFN_TRY, &receipt);
+  if (r == CFN_STALE) Py_CLEAR(self->last_to);
   if (r != CFN_OK) Py_RETURN_NONE; /* still open, or the original says what is wrong */
   lent->number = 0; /* nothing is left to be dropped */
   return hot_receipt_of(args[0], args[2], &receipt);

@@ -91,6 +91,7 @@ PyObject *hot_send(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObje
   } else if (r == CFN_OK) {
     result = hot_receipt_of(object, args[0], &receipt);
   } else if (r == CFN_STALE) {
+    Py_CLEAR(self->last_to);
     result = hot_original(hot.original_send, object, args, n, names);
   } else {
     hot_raise(r);
@@ -163,6 +164,7 @@ PyObject *hot_send_group(PyObject *object, PyObject *const *args, Py_ssize_t n, 
   }
   free(batch);
   if (failed) return NULL;
+  if (why == CFN_STALE) Py_CLEAR(self->last_to);
   if (why == CFN_STALE) { /* unregistered meanwhile: the original looks the agent up again, for the rest */
     PyObject *rest = PyList_GetSlice(args[1], at, count);
     PyObject *sent = rest ? sum_of(args[6], at) : NULL;
@@ -191,6 +193,20 @@ static PyObject *everybody(hot_handle_t *self, PyObject *known, const cfn_addres
   return now && now == then && *n > 0 && PyBytes_Size(places) == *n * (Py_ssize_t)sizeof **to ? names : NULL;
 }
 
+/* Those that were not tried, as another thread was inside, before anybody is waited for. How many got it now. */
+static int once_more(cfn_bus_t *bus, const cfn_address_t *to, uint32_t count, unsigned lane, const cfn_outgoing_t *m,
+                     int *results, cfn_receipt_t *out) {
+  int got = 0;
+  Py_BEGIN_ALLOW_THREADS
+  for (uint32_t i = 0; i < count; i++)
+    if (results[i] == CFN_AGAIN) {
+      results[i] = cfn_bus_send(bus, &to[i], lane, m, 1, 0, &out[i]);
+      got += results[i] == CFN_OK;
+    }
+  Py_END_ALLOW_THREADS
+  return got;
+}
+
 PyObject *hot_broadcast(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObject *words) {
   hot_handle_t *self = (hot_handle_t *)object;
   unsigned lane = CFN_LANE_NORMAL;
@@ -212,7 +228,9 @@ PyObject *hot_broadcast(PyObject *object, PyObject *const *args, Py_ssize_t n, P
       timeout = value;
       plain = hot_deadline(value, &deadline);
     } else { /* which agents: the original looks for them, unless all are meant */
-      plain = value == Py_None;
+      plain = value == Py_None && (PyUnicode_CompareWithASCIIString(name, "team") == 0 ||
+                                   PyUnicode_CompareWithASCIIString(name, "agent_type") == 0 ||
+                                   PyUnicode_CompareWithASCIIString(name, "capability") == 0);
     }
   }
   const cfn_address_t *to = NULL;
@@ -244,10 +262,10 @@ PyObject *hot_broadcast(PyObject *object, PyObject *const *args, Py_ssize_t n, P
     got = cfn_bus_broadcast(self->bus, to, (uint32_t)count, lane, &m, CFN_TRY, results, out);
     Py_END_ALLOW_THREADS
   }
-  if (got < 0) {
-    hot_raise(got);
-    goto end;
-  }
+  if (got == CFN_AGAIN) result = hot_original(hot.original_broadcast, object, args, n, words);
+  else if (got < 0) hot_raise(got);
+  if (got < 0) goto end;
+  if (got < count) got += once_more(self->bus, to, (uint32_t)count, lane, &m, results, out);
   result = PyObject_CallFunctionObjArgs((PyObject *)hot.receipts_type, object, names, receipts, NULL);
   if (result && got < count) {
     PyObject *tried = result;

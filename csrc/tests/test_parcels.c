@@ -213,6 +213,35 @@ static void test_damage(void) {
   t_destroy();
 }
 
+/* A place of the high lane reads as empty although a message was put there, and the normal lane is never empty: what is
+ * behind the damage comes all the same, also to one who only tries. */
+static void test_damage_beside_traffic(bool parcel_wise) {
+  t_case("damage in the high lane beside traffic, %s", parcel_wise ? "parcels" : "one by one");
+  start();
+  cfn_region_t *r = cfn_bus_region(a);
+  cfn_ring_t q = cfn_ring_of_lane(r, to.index, CFN_LANE_HIGH);
+  cfn_a64 *slot = cfn_ring_slot(&q, cfn_load_seq(q.tail));
+  uint64_t empty = cfn_load_seq(slot);
+  CHECK_INT(t_send(a, "b", CFN_LANE_HIGH, &numbers[1], 4, 0, NULL), 0);
+  cfn_store_seq(slot, empty);
+  CHECK_INT(t_send(a, "b", CFN_LANE_HIGH, &numbers[2], 4, 0, NULL), 0);
+  bool came = false;
+  for (int i = 0; i < 200 && !came; i++) {
+    CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, &numbers[3], 4, 0, NULL), 0);
+    size_t used;
+    int64_t got = parcel_wise ? cfn_bus_recv_parcels(b, CFN_ALL_LANES, 1, CFN_TRY, out, sizeof out, parcel, N, &parcels, &used)
+                              : cfn_bus_recv(b, NULL, 0, CFN_ALL_LANES, 0, CFN_TRY, out, sizeof out);
+    CHECK(got > 0);
+    const cfn_wire_t *w = (const void *)out;
+    came = w->lane == CFN_LANE_HIGH;
+    CHECK_INT(t_ack(b, w->token), 0);
+  }
+  CHECK(came);
+  t_close(b);
+  t_close(a);
+  t_destroy();
+}
+
 int main(void) {
   t_guard(60);
   test_halves();
@@ -220,6 +249,8 @@ int main(void) {
   test_the_same();
   test_mixed();
   test_damage();
+  test_damage_beside_traffic(false);
+  test_damage_beside_traffic(true);
   t_passed("test_parcels");
   return 0;
 }

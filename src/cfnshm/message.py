@@ -91,8 +91,10 @@ def encode(body: Any) -> tuple[int, Any]:
         # A copy: a memoryview that is exported when the collector of cycles meets it (an exception keeps
         # our frames) brings the interpreter down.
         return RAW, bytes(body)
-    # Of the class first: an array makes its own anew, which takes longer than the sending.
-    if hasattr(kind, "__array_interface__") or (kind not in _OF_JSON and hasattr(body, "__array_interface__")):
+    # Not of NumPy's own, which describe themselves anew each time they are asked: that takes longer than the sending.
+    if kind not in _OF_JSON and (
+        isinstance(body, getattr(sys.modules.get("numpy"), "ndarray", ())) or hasattr(body, "__array_interface__")
+    ):
         return ARRAY, _encode_array(body)
     try:
         return JSON, _encode_json(body)
@@ -126,8 +128,15 @@ def _numpy() -> Any:
 
 
 def _encode_array(array: Any) -> bytes:
-    if not (array.__class__ is _numpy().ndarray and array.flags.c_contiguous):
-        array = _numpy().ascontiguousarray(array) if array.ndim else _numpy().array(array)
+    if not isinstance(array, _numpy().ndarray):
+        try:
+            array = _numpy().asarray(array)
+        except Exception as why:  # whatever its interface says
+            raise InvalidArgument(
+                f"a body of type {array.__class__.__name__} that NumPy cannot read ({why}) cannot be sent as an array"
+            ) from why
+    if not array.flags.c_contiguous:
+        array = _numpy().ascontiguousarray(array)
     head = _array_head(array.dtype, array.shape)
     return b"".join((head, array)) if array.nbytes else head
 

@@ -184,6 +184,11 @@ C = TypeVar("C", bound=type)
 def sealed(made: C) -> C:
     """A class of messages or receipts that no other is derived from: its objects end faster."""
     if _hot is None:
+
+        def refuse(cls: type, **_: Any) -> None:
+            raise TypeError(f"type {made.__module__}.{made.__name__} is not an acceptable base type")
+
+        made.__init_subclass__ = classmethod(refuse)  # type: ignore[attr-defined]
         return made
     fast: C = _hot.sealed(made)
     return fast
