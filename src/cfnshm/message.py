@@ -231,7 +231,7 @@ def decode(codec: int, raw: Any) -> Any:
 @sealed
 class Message(MessageBase):
     """A received message. It stays in its inbox until it is acked: by `ack()`, or by the next
-    `recv()` of the same thread, task or iterator.
+    `recv()` of the same thread, task or iterator. No class can be derived from it.
 
     Attributes:
         id: `"7.1.42"`: attachment, its incarnation, sequence number; unique on the bus.
