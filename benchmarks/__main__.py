@@ -92,7 +92,10 @@ def _measure(
     seconds = arguments.seconds or (0.25 if arguments.quick else 0.5)
     peers = list(dict.fromkeys(["cfnshm", *_peers(arguments)]))
     results: dict[str, Any] = {
-        "command": " ".join(["cfnshm bench", *arguments.workloads, *(["--quick"] if arguments.quick else [])]),
+        "command": " ".join(
+            ["cfnshm bench", *arguments.workloads, *(["--quick"] if arguments.quick else []),
+             *(f"--{name} {value:g}" for name in ("repeats", "seconds") if (value := getattr(arguments, name)))]
+        ),
         "machine": machine(suite.packages()), "repeats": repeats, "limits": {}, "workloads": {},
     }  # fmt: skip
     begun = time.monotonic()
