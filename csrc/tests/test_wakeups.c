@@ -266,6 +266,39 @@ static void deaths(void) {
   end();
 }
 
+/* Chunks are scarce while an inbox holds most of them, and another that has its part gets no more. Once they are free, a
+ * reader that finds nothing has told of all of them, and of all classes; and a sender that was refused counts again before it
+ * sleeps: nobody would wake it. */
+static void scarce_chunks(void) {
+  t_case("chunks that were scarce");
+  cfn_wish_t wish = t_small_wish();
+  wish.lane_slots[CFN_LANE_NORMAL] = 256;
+  wish.class_chunks[0] = 128;
+  a = t_open("a", &wish);
+  b = t_attach("b");
+  r = cfn_bus_region(a);
+  CHECK_INT(cfn_bus_claim_inbox(b, 0), 0);
+  cfn_address_t c_at;
+  int created, sent = 0, got = 0;
+  CHECK_INT(cfn_bus_register(a, "c", NULL, &c_at, &created), 0);
+  for (int i = 0; i < 20; i++) CHECK_INT(t_send(a, "c", CFN_LANE_NORMAL, "hello", 5, 0, NULL), 0); /* more than its part */
+  while (put(CFN_LANE_NORMAL) == 0) sent++;
+  CHECK_INT(t_send(a, "c", CFN_LANE_NORMAL, "hello", 5, 0, NULL), CFN_NO_SPACE);
+  CHECK(a->outbox.scarce[0] && a->outbox.until_census[0] > 16); /* what it counted last is what it goes by */
+  for (; got < sent || cfn_slab_free_hint(r, 0) == 128 - 20; got++) { /* until one is free and not told of */
+    if (got >= sent) CHECK_INT(put(CFN_LANE_NORMAL), 0);
+    cfn_slab_return_hints(r, &a->outbox.cursor);
+    take();
+    CHECK_INT(t_ack(b, w.token), 0);
+  }
+  for (unsigned c = 0; c < 3; c++) watch(room_of(c));
+  CHECK_INT(t_recv(b, 0, &w, body), CFN_EMPTY);
+  RUNG();
+  CHECK_INT(cfn_slab_free_hint(r, 0), 128 - 20);
+  CHECK_INT(t_send(a, "c", CFN_LANE_NORMAL, "hello", 5, 3, NULL), 0);
+  end();
+}
+
 static void the_end(void) {
   t_case("a destroyed bus wakes everybody");
   start();
@@ -290,6 +323,7 @@ int main(void) {
   answers();
   descriptors();
   deaths();
+  scarce_chunks();
   the_end();
   t_passed("test_wakeups");
   return 0;
