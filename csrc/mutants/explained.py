@@ -28,6 +28,7 @@ EXPLAINED: dict[str, str] = {
     "msg/ring.c cfn_ring_retire no store 1": "a register that names a chunk of somebody else's says nothing to a reaper",
     "msg/inbox.c drop_corrupt store 1": "only for a word that is damage already",
     "msg/inbox.c drop_corrupt no check 1": "only for a word that is damage already",
+    "msg/inbox.c count_delivery store 1": "a number that is told; what a thief counted meanwhile it would hide, for once",
     "msg/inbox.c move_head falls 1": "the head is where a search begins; the laps of the slots say where it goes on",
     "msg/inbox.c move_head falls 2": "the head is where a search begins; the laps of the slots say where it goes on",
     "msg/inbox.c move_head no check 1": "only for a word that is damage already",
@@ -257,7 +258,16 @@ ORDERS: dict[str, dict[int, str]] = {
     "agent/bus_object.c cfn_bus_object_delete": {1: ROUND},
     "agent/bus_object.c cfn_bus_object_list": {2: REPORT, 3: REPORT},
     "agent/bus_object.c cfn_bus_heap_info": {1: REPORT},
-    "agent/bus_ref.c copy_value": {1: "the word is looked at once more at the end", 2: LAST},
+    "agent/bus_ref.c copy_value": {
+        1: "the word is looked at once more at the end", 2: "a time that is told to people",
+        3: "the version that it belongs to stands in the same word", 4: LAST,
+    },
+    "agent/bus_recv.c peek_frame": {1: "the swap before it, which clears the ledger, keeps what was read before it"},
+    "msg/inbox.c count_delivery": {1: "the version that it belongs to stands in the same word; it decides nothing"},
+    "mem/slab.c cfn_slab_free_hint": {1: "told in an error and by doctor; the census is cfn_slab_scarce's"},
+    "msg/outbox.c over_fair_part": {
+        n: "not shown: classes of the simulator are too small to be scarce; who armed looks again by seq_cst (argued)" for n in (1, 2)
+    },
     "agent/bus_ref.c still_that": {1: MOMENT},
     "agent/bus_ref.c cfn_life_id_names": {1: REPORT},
     "agent/bus_ref.c cfn_bus_ref_list": {1: "cfn_refs_load looks at it again, last"},

@@ -45,6 +45,9 @@ static void super(cfn_super_shm_t *s, bool store) {
 static void paths(void) {
   char out[CFN_PATH_BYTES], longer[CFN_PATH_BYTES + 1];
   t_case("where a bus is");
+  const char *set = getenv("CFNSHM_DIR");
+  char *before = set ? strdup(set) : NULL;
+  CHECK_INT(unsetenv("CFNSHM_DIR"), 0);
   CHECK_INT(cfn_region_path("", "x", out), 0);
   CHECK(strncmp(out, "/dev/shm/cfnshm.", 16) == 0);
   CHECK_INT(setenv("CFNSHM_DIR", "/tmp", 1), 0);
@@ -60,6 +63,8 @@ static void paths(void) {
   longer[sizeof longer - 1] = 0;
   CHECK_INT(cfn_region_path(longer, "x", out), CFN_INVALID);
   CHECK(says("too long a path"));
+  if (before) CHECK_INT(setenv("CFNSHM_DIR", before, 1), 0);
+  free(before);
 }
 
 static void plans(void) {
