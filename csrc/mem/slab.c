@@ -109,7 +109,7 @@ void cfn_slab_return_hints(const cfn_region_t *r, cfn_slab_cursor_t *cursor) {
 }
 
 void cfn_slab_tell(const cfn_region_t *r, cfn_slab_freed_t *freed) {
-  if (freed->bits) cfn_or_relaxed(&cfn_hints(r)[freed->word], freed->bits);
+  if (freed->bits) cfn_or_seq(&cfn_hints(r)[freed->word], freed->bits);
   freed->bits = 0;
   freed->count = 0;
 }
@@ -156,6 +156,7 @@ bool cfn_slab_scarce(const cfn_region_t *r, unsigned cls) {
   uint32_t looked = words < CFN_SCARCE_SAMPLE ? words : CFN_SCARCE_SAMPLE, n = 0;
   const cfn_a64 *hints = cfn_hints(r) + r->geo.class_hint[cls];
   for (uint32_t i = 0; i < looked; i++)
-    n += (uint32_t)__builtin_popcountll(cfn_load_relaxed(&hints[(uint64_t)i * words / looked]));
+    /* seq_cst: the census of who has armed the class event, and the hint of who freed and looks at it after that */
+    n += (uint32_t)__builtin_popcountll(cfn_load_seq(&hints[(uint64_t)i * words / looked]));
   return n < looked * 16;
 }
