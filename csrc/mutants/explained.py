@@ -265,6 +265,8 @@ ORDERS: dict[str, dict[int, str]] = {
     "agent/bus_recv.c peek_frame": {1: "the swap before it, which clears the ledger, keeps what was read before it"},
     "msg/inbox.c count_delivery": {1: "the version that it belongs to stands in the same word; it decides nothing"},
     "mem/slab.c cfn_slab_free_hint": {1: "told in an error and by doctor; the census is cfn_slab_scarce's"},
+    "mem/slab.c cfn_slab_tell": {1: "not shown, as cfn_slab_scarce: the other half of its pair (argued)"},
+    "mem/slab.c cfn_slab_scarce": {1: "not shown: classes of the simulator are too small to be scarce (argued)"},
     "msg/outbox.c over_fair_part": {
         n: "not shown: classes of the simulator are too small to be scarce; who armed looks again by seq_cst (argued)" for n in (1, 2)
     },
