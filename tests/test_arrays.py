@@ -81,3 +81,11 @@ def test_there_and_back(array):
         got = decode(codec, data)
         assert (got.dtype, got.shape, got.tobytes()) == (array.dtype, array.shape, array.tobytes())
         assert not got.flags.writeable
+
+
+def test_what_claims_to_be_an_array_and_is_none_is_refused():
+    class Broken:
+        __array_interface__ = {"version": 3, "shape": (2,), "typestr": "no type", "data": (0, True)}
+
+    with pytest.raises(errors.InvalidArgument, match="Broken"):
+        encode(Broken())

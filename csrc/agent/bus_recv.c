@@ -346,7 +346,8 @@ static int64_t look(cfn_bus_t *bus, receiving_t *v) {
     int64_t r = cfn_inbox_run(&bus->inbox, v->lanes, v->most - v->count, &run);
     if (r == CFN_OK) r = v->parcel ? copy_parcel(bus, v, &run) : copy_run(bus, v, &run);
     if (r < 0) return v->count ? v->count : r; /* what was handed out before is good: give it first */
-  } while (v->count < v->most && (!v->parcel || v->parcels < v->parcel_room) && v->room - v->used >= CFN_WIRE_HEAD_MOST && v->last->lane != CFN_LANE_CONTROL &&
+  } while (v->count < v->most && (!v->parcel || v->parcels < v->parcel_room) &&
+           v->room - v->used >= CFN_WIRE_HEAD_MOST && v->last->lane != CFN_LANE_CONTROL &&
            !(v->last->wire_flags & CFN_WIRE_EXTERNAL));
   return v->offsets || v->parcel ? v->count : (int64_t)v->used;
 }

@@ -43,6 +43,7 @@ static void base_dealloc(PyObject *self, int (*clear)(PyObject *)) {
 }
 
 static void handle_dealloc(PyObject *self) { base_dealloc(self, handle_forget); }
+
 /* One of each kind that ended is made again, cleared, by who needs the next: most end before that. */
 static bool spared(PyObject *self, PyTypeObject *kind, PyObject **spare, int (*clear)(PyObject *)) {
   if (*spare || Py_TYPE(self) != kind) return false;
@@ -344,6 +345,8 @@ PyMODINIT_FUNC PyInit__hot(void) {
   hot.word_empty = PyUnicode_InternFromString("");
   hot.word_others = PyUnicode_InternFromString("_others");
   for (unsigned i = 0; i < CFN_LANES; i++) hot.word_lane[i] = PyUnicode_InternFromString(lanes[i]);
-  if (!hot.handle_base || !hot.message_base || !hot.receipt_base || !hot.place_type || !hot.lent_type || !hot.parcels_type || PyErr_Occurred()) Py_CLEAR(module);
+  if (!hot.handle_base || !hot.message_base || !hot.receipt_base || !hot.place_type || !hot.lent_type ||
+      !hot.parcels_type || PyErr_Occurred())
+    Py_CLEAR(module);
   return module;
 }

@@ -179,7 +179,6 @@ PyObject *hot_send_group(PyObject *object, PyObject *const *args, Py_ssize_t n, 
 
 /* ---- broadcast ---- */
 
-#define COPY_ONCE 8192u /* bytes; larger ones are stored once, which takes longer than a try may */
 #define FEW 16          /* agents, to whom a broadcast takes less than giving the GIL back */
 
 /* Everybody, as _others remembers them: the names and the addresses, borrowed; NULL if that is not the newest. */
@@ -239,7 +238,7 @@ PyObject *hot_broadcast(PyObject *object, PyObject *const *args, Py_ssize_t n, P
   if (PyErr_Occurred()) PyErr_Clear();
   body_t body = {0};
   int there = names ? body_of(args[0], &body) : 0, *results = NULL;
-  if (there == 0 || body.n >= COPY_ONCE) {
+  if (there == 0 || body.n >= MUCH) {
     if (there >= 0) result = hot_original(hot.original_broadcast, object, args, n, words);
     goto end;
   }

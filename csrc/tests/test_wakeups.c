@@ -6,6 +6,7 @@
 
 #include "agent/bus.h"
 #include "agent/liveness.h"
+#include "base/os.h"
 #include "tests/harness.h"
 
 static cfn_bus_t *a, *b;
@@ -299,6 +300,21 @@ static void scarce_chunks(void) {
   end();
 }
 
+/* Emptied slots that are not announced yet are, before their reader sleeps on anything at all. */
+static void room_of_who_waits(void) {
+  t_case("room in the inbox of one who waits for room in another's");
+  start();
+  for (int i = 0; i < 8; i++) CHECK_INT(t_send(b, "a", CFN_LANE_NORMAL, "hello", 5, 0, NULL), 0);
+  CHECK_INT(put(CFN_LANE_NORMAL), 0);
+  take();
+  watch(&of_b->space.event);
+  b->inbox.room_rung_ns = cfn_os_coarse_ns(); /* just now, and one slot is not many */
+  CHECK_INT(t_ack(b, w.token), 0);
+  CHECK_INT(t_send(b, "a", CFN_LANE_NORMAL, "hello", 5, 0.001, NULL), CFN_FULL);
+  RUNG();
+  end();
+}
+
 static void the_end(void) {
   t_case("a destroyed bus wakes everybody");
   start();
@@ -324,6 +340,7 @@ int main(void) {
   descriptors();
   deaths();
   scarce_chunks();
+  room_of_who_waits();
   the_end();
   t_passed("test_wakeups");
   return 0;
