@@ -188,7 +188,7 @@ def sealed(made: C) -> C:
         def refuse(cls: type, **_: Any) -> None:
             raise TypeError(f"type {made.__module__}.{made.__name__} is not an acceptable base type")
 
-        made.__init_subclass__ = classmethod(refuse)  # type: ignore[method-assign,assignment]
+        made.__init_subclass__ = classmethod(refuse)  # type: ignore[method-assign,assignment,arg-type]
         return made
     fast: C = _hot.sealed(made)
     return fast
