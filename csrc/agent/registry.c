@@ -282,7 +282,7 @@ int cfn_registry_finish_removals(const cfn_actor_t *a) {
     cfn_mailbox_shm_t *m = cfn_mailbox(a->region, i);
     uint64_t removing = cfn_load_seq(&m->mid);
     if (cfn_mid_state(removing) != CFN_MID_REMOVING) continue;
-    uint64_t consumer, dropped = 0;
+    uint64_t consumer = 0, dropped = 0;
     uint32_t holder;
     if (cfn_registry_take_consumer(a, i, removing, false, &consumer, &holder) != CFN_OK) continue;
     if (empty_and_free(a, i, removing, consumer, &dropped) == CFN_OK) finished++;

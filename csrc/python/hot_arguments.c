@@ -35,29 +35,42 @@ bool hot_same(PyObject *word, PyObject *name) { /* names of arguments are intern
   return word == name || PyUnicode_Compare(word, name) == 0;
 }
 
+/* What `_look` does, without its Python: the first message to somebody costs a process that was forked some thirty pages
+ * that only the originals touch. NULL without an exception if there is no such agent, or for the original to say. */
+static PyObject *look(hot_handle_t *self, PyObject *to) {
+  Py_ssize_t n;
+  const char *name = PyUnicode_AsUTF8AndSize(to, &n);
+  if (!name || strlen(name) != (size_t)n) return NULL;
+  cfn_address_t found;
+  int r;
+  Py_BEGIN_ALLOW_THREADS
+  r = cfn_bus_find(self->bus, name, &found);
+  Py_END_ALLOW_THREADS
+  PyObject *place = r == CFN_OK ? Py_BuildValue("IK", found.index, (unsigned long long)found.mid) : NULL;
+  if (place && PyDict_SetItem(self->peers, to, place) < 0) Py_CLEAR(place);
+  return place;
+}
+
 bool hot_address(hot_handle_t *self, PyObject *to, cfn_address_t *address) {
   if (!self->peers || !PyUnicode_CheckExact(to)) return false;
   if (to == self->last_to) { /* what was right is right, or the core says that it is stale */
     *address = self->last_address;
     return true;
   }
-  PyObject *place = PyDict_GetItemWithError(self->peers, to);
-  if (!place) {
-    PyErr_Clear();
-    return false;
+  PyObject *place = Py_XNewRef(PyDict_GetItemWithError(self->peers, to));
+  if (!place && !PyErr_Occurred()) place = look(self, to);
+  PyObject *index = place ? PyTuple_GetItem(place, 0) : NULL, *mid = place ? PyTuple_GetItem(place, 1) : NULL;
+  if (index && mid) {
+    address->index = (uint32_t)PyLong_AsUnsignedLong(index);
+    address->mid = PyLong_AsUnsignedLongLong(mid);
+    PyObject *old = self->last_to;
+    self->last_to = Py_NewRef(to);
+    self->last_address = *address;
+    Py_XDECREF(old);
   }
-  PyObject *index = PyTuple_GetItem(place, 0), *mid = PyTuple_GetItem(place, 1);
-  if (!index || !mid) {
-    PyErr_Clear();
-    return false;
-  }
-  address->index = (uint32_t)PyLong_AsUnsignedLong(index);
-  address->mid = PyLong_AsUnsignedLongLong(mid);
-  PyObject *old = self->last_to;
-  self->last_to = Py_NewRef(to);
-  self->last_address = *address;
-  Py_XDECREF(old);
-  return true;
+  Py_XDECREF(place);
+  PyErr_Clear();
+  return index && mid;
 }
 
 PyObject *hot_original(PyObject *original, PyObject *self, PyObject *const *args, Py_ssize_t n, PyObject *names) {

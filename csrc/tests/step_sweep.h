@@ -3,7 +3,8 @@
  *   [--all | --seconds S] [--op NAME] [--mode kill|stop] [--from N --to M]
  *
  * Points are the instructions that touch what others see (system calls, locked instructions) and others at
- * random; --all takes every one, of the operations of more than some 10,000 instructions a stride.
+ * random; --all takes every one. Of operations of more than 20,000 instructions (they set memory to zero, and look
+ * through /proc) it takes those that touch, every address at its first and its last time, and a stride of all.
  */
 #ifndef CFN_TESTS_STEP_SWEEP_H
 #define CFN_TESTS_STEP_SWEEP_H
@@ -13,12 +14,14 @@
 #include "base/os.h"
 #include "tests/stepper.h"
 
+__attribute__((unused)) static const char *const step_kill_stop[] = {"kill", "stop", NULL};
 typedef struct step_stage {
   const char *program;
+  const char *const *modes;                  /* what happens at a point; ended by NULL */
   int operations;
   const char *(*name)(int o);
   void (*set)(int o);                        /* the bus, the others, and the victim before its first instruction */
-  bool (*point)(int o, int mode, long n);    /* kill (0) or stop (1) at instruction n; true: it was over before */
+  bool (*point)(int o, int mode, long n);    /* the mode at instruction n; true: it was over before */
   void (*clear)(int o);                      /* after `set` alone */
   victim_t *victim;
 } step_stage_t;
@@ -35,7 +38,7 @@ typedef struct step_course {
 static inline bool step_point(const step_stage_t *stage, const step_course_t *course, int o, int mode, long n) {
   t_case("--op %s --mode %s --from %ld --to %ld", stage->name(o), mode ? "stop" : "kill", n, n);
   stage->set(o);
-  bool over = !victim_step(stage->victim, n);
+  bool over = !victim_go_to(stage->victim, n);
   if (mode == 0) victim_kill(stage->victim);
   course->others_go_on(o, mode);
   if (mode) {
@@ -51,88 +54,144 @@ static inline bool step_point(const step_stage_t *stage, const step_course_t *co
   return over;
 }
 
-/* How long an operation is, what it costs, and where it touches what others see: its system calls and locked
- * instructions, and those behind them. */
-typedef struct step_way {
-  long instructions;
-  double seconds;
-  long *mark;
-  long marks;
-} step_way_t;
+static long step_below(long n) { return (long)(cfn_os_random() % (uint64_t)(n > 0 ? n : 1)); }
 
 #if defined(__x86_64__)
-static bool step_touches(pid_t pid) {
-  struct user_regs_struct regs;
-  CHECK_INT(ptrace(PTRACE_GETREGS, pid, 0, &regs), 0);
+/* A system call, or a locked instruction. */
+static bool step_touches(const victim_t *v, uint64_t pc) {
   errno = 0;
-  long code = ptrace(PTRACE_PEEKTEXT, pid, regs.rip, 0);
+  long code = ptrace(PTRACE_PEEKTEXT, v->pid, pc, 0);
   CHECK_INT(errno, 0);
   uint8_t a = (uint8_t)code, b = (uint8_t)(code >> 8);
   if (a >= 0x40 && a <= 0x4f) a = b, b = (uint8_t)(code >> 16); /* REX */
   return a == 0xf0 || (a == 0x0f && b == 0x05) || ((a == 0x86 || a == 0x87) && b < 0xc0);
 }
-#else
-static bool step_touches(pid_t pid) { return pid < 0; }
-#endif
 
+/* How often each address was met; a table by a hash of the address. */
+typedef struct step_seen {
+  uint64_t pc;
+  long times, first, last;
+} step_seen_t;
+#define STEP_ADDRESSES_LOG 17
+static step_seen_t *step_seen(step_seen_t *table, uint64_t pc) {
+  uint64_t i = pc * UINT64_C(0x9e3779b97f4a7c15) >> (64 - STEP_ADDRESSES_LOG);
+  while (table[i].pc && table[i].pc != pc) i = (i + 1) % (1u << STEP_ADDRESSES_LOG);
+  table[i].pc = pc;
+  return &table[i];
+}
+static void step_find_ways(step_way_t *way) {
+  step_seen_t *table = calloc(1u << STEP_ADDRESSES_LOG, sizeof *table);
+  way->turn = malloc((size_t)way->instructions * 2 * sizeof *way->turn);
+  CHECK(table && way->turn);
+  long cost = 0; /* stops on the quickest way to the instruction before */
+  for (long n = 0; n < way->instructions; n++) {
+    step_place_t *p = &way->place[n];
+    step_seen_t *s = step_seen(table, p->pc);
+    if (s->times++ == 0) s->first = n;
+    s->last = n;
+    /* An instruction that repeats itself ("rep movs") is many steps and one breakpoint. */
+    if (n > 0 && p[-1].pc == p->pc) s->times = INT32_MAX;
+    p->nth = s->times < INT32_MAX ? (int32_t)s->times : INT32_MAX;
+    if (n == 0) continue;
+    if (p->nth <= cost) cost = p->nth;
+    else p->lead = p[-1].lead + 1, cost++;
+  }
+  for (unsigned i = 0; i < 1u << STEP_ADDRESSES_LOG; i++) {
+    if (table[i].pc) way->turn[way->turns++] = table[i].first;
+    if (table[i].last > table[i].first) way->turn[way->turns++] = table[i].last;
+  }
+  free(table);
+}
+
+/* Once through the whole operation. */
 static void step_walk(const step_stage_t *stage, int o, step_way_t *way) {
   t_case("%s: counting", stage->name(o));
-  double start = t_now();
   stage->set(o);
   long room = 0;
   bool after = false, more = true;
   while (more) {
-    bool now = step_touches(stage->victim->pid);
-    if ((now || after) && way->marks == room) {
-      room = room ? 2 * room : 1024;
+    if (way->instructions == room) {
+      room = room ? 2 * room : 4096;
+      way->place = realloc(way->place, (size_t)room * sizeof *way->place);
       way->mark = realloc(way->mark, (size_t)room * sizeof *way->mark);
-      CHECK(way->mark);
+      CHECK(way->place && way->mark);
     }
-    if (now || after) way->mark[way->marks++] = stage->victim->steps;
+    uint64_t pc = victim_pc(stage->victim);
+    bool now = step_touches(stage->victim, pc);
+    if (now || after) way->mark[way->marks++] = way->instructions;
     after = now;
+    way->place[way->instructions++] = (step_place_t){.pc = pc};
     more = victim_step(stage->victim, 1);
   }
-  way->instructions = stage->victim->steps;
-  way->seconds = (t_now() - start) / 3; /* without the looking */
+  victim_leave(stage->victim);
+  stage->clear(o);
+  step_find_ways(way);
+
+  t_case("%s: running to its middle", stage->name(o));
+  long middle = way->instructions / 2;
+  stage->victim->way = way;
+  stage->set(o);
+  way->runs = victim_debug(stage->victim, 7, 0); /* there may be no breakpoints here */
+  way->runs = way->runs && victim_go_to(stage->victim, middle) && victim_pc(stage->victim) == way->place[middle].pc;
   victim_leave(stage->victim);
   stage->clear(o);
 }
-
-static long step_below(long n) { return (long)(cfn_os_random() % (uint64_t)(n > 0 ? n : 1)); }
-
-static void step_sweep(const step_stage_t *stage, int o, step_way_t *way, int mode, long from, long to, double seconds) {
-  double start = t_now();
-  long points = 0;
-  if (to > 0) {
-    for (long n = from; n <= to; n++, points++)
-      if (stage->point(o, mode, n)) break;
-  } else {
-    if (!way->instructions) step_walk(stage, o, way);
-    start = t_now();
-    if (seconds == 0) { /* every mark; every instruction, or of the long ones as many as fit in ten minutes */
-      for (long i = 0; i < way->marks; i++, points++) stage->point(o, mode, way->mark[i]);
-      long fit = (long)(600 / (way->seconds / 2 + 0.003)) + 1, stride = way->instructions / fit + 1;
-      for (long n = step_below(stride); n <= way->instructions; n += stride, points++) stage->point(o, mode, n);
-    } else { /* half of it at marks, half anywhere: many runs see every instruction */
-      do {
-        stage->point(o, mode, points % 2 && way->marks ? way->mark[step_below(way->marks)] : step_below(way->instructions + 1));
-        points++;
-      } while (t_now() - start < seconds);
-    }
+#else
+static void step_walk(const step_stage_t *stage, int o, step_way_t *way) {
+  t_case("%s: counting", stage->name(o));
+  stage->set(o);
+  while (victim_step(stage->victim, 1000)) {
   }
-  printf("  %-10s %-5s %5ld points of %6ld instructions with %4ld marks, %.1f s\n", stage->name(o), mode ? "stop" : "kill",
-         points, way->instructions ? way->instructions : to, way->marks, t_now() - start);
+  way->instructions = stage->victim->steps;
+  victim_leave(stage->victim);
+  stage->clear(o);
+}
+#endif
+
+#define STEP_LONG 20000 /* instructions of an operation of which --all does not take all */
+static void step_sweep(const step_stage_t *stage, int o, const step_way_t *way, int mode, const step_options_t *options,
+                       double seconds) {
+  double start = t_now();
+  long points = 0, missed = 0, length = way->instructions;
+  stage->victim->elsewhere = 0;
+#define STRIKE(n) (points++, missed += stage->point(o, mode, n))
+  if (options->to > 0) {
+    for (long n = options->from; n <= options->to && !missed; n++) STRIKE(n);
+  } else if (options->seconds == 0) {
+    long stride = 1;
+    if (length > STEP_LONG && way->turns) {
+      for (long i = 0; i < way->marks; i++) STRIKE(way->mark[i]);
+      for (long i = 0; i < way->turns; i++) STRIKE(way->turn[i]);
+      stride = length / 2000 + 1;
+    }
+    for (long n = step_below(stride); n <= length; n += stride) STRIKE(n);
+  } else { /* half of it at marks, half anywhere: many runs see every instruction */
+    do STRIKE(points % 2 && way->marks ? way->mark[step_below(way->marks)] : step_below(length + 1));
+    while (t_now() - start < seconds);
+  }
+#undef STRIKE
+  printf("  %-15s %-5s %5ld points of %6ld instructions at %5ld addresses with %4ld marks, %.1f s; %ld elsewhere, %ld after its end\n",
+         stage->name(o), stage->modes[mode], points, length, way->turns, way->marks, t_now() - start,
+         stage->victim->elsewhere, missed);
   fflush(stdout);
 }
 
 static int step_main(int argc, char **argv, const step_stage_t *stage) {
-  step_options_t o = step_options(argc, argv, 30, "kill|stop");
-  for (int i = 0; i < stage->operations; i++) {
+  char usage[64] = "";
+  int modes = 0;
+  for (; stage->modes[modes]; modes++) snprintf(usage + strlen(usage), sizeof usage - strlen(usage), "|%s", stage->modes[modes]);
+  step_options_t options = step_options(argc, argv, 30, usage + 1);
+  for (int o = 0; o < stage->operations; o++) {
+    if (options.op && strcmp(options.op, stage->name(o)) != 0) continue;
     step_way_t way = {0};
-    for (int m = 0; m < 2; m++)
-      if ((!o.op || !strcmp(o.op, stage->name(i))) && (!o.mode || !strcmp(o.mode, m ? "stop" : "kill")))
-        step_sweep(stage, i, &way, m, o.from, o.to, o.seconds / (stage->operations * 2));
+    if (options.to == 0) step_walk(stage, o, &way);
+    for (int m = 0; m < modes; m++)
+      if (!options.mode || !strcmp(options.mode, stage->modes[m]))
+        step_sweep(stage, o, &way, m, &options, options.seconds / (stage->operations * modes));
+    stage->victim->way = NULL;
+    free(way.place);
     free(way.mark);
+    free(way.turn);
   }
   t_passed(stage->program);
   return 0;

@@ -9,15 +9,13 @@
  *   steal   it sleeps, while what it works on is taken away: its inbox by an operator, its receiver's
  *           record by another agent, its asker's slot by another process; then it goes on
  *
- *   test_step                a stride over all instructions, about a minute
- *   test_step --all          every instruction
- *   test_step --op NAME --mode kill|stop|steal --from N --to M     some points again
+ * Which instructions, and the command line: step_sweep.h.
  */
-#include "base/os.h"
+#include "tests/step_sweep.h"
 #include "tests/step_victims.h"
 
 enum { KILL, STOP, STEAL, MODES };
-static const char *const mode_names[MODES] = {"kill", "stop", "steal"};
+static const char *const mode_names[MODES + 1] = {"kill", "stop", "steal", NULL};
 
 static cfn_bus_t *rx, *tx; /* the parent's handles: a reader and a sender */
 static victim_t victim;
@@ -349,7 +347,7 @@ static void reader_robbed(const operation_t *o, bool early) {
 static bool point(const operation_t *o, int mode, long n) {
   t_case("--op %s --mode %s --from %ld --to %ld", o->name, mode_names[mode], n, n);
   stage_set(o);
-  bool over = !victim_step(&victim, n);
+  bool over = !victim_go_to(&victim, n);
   was_getting = rep->getting;
   if (!o->reads) {
     (mode == KILL ? sender_killed : mode == STOP ? sender_stopped : sender_robbed)(o);
@@ -369,53 +367,19 @@ static bool point(const operation_t *o, int mode, long n) {
   return over;
 }
 
-static void sweep(const operation_t *o, int mode, long from, long to, double seconds) {
-  double start = t_now();
-  long instructions = 0, points = 0;
-  if (to == 0) { /* how many are there, and what does a point cost? */
-    t_case("%s: counting", o->name);
-    stage_set(o);
-    while (victim_step(&victim, 1000)) {
-    }
-    instructions = victim.steps;
-    double full = t_now() - start;
-    victim_leave(&victim);
-    t_close(rx);
-    t_close(tx);
-    t_destroy();
-    to = instructions;
-    double each = 0.003 + full / 2;
-    long wanted = (long)(seconds / each) + 1;
-    long stride = wanted >= instructions ? 1 : instructions / wanted + 1;
-    if (seconds == 0) stride = 1;
-    start = t_now();
-    /* A different phase in each run: many runs see every instruction. */
-    long phase = (long)(cfn_os_random() % (uint64_t)stride);
-    for (long n = phase; n <= to; n += stride) {
-      point(o, mode, n);
-      points++;
-    }
-  } else {
-    for (long n = from; n <= to; n++, points++)
-      if (point(o, mode, n)) {
-        points++;
-        break;
-      }
-  }
-  printf("  %-13s %-6s %5ld points of %5ld instructions, %.1f s\n", o->name, mode_names[mode], points,
-         instructions ? instructions : to, t_now() - start);
-  fflush(stdout);
+static const char *name_of(int o) { return operations[o].name; }
+static void set_out(int o) { stage_set(&operations[o]); }
+static bool strike_at(int o, int mode, long n) { return point(&operations[o], mode, n); }
+static void clear_away(int o) {
+  (void)o;
+  t_close(rx);
+  t_close(tx);
+  t_destroy();
 }
 
 int main(int argc, char **argv) {
-  step_options_t opt = step_options(argc, argv, 45, "kill|stop|steal");
   victim.report = rep = report_new();
   bodies_make();
-  for (unsigned o = 0; o < OPERATIONS; o++)
-    for (int m = 0; m < MODES; m++)
-      if ((!opt.op || !strcmp(opt.op, operations[o].name)) && (!opt.mode || !strcmp(opt.mode, mode_names[m])))
-        sweep(&operations[o], m, opt.from, opt.to,
-              opt.seconds / (OPERATIONS * MODES) * (operations[o].removes ? 3 : 1)); /* it is the longest */
-  t_passed("test_step");
-  return 0;
+  static const step_stage_t stage = {"test_step", mode_names, OPERATIONS, name_of, set_out, strike_at, clear_away, &victim};
+  return step_main(argc, argv, &stage);
 }

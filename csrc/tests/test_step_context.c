@@ -259,7 +259,7 @@ static void strike(void) {
 
 static const char *name_of(int o) { return operations[o].name; }
 static bool point(int o, int mode, long n);
-static const step_stage_t stage = {"test_step_context", OPERATIONS, name_of, stage_set, point, stage_clear, &victim};
+static const step_stage_t stage = {"test_step_context", step_kill_stop, OPERATIONS, name_of, stage_set, point, stage_clear, &victim};
 static const step_course_t course = {&tx, others_go_on, check, strike};
 static bool point(int o, int mode, long n) { return step_point(&stage, &course, o, mode, n); }
 

@@ -486,7 +486,7 @@ static bool point(const operation_t *o, int mode, long n) {
   t_case("--op %s --mode %s --from %ld --to %ld", o->name, mode ? "stop" : "kill", n, n);
   from_victim = from_others = 0;
   stage_set(o);
-  bool over = !victim_step(&victim, n);
+  bool over = !victim_go_to(&victim, n);
   if (o->kind == CREATES) point_create(mode);
   else if (o->kind == DESTROYS) point_destroy(mode);
   else {
@@ -540,6 +540,6 @@ int main(int argc, char **argv) {
   victim.report = rep = report_new();
   bodies_make();
   for (int i = 0; i < 4; i++) memset(large[i], i + 1, LARGE);
-  static const step_stage_t stage = {"test_step_life", OPERATIONS, name_of, set_out, strike_at, clear_away, &victim};
+  static const step_stage_t stage = {"test_step_life", step_kill_stop, OPERATIONS, name_of, set_out, strike_at, clear_away, &victim};
   return step_main(argc, argv, &stage);
 }

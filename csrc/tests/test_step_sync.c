@@ -209,7 +209,7 @@ static bool point(int o, int mode, long n) {
   t_case("--op %s --mode %s --from %ld --to %ld", operations[o].name, mode ? "stop" : "kill", n, n);
   told_died = 0;
   stage_set(o);
-  bool over = !victim_step(&victim, n);
+  bool over = !victim_go_to(&victim, n);
   if (mode == 0) victim_kill(&victim);
   others_go_on(o, mode);
   if (mode) {
@@ -232,6 +232,6 @@ static const char *name_of(int o) { return operations[o].name; }
 
 int main(int argc, char **argv) {
   victim.report = rep = report_new();
-  static const step_stage_t stage = {"test_step_sync", OPERATIONS, name_of, stage_set, point, stage_clear, &victim};
+  static const step_stage_t stage = {"test_step_sync", step_kill_stop, OPERATIONS, name_of, stage_set, point, stage_clear, &victim};
   return step_main(argc, argv, &stage);
 }
