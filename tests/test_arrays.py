@@ -8,12 +8,22 @@ import numpy
 import pytest
 
 from cfnshm import errors
-from cfnshm.message import ARRAY, JSON, decode, encode
+from cfnshm._core import ffi, lib
+from cfnshm.message import ARRAY, JSON, LANES, decode, encode
 
 
 def head(kind, *shape):
     packed = struct.pack(f"<BB6x{len(shape)}Q", len(kind), len(shape), *shape) + kind.encode()
     return packed + b"\0" * (-len(packed) % 16)
+
+
+def post(bus, raw):
+    """A message to itself that claims to be an array."""
+    index, mid = bus._find(bus.agent)
+    code = lib.cfn_bus_send_one(
+        bus._handle, index, mid, LANES["normal"], ARRAY, raw, len(raw), b"", 0, 0, 0, ffi.new("cfn_receipt_t *")
+    )
+    assert code == 0
 
 
 @pytest.mark.parametrize(
@@ -41,10 +51,32 @@ def head(kind, *shape):
     ],
     ids=range(19),
 )
-def test_what_is_no_array(raw):
+def test_what_is_no_array(bus, raw):
     for data in (raw, memoryview(raw)):
         with pytest.raises(errors.Corrupt, match="the array in this message cannot be read"):
             decode(ARRAY, data)
+    for copy in (True, False):
+        bus.send("a", numpy.arange(3.0))
+        post(bus, raw)
+        bus.send("a", numpy.arange(3.0))
+        assert (bus.recv(copy=copy).body == [0, 1, 2]).all()
+        with pytest.raises(errors.Corrupt, match="the array in this message cannot be read"):
+            bus.recv(copy=copy).body  # noqa: B018
+        assert (bus.recv(copy=copy).body == [0, 1, 2]).all()
+
+
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.parametrize("elements", [4, 20_000])
+def test_more_or_fewer_elements_than_its_head_says(bus, copy, elements):
+    """The head is that of the message before."""
+    _, raw = encode(numpy.arange(elements, dtype="<i8"))
+    for wrong in (raw[:-8], raw + bytes(8), raw[: len(raw) // 2], raw[:17]):
+        for data in (raw, wrong, raw):
+            post(bus, data)
+        assert (bus.recv(copy=copy).body == numpy.arange(elements)).all()
+        with pytest.raises(errors.Corrupt, match="the array in this message cannot be read"):
+            bus.recv(copy=copy).body  # noqa: B018
+        assert (bus.recv(copy=copy).body == numpy.arange(elements)).all()
 
 
 def test_what_is_no_json():
@@ -75,12 +107,52 @@ def test_no_elements(array):
     ],
     ids=range(11),
 )
-def test_there_and_back(array):
+def test_there_and_back(bus, array):
     codec, raw = encode(array)
     for data in (raw, memoryview(raw)):
         got = decode(codec, data)
         assert (got.dtype, got.shape, got.tobytes()) == (array.dtype, array.shape, array.tobytes())
         assert not got.flags.writeable
+    many = numpy.broadcast_to(array, (1000, *array.shape))
+    for sent in (array, many, array, numpy.ascontiguousarray(many), array):
+        for copy in (True, False):
+            bus.send("a", sent)
+            message = bus.recv(copy=copy)
+            got = message.body
+            assert (got.dtype, got.shape, got.tobytes()) == (sent.dtype, sent.shape, sent.tobytes())
+            assert not got.flags.writeable
+            assert message.body is got
+            assert bytes(message.raw) == encode(sent)[1]
+
+
+def test_subclasses_arrive_as_arrays(bus):
+    class Mine(numpy.ndarray):
+        pass
+
+    for array in (numpy.arange(4), numpy.arange(4).view(Mine), numpy.ma.masked_array([0, 1, 2, 3])):
+        bus.send("a", array)
+        got = bus.recv().body
+        assert type(got) is numpy.ndarray
+        assert (got == [0, 1, 2, 3]).all()
+
+
+def test_arrays_of_objects_are_refused(bus):
+    bus.send("a", numpy.arange(4))  # there is no other way for those that follow
+    for _ in range(2):
+        with pytest.raises(errors.InvalidArgument, match="Python objects"):
+            bus.send("a", numpy.array([object()]))
+    assert (bus.recv().body == [0, 1, 2, 3]).all()
+
+
+def test_an_array_in_place_outlives_its_message(bus):
+    bus.send("a", numpy.arange(5000))
+    message = bus.recv(copy=False)
+    got = message.body
+    with pytest.raises(BufferError):
+        message.ack()
+    assert (got == numpy.arange(5000)).all()
+    del got
+    message.ack()
 
 
 def test_what_claims_to_be_an_array_and_is_none_is_refused():

@@ -180,20 +180,20 @@ static PyObject *hot_usable(PyObject *module, PyObject *nothing) {
   return PyBool_FromLong(PyInterpreterState_GetID(PyInterpreterState_Get()) == 0);
 }
 
-/* setup(message, receipt, receipts, batch, encode, decode, fail, external) */
+/* setup(message, receipt, receipts, batch, encode, decode, array_head, array_of, fail, external) */
 static PyObject *hot_setup(PyObject *module, PyObject *args) {
   (void)module;
   PyObject *message, *receipt, *receipts, *batch;
-  if (!PyArg_ParseTuple(args, "OOOOOOOO", &message, &receipt, &receipts, &batch, &hot.encode, &hot.decode, &hot.fail,
-                        &hot.external))
+  if (!PyArg_ParseTuple(args, "OOOOOOOOOO", &message, &receipt, &receipts, &batch, &hot.encode, &hot.decode,
+                        &hot.array_head, &hot.array_of, &hot.fail, &hot.external))
     return NULL;
   if (!PyType_IsSubtype((PyTypeObject *)message, hot.message_base) ||
       !PyType_IsSubtype((PyTypeObject *)receipt, hot.receipt_base)) {
     PyErr_SetString(PyExc_TypeError, "messages and receipts must be made of the bases here");
     return NULL;
   }
-  for (PyObject *const *p = (PyObject *const[]){message, receipt, receipts, batch, hot.encode, hot.decode, hot.fail,
-                                                hot.external, NULL};
+  for (PyObject *const *p = (PyObject *const[]){message, receipt, receipts, batch, hot.encode, hot.decode,
+                                                hot.array_head, hot.array_of, hot.fail, hot.external, NULL};
        *p; p++)
     Py_INCREF(*p);
   hot.message_type = (PyTypeObject *)message;
@@ -343,6 +343,8 @@ PyMODINIT_FUNC PyInit__hot(void) {
   hot.word_wires = PyUnicode_InternFromString("_wires");
   hot.word_acked = PyUnicode_InternFromString("acked");
   hot.word_empty = PyUnicode_InternFromString("");
+  hot.word_dtype = PyUnicode_InternFromString("dtype");
+  hot.word_shape = PyUnicode_InternFromString("shape");
   hot.word_others = PyUnicode_InternFromString("_others");
   for (unsigned i = 0; i < CFN_LANES; i++) hot.word_lane[i] = PyUnicode_InternFromString(lanes[i]);
   if (!hot.handle_base || !hot.message_base || !hot.receipt_base || !hot.place_type || !hot.lent_type ||

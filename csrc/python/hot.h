@@ -82,9 +82,10 @@ typedef struct hot_lent {
 extern struct hot {
   PyTypeObject *handle_base, *message_base, *receipt_base, *place_type, *lent_type, *parcels_type; /* made here */
   PyTypeObject *message_type, *receipt_type, *receipts_type, *batch_type;  /* given by setup(), like what is called back: */
-  PyObject *encode, *decode, *fail, *external;
+  PyObject *encode, *decode, *array_head, *array_of, *fail, *external;
   PyObject *original_send, *original_send_group, *original_broadcast, *original_recv, *original_recv_as, *original_recv_many;
-  PyObject *word_type, *word_priority, *word_timeout, *word_copy, *word_others, *word_wires, *word_acked, *word_empty, *word_lane[CFN_LANES];
+  PyObject *word_type, *word_priority, *word_timeout, *word_copy, *word_others, *word_wires, *word_acked, *word_empty, *word_dtype,
+      *word_shape, *word_lane[CFN_LANES];
 } hot;
 
 /* ---- arguments: false if the original must look at them ---- */
@@ -132,6 +133,11 @@ PyObject *hot_send_lent(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyTypeObject *hot_make_lent(void);
 PyObject *hot_place_of(const cfn_wire_t *w);
 bool hot_message_release(hot_message_t *self);
+/* The array that these bytes of the exporter are; NULL, without an exception, if Python must look at it. */
+PyObject *hot_array_in(PyObject *exporter, const void *data, Py_ssize_t bytes);
+/* An array's bytes with their head; the same. `hot_array_sent`: Python has sent this one. */
+PyObject *hot_array_out(PyObject *body);
+void hot_array_sent(PyObject *body);
 PyObject *hot_message_wire(PyObject *self, void *nothing);
 int hot_message_set_wire(PyObject *self, PyObject *value, void *nothing);
 PyObject *hot_message_raw(PyObject *self, void *original);

@@ -89,12 +89,26 @@ PyObject *hot_message_raw(PyObject *object, void *original) {
   return raw;
 }
 
+static PyObject *keep_body(hot_message_t *self, PyObject *body) {
+  PyObject *old = self->body; /* another thread's, who asked meanwhile */
+  self->body = Py_XNewRef(body);
+  Py_XDECREF(old);
+  return body;
+}
+
 PyObject *hot_message_body(PyObject *object, void *original) {
   hot_message_t *self = (hot_message_t *)object;
   Py_ssize_t n;
   const cfn_wire_t *w = wire_of(self, &n);
   if (!w || self->body) return PyObject_CallFunctionObjArgs(original, object, NULL);
   unsigned codec = w->codec;
+  bool placed = w->wire_flags & CFN_WIRE_EXTERNAL && self->exporter && Py_TYPE(self->exporter) == hot.place_type;
+  if (codec == CFN_CODEC_ARRAY && placed && !self->raw) { /* straight from its place */
+    hot_place_t *place = (hot_place_t *)Py_NewRef(self->exporter);
+    PyObject *array = hot_array_in((PyObject *)place, place->data, place->bytes);
+    Py_DECREF((PyObject *)place);
+    if (array) return keep_body(self, array);
+  }
   PyObject *raw = self->head_bytes ? Py_NewRef(self->raw) : PyObject_GetAttrString(object, "raw"), *body = NULL;
   if (!raw) return NULL;
   if (codec == CFN_CODEC_RAW) {
@@ -103,14 +117,13 @@ PyObject *hot_message_body(PyObject *object, void *original) {
     body = PyUnicode_DecodeUTF8(PyBytes_AsString(raw), PyBytes_Size(raw), "surrogatepass");
     if (!body && PyErr_ExceptionMatches(PyExc_UnicodeError)) PyErr_Clear(); /* decode() says it in its words */
   }
+  if (codec == CFN_CODEC_ARRAY && PyBytes_CheckExact(raw))
+    body = hot_array_in(raw, PyBytes_AsString(raw), PyBytes_Size(raw));
   if (!body && !PyErr_Occurred()) {
     PyObject *number = PyLong_FromLong(codec);
     body = number ? PyObject_CallFunctionObjArgs(hot.decode, number, raw, NULL) : NULL;
     Py_XDECREF(number);
   }
   Py_DECREF(raw);
-  PyObject *old = self->body; /* another thread's, who asked meanwhile */
-  self->body = Py_XNewRef(body);
-  Py_XDECREF(old);
-  return body;
+  return keep_body(self, body);
 }

@@ -21,6 +21,11 @@ static int body_of(PyObject *value, body_t *body) {
     if (!body->bytes) PyErr_Clear(); /* lone surrogates: the original knows what to do */
     return body->bytes != NULL;
   }
+  body->made = hot_array_out(value);
+  if (body->made) {
+    body->codec = CFN_CODEC_ARRAY;
+    return PyBytes_AsStringAndSize(body->made, (char **)(uintptr_t)&body->bytes, &body->n) == 0;
+  }
   PyObject *pair = PyObject_CallFunctionObjArgs(hot.encode, value, NULL);
   if (!pair) return -1;
   PyObject *raw = PyTuple_GetItem(pair, 1);
@@ -29,6 +34,7 @@ static int body_of(PyObject *value, body_t *body) {
     return raw ? 0 : -1;
   }
   body->codec = (unsigned)PyLong_AsUnsignedLong(PyTuple_GetItem(pair, 0));
+  if (body->codec == CFN_CODEC_ARRAY) hot_array_sent(value);
   body->made = pair;
   return PyBytes_AsStringAndSize(raw, (char **)(uintptr_t)&body->bytes, &body->n) == 0 ? 1 : -1;
 }

@@ -24,7 +24,7 @@ from ._core import c_text, check, ffi, lib
 from .context import Context
 from .control import Control
 from .errors import AgentBusy, Closed, Error
-from .message import LANE_NAMES, Batch, Message, decode, encode
+from .message import LANE_NAMES, Batch, Message, array_head, array_of, decode, encode
 from .receipt import Receipt, Receipts
 
 _OWN, _ONLY = 1, 2  # CFN_ACT_*
@@ -297,7 +297,9 @@ class Bus(Control):
         return found
 
 
-_core.set_up_twins(Message, Receipt, Receipts, Batch, encode, decode, _core.fail, Bus._external)
+_core.set_up_twins(
+    Message, Receipt, Receipts, Batch, encode, decode, array_head, array_of, _core.fail, Bus._external
+)
 
 
 def _reopen(name: str, agent: str, directory: str | None) -> Bus:

@@ -106,7 +106,8 @@ def encode(body: Any) -> tuple[int, Any]:
 
 
 @functools.lru_cache(256)  # the text of a record's type takes longer than its message
-def _array_head(dtype: Any, shape: tuple[int, ...]) -> bytes:
+def array_head(dtype: Any, shape: tuple[int, ...]) -> bytes:
+    """What an array of such a type and shape begins with on its way."""
     if dtype.hasobject:
         raise InvalidArgument(
             f"an array of Python objects ({dtype}) cannot be sent: other processes cannot read "
@@ -137,7 +138,7 @@ def _encode_array(array: Any) -> bytes:
             ) from why
     if not array.flags.c_contiguous:
         array = _numpy().ascontiguousarray(array)
-    head = _array_head(array.dtype, array.shape)
+    head = array_head(array.dtype, array.shape)
     return b"".join((head, array)) if array.nbytes else head
 
 
@@ -174,7 +175,7 @@ def _size_of(kind: Any, deep: int = 0) -> int:
 
 
 @functools.lru_cache(256)
-def _array_of(head: bytes) -> tuple[Any, tuple[int, ...], Any, int]:
+def array_of(head: bytes) -> tuple[Any, tuple[int, ...], Any, int]:
     """What makes an array with such a head: numpy's class, shape, type, and the bytes of its elements."""
     import ast
 
@@ -200,7 +201,7 @@ _UNREADABLE = (
 def _decode_array(raw: Any) -> Any:
     try:
         start = (23 + 8 * raw[1] + raw[0]) & -16
-        array, shape, dtype, nbytes = _array_of(bytes(raw[:start]))
+        array, shape, dtype, nbytes = array_of(bytes(raw[:start]))
         if len(raw) != start + nbytes:
             raise ValueError(f"{len(raw) - start} bytes for {shape} of {dtype}")
         return array(shape, dtype, raw, start)
