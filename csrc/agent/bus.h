@@ -113,8 +113,9 @@ int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const v
 /* Cells of the ledger that are in use, and how many of them views and loans may take: the others are for calls in passing. */
 #define CFN_PINS (CFN_LEDGER - 2u)
 unsigned cfn_bus_pins(cfn_bus_t *bus);
-/* The first half of it: room for so many bytes, in FILL and held by *h; the second is cfn_heap_publish. */
+/* Its halves: room for so many bytes, in FILL and held by *h; and when they are written. */
 int cfn_bus_store_begin(cfn_bus_t *bus, uint64_t bytes, cfn_hold_t *h, cfn_filling_t *f);
+int cfn_bus_store_end(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, cfn_hold_t *h, cfn_filling_t *f);
 
 void cfn_bus_count(cfn_bus_t *bus, unsigned which, uint64_t n);
 

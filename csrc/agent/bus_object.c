@@ -107,14 +107,18 @@ int cfn_bus_store_begin(cfn_bus_t *bus, uint64_t bytes, cfn_hold_t *h, cfn_filli
   return e == CFN_OK ? e : fail_fenced();
 }
 
+int cfn_bus_store_end(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, cfn_hold_t *h, cfn_filling_t *f) {
+  if (cfn_heap_publish(bus->region, f, digest, codec)) return CFN_OK;
+  cfn_ledger_clear(h);
+  return fail_fenced();
+}
+
 int cfn_bus_store(cfn_bus_t *bus, const uint8_t *digest, unsigned codec, const void *data, uint64_t bytes,
                   cfn_hold_t *h, cfn_filling_t *f) {
   int e = cfn_bus_store_begin(bus, bytes, h, f);
   if (e < 0) return e;
   if (bytes) cfn_copy_in(f->data, data, bytes);
-  if (cfn_heap_publish(bus->region, f, digest, codec)) return CFN_OK;
-  cfn_ledger_clear(h);
-  return fail_fenced();
+  return cfn_bus_store_end(bus, digest, codec, h, f);
 }
 
 /* ---- objects ---- */

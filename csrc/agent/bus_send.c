@@ -181,7 +181,12 @@ static int store_body(cfn_bus_t *bus, const cfn_outgoing_t *m, bool sole, cfn_ou
   if (r < 0) return r;
   if (cfn_load_relaxed(&cfn_state(bus->region)->object_messages) == 0)
     cfn_store_seq(&cfn_state(bus->region)->object_messages, 1); /* a collector looks at chunks from now on */
-  r = cfn_bus_store(bus, NULL, m->codec, m->body, m->body_bytes, h, f);
+  r = cfn_bus_store_begin(bus, m->body_bytes, h, f);
+  if (r == CFN_OK) {
+    if (m->head_bytes) cfn_copy_in(f->data, m->head, m->head_bytes);
+    cfn_copy_in(f->data + m->head_bytes, m->body, m->body_bytes - m->head_bytes);
+    r = cfn_bus_store_end(bus, NULL, m->codec, h, f);
+  }
   if (r == CFN_OK) {
     *out = *m;
     out->flags |= CFN_MESSAGE_OBJECT;

@@ -39,6 +39,8 @@ static uint64_t take_hints(cfn_a64 *word, uint64_t inside, uint32_t n) {
   return some ? cfn_and_release(word, ~some) & some : 0; /* release: who takes them has said so before */
 }
 
+#define NEAR 8u /* hint words, from where a claimer began, that it stays in while there are free ones */
+
 int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsigned cls,
                        bool urgent, bool thorough, cfn_slab_cursor_t *cursor) {
   uint32_t limit =
@@ -55,6 +57,12 @@ int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsign
   if (words == 0) return CFN_NO_SPACE;
   uint32_t start = cursor->word[cls], handful = r->geo.class_handful[cls];
   if (start >= words) start %= words; /* a division costs more than the rest of this */
+  /* Not through the whole class: what was used a moment ago is in the caches yet, and mapped by those who read it, and
+   * pages that nobody needs stay untouched. Not always the same word either: who frees is busy with that. */
+  uint32_t home = cursor->home[cls], gone = start >= home ? start - home : start + words - home;
+  if (!cursor->taken[cls] && gone >= NEAR && home < words &&
+      (uint32_t)__builtin_popcountll(cfn_load_relaxed(&hints[home])) >= handful)
+    start = home;
   for (uint32_t i = 0; i < words; i++) {
     uint32_t w = start + i < words ? start + i : start + i - words;
     uint64_t inside = w == words - 1 && limit % 64 ? (UINT64_C(1) << (limit % 64)) - 1 : ~UINT64_C(0);

@@ -26,6 +26,7 @@
  * a bus full of free chunks. */
 typedef struct cfn_slab_cursor {
   uint32_t word[CFN_CLASSES];  /* where the last claim was lucky */
+  uint32_t home[CFN_CLASSES];  /* where the first one looked */
   uint64_t taken[CFN_CLASSES]; /* bits of that word that this claimer took, to try one by one */
   uint64_t bytes;              /* of the frame that it claims for: of the next one, perhaps */
 } cfn_slab_cursor_t;

@@ -42,13 +42,14 @@ void cfn_frame_write(cfn_chunk_shm_t *chunk, uint8_t *payload, uint64_t target,
     bool object = m->flags & CFN_MESSAGE_OBJECT;
     cfn_object_shm_t place = {m->body_bytes, m->object_life, m->object_blob, 0};
     const void *body = object ? &place : m->body;
-    uint32_t body_bytes = object ? sizeof place : m->body_bytes;
+    uint32_t body_bytes = object ? sizeof place : m->body_bytes, head_bytes = object ? 0 : m->head_bytes;
     cfn_record_shm_t record = {m->correlation, body_bytes, m->type_bytes, m->codec, m->flags};
     cfn_copy_in(payload + at, &record, sizeof record);
     at += sizeof record;
     if (m->type_bytes) cfn_copy_in(payload + at, m->type, m->type_bytes);
     at += cfn_pad8(m->type_bytes);
-    if (body_bytes) cfn_copy_in(payload + at, body, body_bytes);
+    if (head_bytes) cfn_copy_in(payload + at, m->head, head_bytes);
+    if (body_bytes > head_bytes) cfn_copy_in(payload + at + head_bytes, body, body_bytes - head_bytes);
     at += cfn_pad8(body_bytes);
   }
 }

@@ -43,6 +43,8 @@ typedef struct cfn_outgoing {
   uint32_t object_blob; /* of CFN_MESSAGE_OBJECT, which the core sets: where the body is by now */
   uint32_t object_sole;
   uint64_t object_life;
+  const void *head; /* the first head_bytes of the body_bytes, where they are not before `body`; NULL: all is in `body` */
+  uint32_t head_bytes;
 } cfn_outgoing_t;
 
 /* Who sends: the same for every message of a handle. */

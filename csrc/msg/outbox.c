@@ -16,8 +16,10 @@ void cfn_outbox_begin(cfn_outbox_t *out, const cfn_region_t *r, unsigned me,
   out->me = me;
   out->source = *source;
   /* Senders start apart, so that they do not fight over the same chunks. */
-  for (unsigned c = 0; c < CFN_CLASSES; c++)
-    out->cursor.word[c] = (uint32_t)(cfn_hash64(&me, sizeof me) >> 7);
+  for (unsigned c = 0; c < CFN_CLASSES; c++) {
+    uint32_t words = (r->geo.config.class_chunks[c] + 63) / 64;
+    out->cursor.word[c] = out->cursor.home[c] = words ? (uint32_t)(cfn_hash64(&me, sizeof me) >> 7) % words : 0;
+  }
 }
 
 static void count(cfn_outbox_t *out, unsigned which, uint64_t n) {

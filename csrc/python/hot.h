@@ -135,8 +135,8 @@ PyObject *hot_place_of(const cfn_wire_t *w);
 bool hot_message_release(hot_message_t *self);
 /* The array that these bytes of the exporter are; NULL, without an exception, if Python must look at it. */
 PyObject *hot_array_in(PyObject *exporter, const void *data, Py_ssize_t bytes);
-/* An array's bytes with their head; the same. `hot_array_sent`: Python has sent this one. */
-PyObject *hot_array_out(PyObject *body);
+/* An array's head, and its elements, to be released; the same. `hot_array_sent`: Python has sent this one. */
+PyObject *hot_array_out(PyObject *body, Py_buffer *elements);
 void hot_array_sent(PyObject *body);
 PyObject *hot_message_wire(PyObject *self, void *nothing);
 int hot_message_set_wire(PyObject *self, PyObject *value, void *nothing);

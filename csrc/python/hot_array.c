@@ -72,23 +72,13 @@ void hot_array_sent(PyObject *body) {
   PyErr_Clear();
 }
 
-PyObject *hot_array_out(PyObject *body) {
+PyObject *hot_array_out(PyObject *body, Py_buffer *elements) {
   if (!ndarray || Py_TYPE(body) != ndarray) return NULL;
   PyObject *dtype = PyObject_GetAttr(body, hot.word_dtype), *shape = PyObject_GetAttr(body, hot.word_shape);
-  PyObject *head = dtype && shape ? PyObject_CallFunctionObjArgs(hot.array_head, dtype, shape, NULL) : NULL, *out = NULL;
-  Py_buffer elements;
-  if (head && PyBytes_CheckExact(head) && PyObject_GetBuffer(body, &elements, PyBUF_SIMPLE) == 0) {
-    Py_ssize_t start = PyBytes_Size(head);
-    out = PyBytes_FromStringAndSize(NULL, start + elements.len);
-    if (out) {
-      memcpy(PyBytes_AsString(out), PyBytes_AsString(head), (size_t)start);
-      if (elements.len) memcpy(PyBytes_AsString(out) + start, elements.buf, (size_t)elements.len);
-    }
-    PyBuffer_Release(&elements);
-  }
-  Py_XDECREF(head);
+  PyObject *head = dtype && shape ? PyObject_CallFunctionObjArgs(hot.array_head, dtype, shape, NULL) : NULL;
+  if (head && (!PyBytes_CheckExact(head) || PyObject_GetBuffer(body, elements, PyBUF_SIMPLE) < 0)) Py_CLEAR(head);
   Py_XDECREF(dtype);
   Py_XDECREF(shape);
-  if (!out) PyErr_Clear(); /* not in one piece, or not to be sent: Python does it, or says why not */
-  return out;
+  if (!head) PyErr_Clear(); /* not in one piece, or not to be sent: Python does it, or says why not */
+  return head;
 }

@@ -3,10 +3,26 @@
 
 typedef struct body {
   const char *bytes;
-  Py_ssize_t n;
+  Py_ssize_t n; /* with the head of an array */
   unsigned codec;
   PyObject *made; /* what must be given back */
+  Py_buffer elements; /* of an array, whose head is `made` */
 } body_t;
+
+static void body_end(body_t *body) {
+  if (body->elements.obj) PyBuffer_Release(&body->elements);
+  Py_XDECREF(body->made);
+}
+
+static cfn_outgoing_t outgoing(const body_t *body, const char *type, Py_ssize_t type_bytes) {
+  cfn_outgoing_t m = {.body = body->bytes, .type = type, .body_bytes = (uint32_t)body->n, .type_bytes = (uint8_t)type_bytes,
+                      .codec = (uint8_t)body->codec};
+  if (body->elements.obj) {
+    m.head = PyBytes_AsString(body->made);
+    m.head_bytes = (uint32_t)PyBytes_Size(body->made);
+  }
+  return m;
+}
 
 /* 1 it is there, 0 the original must see to it, -1 an exception (also Ctrl-C: it is not ours to clear). */
 static int body_of(PyObject *value, body_t *body) {
@@ -21,10 +37,12 @@ static int body_of(PyObject *value, body_t *body) {
     if (!body->bytes) PyErr_Clear(); /* lone surrogates: the original knows what to do */
     return body->bytes != NULL;
   }
-  body->made = hot_array_out(value);
+  body->made = hot_array_out(value, &body->elements);
   if (body->made) {
     body->codec = CFN_CODEC_ARRAY;
-    return PyBytes_AsStringAndSize(body->made, (char **)(uintptr_t)&body->bytes, &body->n) == 0;
+    body->bytes = body->elements.buf;
+    body->n = PyBytes_Size(body->made) + body->elements.len;
+    return 1;
   }
   PyObject *pair = PyObject_CallFunctionObjArgs(hot.encode, value, NULL);
   if (!pair) return -1;
@@ -78,9 +96,9 @@ PyObject *hot_send(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObje
   if (there == 0) return hot_original(hot.original_send, object, args, n, names);
   int r = CFN_INTERRUPTED;
   cfn_receipt_t receipt;
+  cfn_outgoing_t m = outgoing(&body, type, type_bytes);
   if (body.n < MUCH)
-    r = cfn_bus_send_one(self->bus, to.index, to.mid, lane, body.codec, body.bytes, (uint32_t)body.n, type,
-                         (uint32_t)type_bytes, 0, CFN_TRY, &receipt);
+    r = cfn_bus_send(self->bus, &to, lane, &m, 1, CFN_TRY, &receipt);
   else if (body.n > UINT32_MAX)
     r = CFN_STALE; /* the original says that it is too large */
   bool first = true;
@@ -88,8 +106,7 @@ PyObject *hot_send(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObje
     first = false;
     if (PyErr_CheckSignals() < 0) break;
     Py_BEGIN_ALLOW_THREADS
-    r = cfn_bus_send_one(self->bus, to.index, to.mid, lane, body.codec, body.bytes, (uint32_t)body.n, type,
-                         (uint32_t)type_bytes, 0, deadline, &receipt);
+    r = cfn_bus_send(self->bus, &to, lane, &m, 1, deadline, &receipt);
     Py_END_ALLOW_THREADS
   }
   PyObject *result = NULL;
@@ -102,7 +119,7 @@ PyObject *hot_send(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObje
   } else {
     hot_raise(r);
   }
-  Py_XDECREF(body.made);
+  body_end(&body);
   return result;
 }
 
@@ -255,8 +272,7 @@ PyObject *hot_broadcast(PyObject *object, PyObject *const *args, Py_ssize_t n, P
     if (receipts) PyErr_NoMemory();
     goto end;
   }
-  cfn_outgoing_t m = {.body = body.bytes, .type = type, .body_bytes = (uint32_t)body.n, .type_bytes = (uint8_t)type_bytes,
-                      .codec = (uint8_t)body.codec};
+  cfn_outgoing_t m = outgoing(&body, type, type_bytes);
   cfn_receipt_t *out = (cfn_receipt_t *)(void *)PyBytes_AsString(receipts);
   memset(out, 0, (size_t)count * sizeof *out);
   int got;
@@ -282,6 +298,6 @@ end:
   free(results);
   Py_XDECREF(receipts);
   Py_XDECREF(known);
-  Py_XDECREF(body.made);
+  body_end(&body);
   return result;
 }

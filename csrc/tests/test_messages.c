@@ -83,6 +83,62 @@ static void test_full_and_wrap(void) {
   end();
 }
 
+/* Memory that was used is used again, as long as few messages are under way. */
+static void test_few_chunks(void) {
+  t_case("few chunks for few messages");
+  cfn_wish_t wish = t_small_wish();
+  wish.class_chunks[0] = 8192;
+  wish.lane_slots[CFN_LANE_NORMAL] = 128;
+  a = t_open("a", &wish);
+  b = t_attach("b");
+  for (int round = 0; round < 200; round++) {
+    for (int i = 0; i < 100; i++) CHECK_INT(t_send(a, "b", CFN_LANE_NORMAL, &i, 4, 0, NULL), 0);
+    for (int i = 0; i < 100; i++) {
+      CHECK_INT(t_recv(b, 0, &w, body), 4);
+      CHECK_INT(t_ack(b, w.token), 0);
+    }
+  }
+  int used = 0;
+  for (uint32_t k = 0; k < 8192; k++)
+    used += cfn_own_ver(cfn_load_seq(&cfn_chunk(cfn_bus_region(a), k)->own)) != 0;
+  CHECK(used >= 100 && used <= 1024);
+  end();
+}
+
+/* A body whose beginning lies elsewhere, inside of chunks and as an object of the heap, to one and to many. */
+static void test_heads(void) {
+  t_case("a body in two parts");
+  start();
+  static char whole[40000], got[sizeof(cfn_wire_t) + 64 + sizeof whole];
+  for (size_t i = 0; i < sizeof whole; i++) whole[i] = (char)(i * 7 + i / 256);
+  cfn_address_t to;
+  CHECK_INT(cfn_bus_find(a, "b", &to), 0);
+  const uint32_t sizes[] = {1, 2, 100, 3000, sizeof whole};
+  for (unsigned s = 0; s < 5; s++)
+    for (unsigned part = 0; part < 4; part++) {
+      uint32_t n = sizes[s], head = part == 0 ? 0 : part == 1 ? 1 : part == 2 ? n / 2 : n;
+      cfn_outgoing_t m[2] = {{.body = whole + head, .body_bytes = n, .head = whole, .head_bytes = head}};
+      m[1] = m[0];
+      uint32_t count = n < 3000 ? 2 : 1; /* a frame, or one by one */
+      if (part == 3) {
+        int result;
+        cfn_receipt_t receipt;
+        CHECK_INT(cfn_bus_broadcast(a, &to, 1, CFN_LANE_NORMAL, m, 0, &result, &receipt), 1);
+        count = 1;
+      } else {
+        CHECK_INT(cfn_bus_send(a, &to, CFN_LANE_NORMAL, m, count, 0, NULL), 0);
+      }
+      for (uint32_t i = 0; i < count; i++) {
+        CHECK(cfn_bus_recv(b, NULL, 0, CFN_ALL_LANES, 0, 0, got, sizeof got) > 0);
+        memcpy(&w, got, sizeof w);
+        CHECK_INT(w.body_bytes, n);
+        CHECK_INT(memcmp(got + w.total_bytes - n, whole, n), 0);
+        CHECK_INT(t_ack(b, w.token), 0);
+      }
+    }
+  end();
+}
+
 static void test_frames(void) {
   t_case("frames");
   start();
@@ -404,6 +460,8 @@ int main(void) {
   test_order_and_ack();
   test_lanes();
   test_full_and_wrap();
+  test_few_chunks();
+  test_heads();
   test_frames();
   test_deliveries();
   test_deliveries_that_were_not_counted();
