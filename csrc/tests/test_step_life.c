@@ -135,8 +135,8 @@ static int64_t do_recv_many(cfn_bus_t *bus, victim_report_t *r) {
   if (n != 3) return n < 0 ? n : -99;
   r->acking = 1;
   int e = cfn_bus_ack_batch(bus, out, offsets, 3);
-  r->acking = 0;
   if (e == 0) r->acked[1] = r->acked[2] = r->acked[3] = 1;
+  r->acking = 0; /* LAST: it may be killed at any of these, too */
   return e;
 }
 static int64_t do_recv_parcels(cfn_bus_t *bus, victim_report_t *r) {
@@ -152,8 +152,8 @@ static int64_t do_recv_parcels(cfn_bus_t *bus, victim_report_t *r) {
   if (n != 3) return n < 0 ? n : -99;
   r->acking = 1;
   int e = cfn_bus_ack_parcels(bus, parcel, parcels);
-  r->acking = 0;
   if (e == 0) r->acked[1] = r->acked[2] = r->acked[3] = 1;
+  r->acking = 0; /* LAST: it may be killed at any of these, too */
   return e;
 }
 static cfn_bus_t *as_holder(victim_report_t *r) { /* has leased two of three */
