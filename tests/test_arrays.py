@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import struct
+import sys
+import threading
 
 import numpy
 import pytest
+from waiting import until
 
 from cfnshm import errors
 from cfnshm._core import ffi, lib
@@ -161,3 +164,54 @@ def test_what_claims_to_be_an_array_and_is_none_is_refused():
 
     with pytest.raises(errors.InvalidArgument, match="Broken"):
         encode(Broken())
+
+
+def test_more_dimensions_than_numpy_has(bus):
+    raw = head("|u1", *[1] * 100) + b"\0"
+    for copy in (True, False):
+        post(bus, raw)
+        with pytest.raises(errors.Corrupt, match="the array in this message cannot be read"):
+            bus.recv(copy=copy).body  # noqa: B018
+
+
+@pytest.mark.parametrize("function", ["array_head", "array_of"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError])
+def test_what_a_signal_handler_raises_is_seen(bus, function, error):
+    """Signals are handled where Python runs; here, a tracer raises there."""
+    bus.send("a", numpy.zeros(7))
+    bus.recv().body  # noqa: B018
+
+    def tracer(frame, event, argument):
+        if frame.f_code.co_name == function:
+            raise error("rung")
+
+    new = numpy.zeros((3, len(function), len(error.__name__)))
+    if function == "array_of":
+        bus.send("a", new)
+        message = bus.recv()
+    sys.settrace(tracer)
+    try:
+        with pytest.raises(error):
+            message.body if function == "array_of" else bus.send("a", new)  # noqa: B018
+    finally:
+        sys.settrace(None)
+
+
+@pytest.mark.parametrize("elements", [10, 100_000])
+def test_what_waits_for_room_is_sent_as_it_was(bus, other, elements):
+    while True:
+        try:
+            bus.send("b", b"", timeout=0)
+        except errors.Full:
+            break
+    array = numpy.arange(elements)
+    sender = threading.Thread(target=bus.send, args=("b", array))
+    sender.start()
+    until(lambda: bus.agent_info("a").waiting)
+    array[:] = -1
+    sent = 0
+    while (message := other.recv(timeout=30)).codec != "array":
+        sent += 1
+        message.ack()
+    assert (message.body == numpy.arange(elements)).all()
+    sender.join()

@@ -214,7 +214,16 @@ static bool fits_chunk(const cfn_bus_t *bus, const cfn_outgoing_t *m) {
 }
 
 /* Posts; a single message whose body no chunk holds goes by way of the heap. */
+static int check_heads(const cfn_outgoing_t *messages, uint32_t n) {
+  for (uint32_t i = 0; i < n; i++)
+    if (messages[i].head_bytes > messages[i].body_bytes)
+      return cfn_fail(CFN_INVALID, messages[i].body_bytes, messages[i].head_bytes,
+                      "a body of %u bytes cannot begin with %u bytes", messages[i].body_bytes, messages[i].head_bytes);
+  return CFN_OK;
+}
+
 static int post_any(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64_t *position) {
+  if (check_heads(messages, n) < 0) return CFN_INVALID;
   cfn_outgoing_t m;
   cfn_hold_t h;
   cfn_filling_t f;
@@ -353,6 +362,7 @@ int cfn_bus_broadcast(cfn_bus_t *bus, const cfn_address_t *to, uint32_t n, unsig
   cfn_outgoing_t m = *message;
   cfn_hold_t h;
   cfn_filling_t f;
+  if (check_heads(message, 1) < 0) return CFN_INVALID;
   bool must = !fits_chunk(bus, message), object = must || (n > 1 && message->body_bytes >= COPY_ONCE);
   if (object && deadline == CFN_TRY) return CFN_AGAIN; /* this takes longer than one who holds the interpreter wants to */
   if (object) r = store_body(bus, message, false, &m, &h, &f);

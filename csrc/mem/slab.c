@@ -39,6 +39,11 @@ static uint64_t take_hints(cfn_a64 *word, uint64_t inside, uint32_t n) {
   return some ? cfn_and_release(word, ~some) & some : 0; /* release: who takes them has said so before */
 }
 
+/* The bits of a hint word that belong to the first `limit` chunks. */
+static uint64_t inside_of(uint32_t limit, uint32_t w) {
+  return limit / 64 == w && limit % 64 ? (UINT64_C(1) << (limit % 64)) - 1 : ~UINT64_C(0);
+}
+
 #define NEAR 8u /* hint words, from where a claimer began, that it stays in while there are free ones */
 
 int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsigned cls,
@@ -59,13 +64,13 @@ int64_t cfn_slab_claim(const cfn_region_t *r, unsigned me, cfn_a64 *cell, unsign
   if (start >= words) start %= words; /* a division costs more than the rest of this */
   /* Not through the whole class: what was used a moment ago is in the caches yet, and mapped by those who read it, and
    * pages that nobody needs stay untouched. Not always the same word either: who frees is busy with that. */
-  uint32_t home = cursor->home[cls], gone = start >= home ? start - home : start + words - home;
-  if (!cursor->taken[cls] && gone >= NEAR && home < words &&
-      (uint32_t)__builtin_popcountll(cfn_load_relaxed(&hints[home])) >= handful)
+  uint32_t home = cursor->home[cls] < words ? cursor->home[cls] : 0, gone = start >= home ? start - home : start + words - home;
+  if (!cursor->taken[cls] && gone >= NEAR &&
+      (uint32_t)__builtin_popcountll(cfn_load_relaxed(&hints[home]) & inside_of(limit, home)) >= handful)
     start = home;
   for (uint32_t i = 0; i < words; i++) {
     uint32_t w = start + i < words ? start + i : start + i - words;
-    uint64_t inside = w == words - 1 && limit % 64 ? (UINT64_C(1) << (limit % 64)) - 1 : ~UINT64_C(0);
+    uint64_t inside = inside_of(limit, w);
     for (;;) {
       if (!(cursor->taken[cls] & inside) || cursor->word[cls] != w) {
         if (cursor->taken[cls]) cfn_or_relaxed(&hints[cursor->word[cls]], cursor->taken[cls]);

@@ -133,9 +133,9 @@ PyObject *hot_send_lent(PyObject *module, PyObject *const *args, Py_ssize_t n);
 PyTypeObject *hot_make_lent(void);
 PyObject *hot_place_of(const cfn_wire_t *w);
 bool hot_message_release(hot_message_t *self);
-/* The array that these bytes of the exporter are; NULL, without an exception, if Python must look at it. */
+/* The array that these bytes of the exporter are; NULL, perhaps without an exception: Python must look at it. */
 PyObject *hot_array_in(PyObject *exporter, const void *data, Py_ssize_t bytes);
-/* An array's head, and its elements, to be released; the same. `hot_array_sent`: Python has sent this one. */
+/* An array's head, and its elements, to be released; NULL as above. `hot_array_sent`: Python has sent this one. */
 PyObject *hot_array_out(PyObject *body, Py_buffer *elements);
 void hot_array_sent(PyObject *body);
 PyObject *hot_message_wire(PyObject *self, void *nothing);

@@ -12,14 +12,15 @@ static struct {
   PyObject *array, *shape, *type, *offset;
 } last;
 
-/* Looks the head up in Python; false if it is none, without an exception. */
-static bool understand(const uint8_t *head, Py_ssize_t start) {
+/* Looks the head up in Python: 1; 0 it is none; -1 with an exception (signals are handled while Python runs). */
+static int understand(const uint8_t *head, Py_ssize_t start) {
   PyObject *text = PyBytes_FromStringAndSize((const char *)head, start), *offset = PyLong_FromSsize_t(start);
   PyObject *known = text && offset ? PyObject_CallFunctionObjArgs(hot.array_of, text, NULL) : NULL;
   PyObject *array, *shape, *type;
   Py_ssize_t bytes;
-  bool is = known && PyArg_ParseTuple(known, "OOOn", &array, &shape, &type, &bytes);
-  if (is) {
+  int is = !known ? -1 : known == Py_None ? 0 : PyArg_ParseTuple(known, "OOOn", &array, &shape, &type, &bytes);
+  if (is == 0) PyErr_Clear(); /* more elements than there is memory: decode() says it */
+  if (is > 0) {
     PyObject *old[] = {last.array, last.shape, last.type, last.offset};
     memcpy(last.head, head, (size_t)start);
     last.start = start;
@@ -33,7 +34,6 @@ static bool understand(const uint8_t *head, Py_ssize_t start) {
   Py_XDECREF(text);
   Py_XDECREF(offset);
   Py_XDECREF(known);
-  PyErr_Clear();
   return is;
 }
 
@@ -49,12 +49,12 @@ PyObject *hot_array_in(PyObject *exporter, const void *data, Py_ssize_t bytes) {
   if (start > bytes) return NULL;
   memcpy(head, data, (size_t)start);
   /* Python may let another thread in, who has another head. */
-  if (!as_last(head, start) && !(understand(head, start) && as_last(head, start))) return NULL;
+  if (!as_last(head, start) && (understand(head, start) <= 0 || !as_last(head, start))) return NULL;
   if (bytes - start != last.bytes) return NULL;
   PyObject *with[] = {Py_NewRef(last.array), Py_NewRef(last.shape), Py_NewRef(last.type), Py_NewRef(last.offset)};
   PyObject *array = PyObject_CallFunctionObjArgs(with[0], with[1], with[2], exporter, with[3], NULL);
   for (int i = 0; i < 4; i++) Py_DECREF(with[i]);
-  if (!array) PyErr_Clear();
+  if (!array) PyErr_Clear(); /* NumPy's, which runs no Python: decode() says it */
   return array;
 }
 
@@ -76,9 +76,11 @@ PyObject *hot_array_out(PyObject *body, Py_buffer *elements) {
   if (!ndarray || Py_TYPE(body) != ndarray) return NULL;
   PyObject *dtype = PyObject_GetAttr(body, hot.word_dtype), *shape = PyObject_GetAttr(body, hot.word_shape);
   PyObject *head = dtype && shape ? PyObject_CallFunctionObjArgs(hot.array_head, dtype, shape, NULL) : NULL;
-  if (head && (!PyBytes_CheckExact(head) || PyObject_GetBuffer(body, elements, PyBUF_SIMPLE) < 0)) Py_CLEAR(head);
+  if (head && PyObject_GetBuffer(body, elements, PyBUF_SIMPLE) < 0) {
+    Py_CLEAR(head);
+    PyErr_Clear(); /* not in one piece: Python copies it */
+  }
   Py_XDECREF(dtype);
   Py_XDECREF(shape);
-  if (!head) PyErr_Clear(); /* not in one piece, or not to be sent: Python does it, or says why not */
   return head;
 }

@@ -107,7 +107,7 @@ PyObject *hot_message_body(PyObject *object, void *original) {
     hot_place_t *place = (hot_place_t *)Py_NewRef(self->exporter);
     PyObject *array = hot_array_in((PyObject *)place, place->data, place->bytes);
     Py_DECREF((PyObject *)place);
-    if (array) return keep_body(self, array);
+    if (array || PyErr_Occurred()) return keep_body(self, array);
   }
   PyObject *raw = self->head_bytes ? Py_NewRef(self->raw) : PyObject_GetAttrString(object, "raw"), *body = NULL;
   if (!raw) return NULL;

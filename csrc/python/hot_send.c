@@ -14,6 +14,19 @@ static void body_end(body_t *body) {
   Py_XDECREF(body->made);
 }
 
+/* An array in one piece, as it is now: what is sent later, or to many, must not change meanwhile. */
+static bool body_join(body_t *body) {
+  if (!body->elements.obj) return true;
+  Py_ssize_t start = PyBytes_Size(body->made);
+  PyObject *joined = PyBytes_FromStringAndSize(NULL, start + body->elements.len);
+  if (!joined) return false;
+  memcpy(PyBytes_AsString(joined), PyBytes_AsString(body->made), (size_t)start);
+  if (body->elements.len) memcpy(PyBytes_AsString(joined) + start, body->elements.buf, (size_t)body->elements.len);
+  body_end(body);
+  *body = (body_t){.bytes = PyBytes_AsString(joined), .n = PyBytes_Size(joined), .codec = body->codec, .made = joined};
+  return true;
+}
+
 static cfn_outgoing_t outgoing(const body_t *body, const char *type, Py_ssize_t type_bytes) {
   cfn_outgoing_t m = {.body = body->bytes, .type = type, .body_bytes = (uint32_t)body->n, .type_bytes = (uint8_t)type_bytes,
                       .codec = (uint8_t)body->codec};
@@ -44,6 +57,7 @@ static int body_of(PyObject *value, body_t *body) {
     body->n = PyBytes_Size(body->made) + body->elements.len;
     return 1;
   }
+  if (PyErr_Occurred()) return -1;
   PyObject *pair = PyObject_CallFunctionObjArgs(hot.encode, value, NULL);
   if (!pair) return -1;
   PyObject *raw = PyTuple_GetItem(pair, 1);
@@ -97,10 +111,19 @@ PyObject *hot_send(PyObject *object, PyObject *const *args, Py_ssize_t n, PyObje
   int r = CFN_INTERRUPTED;
   cfn_receipt_t receipt;
   cfn_outgoing_t m = outgoing(&body, type, type_bytes);
-  if (body.n < MUCH)
+  if (body.n < MUCH) {
     r = cfn_bus_send(self->bus, &to, lane, &m, 1, CFN_TRY, &receipt);
-  else if (body.n > UINT32_MAX)
+  } else if (body.n > UINT32_MAX) {
     r = CFN_STALE; /* the original says that it is too large */
+  } else if (body.elements.obj) {
+    Py_BEGIN_ALLOW_THREADS
+    r = cfn_bus_send(self->bus, &to, lane, &m, 1, 0, &receipt);
+    Py_END_ALLOW_THREADS
+  }
+  if (r == CFN_FULL || r == CFN_NO_SPACE || r == CFN_AGAIN || r == CFN_INTERRUPTED) { /* it may wait */
+    if (!body_join(&body)) r = CFN_NO_MEMORY;
+    m = outgoing(&body, type, type_bytes);
+  }
   bool first = true;
   while (r == CFN_INTERRUPTED || (first && (r == CFN_FULL || r == CFN_NO_SPACE || r == CFN_AGAIN))) {
     first = false;
@@ -265,7 +288,7 @@ PyObject *hot_broadcast(PyObject *object, PyObject *const *args, Py_ssize_t n, P
     if (there >= 0) result = hot_original(hot.original_broadcast, object, args, n, words);
     goto end;
   }
-  if (there < 0) goto end;
+  if (there < 0 || !body_join(&body)) goto end;
   results = malloc((size_t)count * sizeof *results);
   receipts = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(cfn_receipt_t));
   if (!results || !receipts) {

@@ -158,12 +158,9 @@ static void step_sweep(const step_stage_t *stage, int o, const step_way_t *way, 
   if (options->to > 0) {
     for (long n = options->from; n <= options->to && !missed; n++) STRIKE(n);
   } else if (options->seconds == 0) {
-    long stride = 1;
-    if (length > STEP_LONG && way->turns) {
-      for (long i = 0; i < way->marks; i++) STRIKE(way->mark[i]);
-      for (long i = 0; i < way->turns; i++) STRIKE(way->turn[i]);
-      stride = length / 2000 + 1;
-    }
+    long stride = length > STEP_LONG ? length / 2000 + 1 : 1;
+    for (long i = 0; i < way->marks && stride > 1; i++) STRIKE(way->mark[i]);
+    for (long i = 0; i < way->turns && stride > 1; i++) STRIKE(way->turn[i]);
     for (long n = step_below(stride); n <= length; n += stride) STRIKE(n);
   } else { /* half of it at marks, half anywhere: many runs see every instruction */
     do STRIKE(points % 2 && way->marks ? way->mark[step_below(way->marks)] : step_below(length + 1));
@@ -174,6 +171,7 @@ static void step_sweep(const step_stage_t *stage, int o, const step_way_t *way, 
          stage->name(o), stage->modes[mode], points, length, way->turns, way->marks, t_now() - start,
          stage->victim->elsewhere, missed);
   fflush(stdout);
+  CHECK(points < 40 || missed + stage->victim->elsewhere <= points / 4); /* or the way is none */
 }
 
 static int step_main(int argc, char **argv, const step_stage_t *stage) {

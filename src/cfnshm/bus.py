@@ -24,7 +24,7 @@ from ._core import c_text, check, ffi, lib
 from .context import Context
 from .control import Control
 from .errors import AgentBusy, Closed, Error
-from .message import LANE_NAMES, Batch, Message, array_head, array_of, decode, encode
+from .message import LANE_NAMES, Batch, Message, array_head, array_or_none, decode, encode
 from .receipt import Receipt, Receipts
 
 _OWN, _ONLY = 1, 2  # CFN_ACT_*
@@ -298,7 +298,7 @@ class Bus(Control):
 
 
 _core.set_up_twins(
-    Message, Receipt, Receipts, Batch, encode, decode, array_head, array_of, _core.fail, Bus._external
+    Message, Receipt, Receipts, Batch, encode, decode, array_head, array_or_none, _core.fail, Bus._external
 )
 
 

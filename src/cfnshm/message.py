@@ -198,6 +198,14 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
+def array_or_none(head: bytes) -> tuple[Any, tuple[int, ...], Any, int] | None:
+    """The same; None if it is no such head."""
+    try:
+        return array_of(head)
+    except _UNREADABLE:
+        return None
+
+
 def _decode_array(raw: Any) -> Any:
     try:
         start = (23 + 8 * raw[1] + raw[0]) & -16
