@@ -9,10 +9,8 @@
 #ifndef CFN_TESTS_STEP_SWEEP_H
 #define CFN_TESTS_STEP_SWEEP_H
 
-#include <sys/user.h>
-
 #include "base/os.h"
-#include "tests/stepper.h"
+#include "tests/step_way.h"
 
 __attribute__((unused)) static const char *const step_kill_stop[] = {"kill", "stop", NULL};
 typedef struct step_stage {
@@ -56,97 +54,20 @@ static inline bool step_point(const step_stage_t *stage, const step_course_t *co
 
 static long step_below(long n) { return (long)(cfn_os_random() % (uint64_t)(n > 0 ? n : 1)); }
 
-#if defined(__x86_64__)
-/* A system call, or a locked instruction. */
-static bool step_touches(const victim_t *v, uint64_t pc) {
-  errno = 0;
-  long code = ptrace(PTRACE_PEEKTEXT, v->pid, pc, 0);
-  CHECK_INT(errno, 0);
-  uint8_t a = (uint8_t)code, b = (uint8_t)(code >> 8);
-  if (a >= 0x40 && a <= 0x4f) a = b, b = (uint8_t)(code >> 16); /* REX */
-  return a == 0xf0 || (a == 0x0f && b == 0x05) || ((a == 0x86 || a == 0x87) && b < 0xc0);
-}
-
-/* How often each address was met; a table by a hash of the address. */
-typedef struct step_seen {
-  uint64_t pc;
-  long times, first, last;
-} step_seen_t;
-#define STEP_ADDRESSES_LOG 17
-static step_seen_t *step_seen(step_seen_t *table, uint64_t pc) {
-  uint64_t i = pc * UINT64_C(0x9e3779b97f4a7c15) >> (64 - STEP_ADDRESSES_LOG);
-  while (table[i].pc && table[i].pc != pc) i = (i + 1) % (1u << STEP_ADDRESSES_LOG);
-  table[i].pc = pc;
-  return &table[i];
-}
-static void step_find_ways(step_way_t *way) {
-  step_seen_t *table = calloc(1u << STEP_ADDRESSES_LOG, sizeof *table);
-  way->turn = malloc((size_t)way->instructions * 2 * sizeof *way->turn);
-  CHECK(table && way->turn);
-  long cost = 0; /* stops on the quickest way to the instruction before */
-  for (long n = 0; n < way->instructions; n++) {
-    step_place_t *p = &way->place[n];
-    step_seen_t *s = step_seen(table, p->pc);
-    if (s->times++ == 0) s->first = n;
-    s->last = n;
-    /* An instruction that repeats itself ("rep movs") is many steps and one breakpoint. */
-    if (n > 0 && p[-1].pc == p->pc) s->times = INT32_MAX;
-    p->nth = s->times < INT32_MAX ? (int32_t)s->times : INT32_MAX;
-    if (n == 0) continue;
-    if (p->nth <= cost) cost = p->nth;
-    else p->lead = p[-1].lead + 1, cost++;
-  }
-  for (unsigned i = 0; i < 1u << STEP_ADDRESSES_LOG; i++) {
-    if (table[i].pc) way->turn[way->turns++] = table[i].first;
-    if (table[i].last > table[i].first) way->turn[way->turns++] = table[i].last;
-  }
-  free(table);
-}
-
-/* Once through the whole operation. */
+/* Once through the whole operation, and back to its middle. */
 static void step_walk(const step_stage_t *stage, int o, step_way_t *way) {
   t_case("%s: counting", stage->name(o));
   stage->set(o);
-  long room = 0;
-  bool after = false, more = true;
-  while (more) {
-    if (way->instructions == room) {
-      room = room ? 2 * room : 4096;
-      way->place = realloc(way->place, (size_t)room * sizeof *way->place);
-      way->mark = realloc(way->mark, (size_t)room * sizeof *way->mark);
-      CHECK(way->place && way->mark);
-    }
-    uint64_t pc = victim_pc(stage->victim);
-    bool now = step_touches(stage->victim, pc);
-    if (now || after) way->mark[way->marks++] = way->instructions;
-    after = now;
-    way->place[way->instructions++] = (step_place_t){.pc = pc};
-    more = victim_step(stage->victim, 1);
-  }
+  step_way_find(way, stage->victim, NULL);
   victim_leave(stage->victim);
   stage->clear(o);
-  step_find_ways(way);
-
   t_case("%s: running to its middle", stage->name(o));
-  long middle = way->instructions / 2;
+  stage->set(o);
+  step_way_try(way, stage->victim);
   stage->victim->way = way;
-  stage->set(o);
-  way->runs = victim_debug(stage->victim, 7, 0); /* there may be no breakpoints here */
-  way->runs = way->runs && victim_go_to(stage->victim, middle) && victim_pc(stage->victim) == way->place[middle].pc;
   victim_leave(stage->victim);
   stage->clear(o);
 }
-#else
-static void step_walk(const step_stage_t *stage, int o, step_way_t *way) {
-  t_case("%s: counting", stage->name(o));
-  stage->set(o);
-  while (victim_step(stage->victim, 1000)) {
-  }
-  way->instructions = stage->victim->steps;
-  victim_leave(stage->victim);
-  stage->clear(o);
-}
-#endif
 
 #define STEP_LONG 20000 /* instructions of an operation of which --all does not take all */
 static void step_sweep(const step_stage_t *stage, int o, const step_way_t *way, int mode, const step_options_t *options,
@@ -187,9 +108,7 @@ static int step_main(int argc, char **argv, const step_stage_t *stage) {
       if (!options.mode || !strcmp(options.mode, stage->modes[m]))
         step_sweep(stage, o, &way, m, &options, options.seconds / (stage->operations * modes));
     stage->victim->way = NULL;
-    free(way.place);
-    free(way.mark);
-    free(way.turn);
+    step_way_free(&way);
   }
   t_passed(stage->program);
   return 0;

@@ -5,11 +5,9 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
-#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,28 +28,13 @@ typedef struct victim_report {
   volatile int fenced[IDS];   /* its ack returned AGENT_FENCED */
 } victim_report_t;
 
-/* An operation as it went when it was walked through alone, instruction by instruction: how to be at the n-th
- * again without stepping over all before it. */
-typedef struct step_place {
-  uint64_t pc;  /* where it is before this instruction ... */
-  int32_t nth;  /* ... for the nth time */
-  int32_t lead; /* the quickest way here is to run to the instruction that is so many before it, and to step on */
-} step_place_t;
-typedef struct step_way {
-  long instructions;
-  step_place_t *place; /* [instructions] */
-  long *mark, marks;   /* what touches what others see, and what follows that */
-  long *turn, turns;   /* the first and the last time at each address */
-  bool runs;           /* breakpoints work here */
-} step_way_t;
-
 typedef struct victim {
   pid_t pid;
   victim_report_t *report;
   long steps;
   bool tracing;
-  const step_way_t *way;
-  long elsewhere; /* so often the way led to another instruction: what is random took another turn */
+  const struct step_way *way; /* step_way.h */
+  long elsewhere;             /* so often the way led to another instruction: what is random took another turn */
 } victim_t;
 
 static inline victim_report_t *report_new(void) {
@@ -104,48 +87,6 @@ static inline bool victim_step(victim_t *v, long n) {
     v->steps++;
   }
   return !v->report->done;
-}
-#if defined(__x86_64__)
-static inline bool victim_debug(const victim_t *v, int reg, uint64_t value) {
-  return ptrace(PTRACE_POKEUSER, v->pid, offsetof(struct user, u_debugreg) + (size_t)reg * sizeof(long), value) == 0;
-}
-static inline uint64_t victim_pc(const victim_t *v) {
-  errno = 0;
-  long pc = ptrace(PTRACE_PEEKUSER, v->pid, offsetof(struct user_regs_struct, rip), 0);
-  CHECK_INT(errno, 0);
-  return (uint64_t)pc;
-}
-/* Runs to the nth time at this place, by a hardware breakpoint; false when the operation is over before. */
-static inline bool victim_run(victim_t *v, const step_place_t *to) {
-  CHECK(victim_debug(v, 0, to->pc) && victim_debug(v, 7, 1));
-  int status = 0;
-  for (int32_t n = 0; n < to->nth; n++) {
-    CHECK_INT(ptrace(PTRACE_CONT, v->pid, 0, 0), 0);
-    CHECK_INT(waitpid(v->pid, &status, 0), v->pid);
-    CHECK(WIFSTOPPED(status));
-    if (v->report->done) break;
-    CHECK(WSTOPSIG(status) == SIGTRAP && victim_pc(v) == to->pc);
-  }
-  CHECK(victim_debug(v, 7, 0));
-  return !v->report->done;
-}
-#else
-static inline bool victim_run(victim_t *v, const step_place_t *to) { return !v && !to; }
-static inline uint64_t victim_pc(const victim_t *v) { return v ? 0 : 1; }
-#endif
-
-/* To the n-th instruction from its start; false when the operation has returned. */
-static inline bool victim_go_to(victim_t *v, long n) {
-  const step_way_t *way = v->way;
-  if (!way || !way->runs) return victim_step(v, n);
-  long known = n < way->instructions ? n : way->instructions - 1, from = known - way->place[known].lead;
-  if (from > 0) {
-    if (!victim_run(v, &way->place[from])) return false;
-    v->steps = from;
-  }
-  bool more = victim_step(v, n - v->steps);
-  if (more && (n > known || victim_pc(v) != way->place[n].pc)) v->elsewhere++;
-  return more;
 }
 static inline void victim_kill(victim_t *v) {
   t_kill(v->pid, false);
