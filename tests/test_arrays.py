@@ -192,7 +192,7 @@ def test_what_a_signal_handler_raises_is_seen(bus, function, error):
     sys.settrace(tracer)
     try:
         with pytest.raises(error):
-            message.body if function == "array_of" else bus.send("a", new)  # noqa: B018
+            message.body if function == "array_of" else bus.send("a", new)
     finally:
         sys.settrace(None)
 
