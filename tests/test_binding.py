@@ -29,7 +29,7 @@ only_twins = pytest.mark.skipif(_core.BINDING == "cffi", reason="the twins are s
 @pytest.mark.timeout(600)
 def test_the_python_face_through_cffi_alone():
     """The same tests in a process without the twins."""
-    names = ["test_bus.py", "test_aio.py", "test_processes.py", "test_binding.py"]
+    names = ["test_bus.py", "test_arrays.py", "test_aio.py", "test_processes.py", "test_binding.py"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", *(str(HERE / name) for name in names)],
         env={**os.environ, "CFNSHM_BINDING": "cffi"}, capture_output=True, text=True, timeout=500,

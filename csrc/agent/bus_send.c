@@ -213,7 +213,6 @@ static bool fits_chunk(const cfn_bus_t *bus, const cfn_outgoing_t *m) {
   return cfn_frame_head_bytes(bus->outbox.source.name_bytes, 1) + cfn_record_bytes(m) <= bus->largest;
 }
 
-/* Posts; a single message whose body no chunk holds goes by way of the heap. */
 static int check_heads(const cfn_outgoing_t *messages, uint32_t n) {
   for (uint32_t i = 0; i < n; i++)
     if (messages[i].head_bytes > messages[i].body_bytes)
@@ -222,6 +221,7 @@ static int check_heads(const cfn_outgoing_t *messages, uint32_t n) {
   return CFN_OK;
 }
 
+/* Posts; a single message whose body no chunk holds goes by way of the heap. */
 static int post_any(sending_t *s, const cfn_outgoing_t *messages, uint32_t n, uint64_t *position) {
   if (check_heads(messages, n) < 0) return CFN_INVALID;
   cfn_outgoing_t m;

@@ -35,7 +35,7 @@ bool hot_same(PyObject *word, PyObject *name) { /* names of arguments are intern
   return word == name || PyUnicode_Compare(word, name) == 0;
 }
 
-/* What `_look` does, without its Python: the first message to somebody costs a process that was forked some thirty pages
+/* What `_look` does, without its Python: the first message to somebody costs a process that was forked the pages
  * that only the originals touch. NULL without an exception if there is no such agent, or for the original to say. */
 static PyObject *look(hot_handle_t *self, PyObject *to) {
   Py_ssize_t n;

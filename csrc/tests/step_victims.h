@@ -11,7 +11,10 @@ static cfn_bus_t *as_victim(victim_report_t *r) {
   (void)r;
   cfn_bus_t *bus = t_attach("victim");
   CHECK_INT(cfn_bus_find(bus, "rx", &target), 0);
-  for (int i = 0; i < 5; i++) outgoing[i] = (cfn_outgoing_t){.body = bodies[100 + i], .body_bytes = 64};
+  for (uint32_t i = 0; i < 5; i++) { /* some of them in two parts */
+    uint32_t head = i % 3 * 20;
+    outgoing[i] = (cfn_outgoing_t){.body = bodies[100 + i] + head, .body_bytes = 64, .head = bodies[100 + i], .head_bytes = head};
+  }
   return bus;
 }
 static int64_t do_send(cfn_bus_t *bus, victim_report_t *r) {

@@ -109,6 +109,13 @@ static void test_few_chunks(void) {
 static void test_heads(void) {
   t_case("a body in two parts");
   start();
+  cfn_outgoing_t wrong = {.body = "b", .body_bytes = 1, .head = "ab", .head_bytes = 2};
+  cfn_address_t b_at;
+  int none;
+  cfn_receipt_t nothing;
+  CHECK_INT(cfn_bus_find(a, "b", &b_at), 0);
+  CHECK_INT(cfn_bus_send(a, &b_at, CFN_LANE_NORMAL, &wrong, 1, 0, NULL), CFN_INVALID);
+  CHECK_INT(cfn_bus_broadcast(a, &b_at, 1, CFN_LANE_NORMAL, &wrong, 0, &none, &nothing), CFN_INVALID);
   static char whole[40000], got[sizeof(cfn_wire_t) + 64 + sizeof whole];
   for (size_t i = 0; i < sizeof whole; i++) whole[i] = (char)(i * 7 + i / 256);
   cfn_address_t to;

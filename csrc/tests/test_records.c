@@ -289,6 +289,42 @@ static void hints(void) {
   end();
 }
 
+/* A home whose free chunks are all kept for control messages draws nobody there. */
+static void homes(void) {
+  t_case("a claimer goes home when it may take a handful there");
+  cfn_wish_t wish = t_small_wish();
+  wish.class_chunks[0] = 20 * 64;
+  a = t_open("a", &wish);
+  b = t_attach("b");
+  r = cfn_bus_region(a);
+  unsigned me = (unsigned)cfn_bus_attachment(a);
+  cfn_a64 *cell = &slot_of(a)->reg[CFN_REG_SEND];
+  uint32_t limit = 20 * 64 - r->geo.class_reserved[0], last = (limit - 1) / 64;
+  CHECK(limit % 64 && last >= 16);
+  cfn_slab_cursor_t cursor = {0};
+  for (uint32_t i = 0; i < limit; i++) CHECK(cfn_slab_claim(r, me, cell, 0, false, false, &cursor) >= 0);
+  CHECK_INT(cfn_slab_claim(r, me, cell, 0, false, false, &cursor), CFN_NO_SPACE);
+  for (uint32_t k = 0; k < limit; k++)
+    if (k / 64 == 2 || k / 64 == 10) CHECK(cfn_slab_free(r, k, cfn_load_seq(&cfn_chunk(r, k)->own)));
+  cursor.home[0] = last;
+  cursor.word[0] = 10;
+  CHECK_INT(cfn_slab_claim(r, me, cell, 0, false, false, &cursor) / 64, 10);
+  cfn_slab_return_hints(r, &cursor);
+  cursor.home[0] = 2;
+  cursor.word[0] = 9; /* not far enough gone */
+  CHECK_INT(cfn_slab_claim(r, me, cell, 0, false, false, &cursor) / 64, 10);
+  cfn_slab_return_hints(r, &cursor);
+  cursor.word[0] = 10;
+  CHECK_INT(cfn_slab_claim(r, me, cell, 0, false, false, &cursor) / 64, 2);
+  cfn_slab_return_hints(r, &cursor);
+  for (uint32_t k = 0; k < limit; k++) {
+    uint64_t own = cfn_load_seq(&cfn_chunk(r, k)->own);
+    if (cfn_own_state(own) != CFN_FREE) CHECK(cfn_slab_free(r, k, own));
+  }
+  cfn_store_seq(cell, 0);
+  end();
+}
+
 /* ---- counters ---- */
 
 static void counters(void) {
@@ -393,6 +429,7 @@ int main(void) {
   announcements();
   used_again();
   hints();
+  homes();
   counters();
   waits();
   t_passed("test_records");
